@@ -1,0 +1,49 @@
+# Each target sets up what it needs; nothing has to be installed by hand but Python and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The library also runs on the newest paddlepaddle-gpu of PyPI, 2.6.2; this is its CPU twin.
+VENV2 := .venv-paddle2
+
+.PHONY: help venv demo test test-paddle2 lint clean
+
+help:
+	@echo "make venv          set up $(VENV) with the project and what its tests need"
+	@echo "make demo          show the main job on data made on the spot"
+	@echo "make test          run the tests"
+	@echo "make test-paddle2  run the tests on PaddlePaddle 2.6.2, numpy 1 and protobuf 3.20"
+	@echo "make lint          check format, style and types"
+	@echo "make clean         remove the environments, caches and the demo's output"
+
+venv: $(VENV)/.up_to_date
+
+$(VENV)/.up_to_date: pyproject.toml
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV2)/.up_to_date: pyproject.toml constraints-paddle2.txt
+	rm -rf $(VENV2)
+	$(PYTHON) -m venv $(VENV2)
+	$(VENV2)/bin/pip install --quiet --constraint constraints-paddle2.txt --editable '.[dev]'
+	touch $@
+
+demo: venv
+	$(BIN)/python tools/demo.py
+
+test: venv
+	$(BIN)/python -m pytest
+
+test-paddle2: $(VENV2)/.up_to_date
+	$(VENV2)/bin/python -m pytest
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(VENV2) output/demo *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Caffe's files: reading, writing, and proving a conversion against an independent importer."""

@@ -1,0 +1,198 @@
+"""Reads a .caffemodel or a .prototxt into plain layers, whichever of Caffe's formats it is in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+
+from ..errors import InputError
+from ..files import read_bytes
+from .schema import BlobNumbers, NetParameter
+
+# V1 names its types by an enum; these are the ones whose meaning is looked at.
+_V1_TYPES = {
+    "CONCAT": "Concat",
+    "CONVOLUTION": "Convolution",
+    "DROPOUT": "Dropout",
+    "ELTWISE": "Eltwise",
+    "INNER_PRODUCT": "InnerProduct",
+    "POOLING": "Pooling",
+    "RELU": "ReLU",
+    "SOFTMAX": "Softmax",
+    "SPLIT": "Split",
+}
+
+
+@dataclass(frozen=True)
+class CaffeLayer:
+    """A layer of a file.
+
+    Attributes:
+        name: e.g. "fire2/squeeze1x1".
+        type: today's name of the type, e.g. "Convolution", for either format.
+        bottoms, tops: names of the blobs that it reads and writes.
+        blobs: its parameters, float32, in the shape that the file gives them.
+        message: the protobuf message, for its `convolution_param` and the like.
+    """
+
+    name: str
+    type: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    blobs: tuple[np.ndarray, ...]
+    message: Any
+
+
+def read_caffemodel(path: Path) -> list[CaffeLayer]:
+    """The layers of a binary .caffemodel file.
+
+    Raises:
+        InputError: it is no such file, is damaged or cut off, or is in the V0 format.
+    """
+    return parse_caffemodel(read_bytes(path, "caffemodel"), str(path))
+
+
+def parse_caffemodel(data: bytes, name: str) -> list[CaffeLayer]:
+    """As `read_caffemodel`, from the file's bytes; `name` is what errors call it."""
+    if not data:
+        raise InputError(f"{name}: a caffemodel was expected, found an empty file.")
+    net = NetParameter()
+    try:
+        net.ParseFromString(data)
+    except (DecodeError, ValueError) as error:
+        raise InputError(
+            f"{name}: not a caffemodel, or one that is damaged or cut off: {_guess(data)}."
+        ) from error
+    layers = _layers(net, name)
+    if not layers:
+        raise InputError(f"{name}: a caffemodel was expected, found {_guess(data)}.")
+    return layers
+
+
+def read_prototxt(path: Path) -> list[CaffeLayer]:
+    """The layers of a text .prototxt file, without blobs. Fields that are not looked at may be any.
+
+    Raises:
+        InputError: it is no such file, or is in the V0 format.
+    """
+    data = read_bytes(path, "prototxt")
+    net = NetParameter()
+    try:
+        text_format.Parse(data.decode("utf-8"), net, allow_unknown_field=True)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: a prototxt was expected, found a binary file.") from error
+    except (text_format.ParseError, RecursionError) as error:
+        raise InputError(f"{path}: not a prototxt: {error}.") from error
+    layers = _layers(net, str(path))
+    if not layers:
+        raise InputError(f"{path}: a prototxt with layers was expected, found none.")
+    return layers
+
+
+def _layers(net: Any, name: str) -> list[CaffeLayer]:
+    for v1 in net.layers:
+        if v1.HasField("layer"):
+            raise InputError(
+                f"{name}: layer {_text(v1.layer.name)!r} is in Caffe's V0 format of "
+                "2013; upgrade the file with Caffe's upgrade_net_proto_binary first."
+            )
+    if net.layers and net.layer:
+        raise InputError(
+            f"{name}: layers in both formats, {len(net.layers)} 'layers' (V1) and "
+            f"{len(net.layer)} 'layer'; one of them was expected."
+        )
+    result = []
+    for message in net.layers or net.layer:
+        if net.layers:
+            enum_name = message.DESCRIPTOR.fields_by_name["type"].enum_type
+            kind = enum_name.values_by_number[message.type].name
+            kind = _V1_TYPES.get(kind, kind)
+        else:
+            kind = _text(message.type)
+        blobs = tuple(
+            _array(blob, f"{name}: layer {_text(message.name)!r}, blob {i}")
+            for i, blob in enumerate(message.blobs)
+        )
+        result.append(
+            CaffeLayer(
+                _text(message.name),
+                kind,
+                tuple(map(_text, message.bottom)),
+                tuple(map(_text, message.top)),
+                blobs,
+                message,
+            )
+        )
+    return result
+
+
+def _text(value: str | bytes) -> str:
+    """A name as printable text; protobuf gives bytes where a damaged file's is not UTF-8."""
+    text = value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _array(blob: Any, where: str) -> np.ndarray:
+    """A blob as float32. As in Caffe, legacy dimensions win over `shape`, double over float."""
+    legacy = ("num", "channels", "height", "width")
+    if any(blob.HasField(name) for name in legacy):
+        shape = [getattr(blob, name) for name in legacy]
+    else:
+        shape = list(blob.shape.dim)
+    values = _values(blob, where)
+    if any(extent < 0 for extent in shape) or len(shape) > 32 or math.prod(shape) != len(values):
+        extents = "x".join(map(str, shape[:32])) or "scalar"
+        raise InputError(f"{where}: its shape is {extents} but it holds {len(values)} values.")
+    return values.reshape(shape)
+
+
+def _values(blob: Any, where: str) -> np.ndarray:
+    """The numbers of a blob as float32, in a row."""
+    size = blob.ByteSize()
+    numbers = BlobNumbers()
+    if _known_size(blob) != size:  # something is of another wire type: the numbers are not packed
+        numbers.ParseFromString(blob.SerializeToString())
+    for field, kind in (("double_data", "<f8"), ("data", "<f4")):
+        listed = getattr(numbers, field)
+        if listed:
+            values = np.fromiter(listed, kind, len(listed))
+        else:
+            joined = b"".join(getattr(blob, field))
+            if len(joined) % np.dtype(kind).itemsize:
+                raise InputError(f"{where}: its list of values is broken off.")
+            values = np.frombuffer(joined, kind)
+        if len(values):
+            break
+    with np.errstate(over="ignore"):  # an infinity is reported with the layer's name later
+        return values.astype("float32")
+
+
+def _known_size(blob: Any) -> int:
+    """Bytes of a message without the fields that its schema does not know."""
+    known = type(blob)()
+    known.CopyFrom(blob)
+    known.DiscardUnknownFields()
+    return known.ByteSize()
+
+
+def _guess(data: bytes) -> str:
+    """What a file is that is no caffemodel."""
+    start = data[:512].lstrip()
+    if start[:64].lower().startswith((b"<!doctype", b"<html")):
+        return "an HTML page"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself"
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"{len(data):,} bytes that start with {data[:8].hex(' ')}"
+    if "".join(text.split()).isprintable():
+        kind = "a prototxt" if "layer" in text and "{" in text else "a text file"
+        return f"{kind}, not the binary file of weights"
+    return f"{len(data):,} bytes that start with {data[:8].hex(' ')}"

@@ -1,0 +1,182 @@
+"""Runs one input through OpenCV's Caffe importer and through ours, and compares every layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import paddle
+from paddle import nn
+
+from ..architecture import layers
+from ..errors import InputError
+from ..metrics import softmax, top_k
+from ..model import SqueezeNet
+
+TOLERANCE = 1e-4  # of the largest value of the layer's output
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a layer's output in ours is from Caffe's.
+
+    Attributes:
+        layer: Caffe's name. A convolution's output is compared before its activation.
+        shape: of the output, NCHW.
+        absolute: largest absolute difference.
+        relative: the same as a share of the largest absolute value of Caffe's output.
+    """
+
+    layer: str
+    shape: tuple[int, ...]
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One input's result.
+
+    Attributes:
+        name: of the input.
+        differences: a line a layer, in the order of computation, the output (logits) last.
+        caffe_top5, our_top5: (class id, probability), largest first.
+    """
+
+    name: str
+    differences: list[Difference]
+    caffe_top5: list[tuple[int, float]]
+    our_top5: list[tuple[int, float]]
+
+    @property
+    def worst(self) -> Difference:
+        """The layer with the largest relative difference; one that is not a number comes first."""
+        return max(self.differences, key=lambda d: np.inf if np.isnan(d.relative) else d.relative)
+
+    @property
+    def passed(self) -> bool:
+        return self.worst.relative <= TOLERANCE
+
+
+class CaffeJudge:
+    """A Caffe network run by OpenCV, an importer and kernels that share nothing with ours.
+
+    Raises:
+        InputError: this OpenCV has no Caffe importer, or it refuses the files.
+    """
+
+    def __init__(self, prototxt: Path, caffemodel: Path) -> None:
+        if not hasattr(cv2.dnn, "readNetFromCaffe"):
+            raise InputError(
+                f"--verify needs the Caffe importer of OpenCV 4; found OpenCV {cv2.__version__}."
+            )
+        try:
+            self.net = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
+        except cv2.error as error:
+            raise InputError(
+                f"{prototxt}: OpenCV cannot read this network: {error.err}."
+            ) from error
+        self.net.enableFusion(False)  # every layer's own output is wanted
+
+    def outputs(self, x: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        """float32 [N, 3, H, W] -> the outputs of the named layers."""
+        self.net.setInput(x)
+        return dict(zip(names, self.net.forward(names)))
+
+
+def verify(network: SqueezeNet, judge: CaffeJudge, x: np.ndarray, name: str) -> Verification:
+    """Compares every convolution and concatenation, and the logits.
+
+    Args:
+        network: ours, of the head `conv`.
+        judge: the same network in OpenCV.
+        x: float32 [1, 3, H, W].
+        name: what to call this input in the report.
+    """
+    compared = ("Convolution", "Concat")
+    names = [layer.name for layer in layers(network.config) if layer.type in compared]
+    ours = our_outputs(network, x, names)
+    caffe = judge.outputs(x, [*names, "pool10"])
+    logits = caffe.pop("pool10").reshape(len(x), -1)
+    differences = [_difference(layer, caffe[layer], ours[layer]) for layer in names]
+    differences.append(_difference("output", logits, ours["output"]))
+    return Verification(name, differences, _top5(logits), _top5(ours["output"]))
+
+
+def our_outputs(network: SqueezeNet, x: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+    """Outputs of the sublayers with the given Caffe names, NCHW, and `output`, the logits."""
+    kept: dict[str, np.ndarray] = {}
+    channels_last = network.config.data_format == "NHWC"
+
+    def keep(name: str, tensor: paddle.Tensor) -> None:
+        array = tensor.numpy()
+        kept[name] = array.transpose(0, 3, 1, 2) if channels_last else array
+
+    sublayers = dict(network.named_sublayers())
+    hooks = []
+    for name in names:
+        layer: nn.Layer = sublayers[name.replace("/", ".")]
+        hooks.append(
+            layer.register_forward_post_hook(lambda _, __, out, name=name: keep(name, out))
+        )
+    try:
+        with paddle.no_grad():
+            inputs = x.transpose(0, 2, 3, 1) if channels_last else x
+            kept["output"] = network(paddle.to_tensor(np.ascontiguousarray(inputs))).numpy()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return kept
+
+
+def _difference(name: str, caffe: np.ndarray, ours: np.ndarray) -> Difference:
+    if caffe.shape != ours.shape:
+        return Difference(name, ours.shape, np.inf, np.inf)
+    absolute = float(np.abs(caffe - ours).max())
+    largest = float(np.abs(caffe).max())
+    return Difference(name, ours.shape, absolute, absolute / largest if largest else absolute)
+
+
+def _top5(logits: np.ndarray) -> list[tuple[int, float]]:
+    probabilities = softmax(logits)[0]
+    return [(int(i), float(probabilities[i])) for i in top_k(logits, 5)[0]]
+
+
+def format_verification(result: Verification, names: list[str] | None) -> str:
+    """The lines that --verify prints for one input."""
+    lines = [
+        f"input {result.name}",
+        f"  {'layer':<20} {'output':<14} {'largest difference':>19} {'relative':>10}",
+    ]
+    for d in result.differences:
+        shape = "x".join(map(str, d.shape[1:]))
+        mark = "" if d.relative <= TOLERANCE else f"  over {TOLERANCE:g}"
+        lines.append(f"  {d.layer:<20} {shape:<14} {d.absolute:>19.3e} {d.relative:>10.2e}{mark}")
+    lines.append(f"  {'top-5 of Caffe (OpenCV)':<38}  top-5 of ours")
+    for (caffe_id, caffe_p), (our_id, our_p) in zip(result.caffe_top5, result.our_top5):
+        name = f"  {names[our_id]}" if names else ""
+        lines.append(
+            f"  {caffe_id:>6} {caffe_p:.7f}                        {our_id:>6} {our_p:.7f}{name}"
+        )
+    return "\n".join(lines)
+
+
+def verification_record(results: list[Verification]) -> dict[str, Any]:
+    """What config.json keeps of a verification."""
+    return {
+        "judge": f"OpenCV {cv2.__version__}",
+        "tolerance": TOLERANCE,
+        "inputs": [
+            {
+                "name": Path(result.name).name,
+                "layers": len(result.differences),
+                "worst_layer": result.worst.layer,
+                "worst_relative_difference": result.worst.relative,
+                "same_top5": [i for i, _ in result.caffe_top5] == [i for i, _ in result.our_top5],
+            }
+            for result in results
+        ],
+    }

@@ -1,0 +1,144 @@
+"""What the command lines share: the flags that mean the same in every tool, and how errors end.
+
+Importing this costs nothing; Paddle is only loaded by what a tool calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Callable, NoReturn
+
+from .errors import InputError
+from .preprocess import MAX_PIXELS
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports a wrong flag in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; --help shows what there is.")
+
+
+def parser(doc: str | None) -> Parser:
+    """A parser whose --help shows the module's docstring, the tool's manual."""
+    return Parser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a tool and exits: a mistake of the user ends with one line on standard error and 2.
+
+    A defect of ours shows its traceback.
+    """
+    # Paddle warns at import when ccache is missing, which only matters to those who compile it.
+    warnings.filterwarnings("ignore", message="No ccache found")
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a bad picture is reported by us, once
+    try:
+        sys.exit(main())
+    except InputError as error:
+        fail(str(error))
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        fail(f"{error.filename or 'a file'}: {error.strerror}.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program with one line on standard error and exit code 2."""
+    tool = Path(sys.argv[0]).name
+    print(f"{tool}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is below 0")
+    return value
+
+
+def add_model_dir(group: Any, required: bool = True) -> None:
+    group.add_argument(
+        "--model_dir",
+        type=Path,
+        required=required,
+        metavar="DIR",
+        help="a model directory, as caffe2paddle.py writes it"
+        + (" (required)" if required else " (default: none)"),
+    )
+
+
+def add_list(group: Any, flag: str, required: bool = False) -> None:
+    group.add_argument(
+        flag,
+        type=Path,
+        required=required,
+        metavar="FILE",
+        help="a list file: 'path label' a line, split at the last space"
+        + (" (required)" if required else " (default: none)"),
+    )
+
+
+def add_data_dir(group: Any) -> None:
+    group.add_argument(
+        "--data_dir",
+        type=Path,
+        metavar="DIR",
+        help="the folder that the paths of the list start from (default: the list's own folder)",
+    )
+
+
+def add_synset_word_list(group: Any) -> None:
+    group.add_argument(
+        "--synset_word_list",
+        type=Path,
+        metavar="FILE",
+        help="names of the classes, one a line in the order of their ids "
+        "(default: the model directory's synset_words.txt, if it has one)",
+    )
+
+
+def add_loading(group: Any) -> None:
+    group.add_argument(
+        "--batch_size", type=positive_int, default=32, help="pictures a batch (default: 32)"
+    )
+    group.add_argument(
+        "--num_workers",
+        type=non_negative_int,
+        default=2,
+        help="threads that decode pictures while the network runs; 0: none (default: 2)",
+    )
+    group.add_argument(
+        "--max_pixels",
+        type=positive_int,
+        default=MAX_PIXELS,
+        help=f"a picture of more pixels is refused before it is decoded (default: {MAX_PIXELS})",
+    )
+
+
+def add_device(group: Any) -> None:
+    group.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cpu, gpu or gpu:N (default: gpu where Paddle finds one, else cpu)",
+    )

@@ -1,0 +1,294 @@
+"""The network. Sublayers carry their Caffe names, so that a state-dict key is a Caffe blob's name.
+
+`fire2.squeeze1x1.weight` is the first blob of the layer `fire2/squeeze1x1`. Sizes and variants are
+in `architecture.py`; the authors' deploy.prototxt of v1.0 and v1.1 are the source of both.
+
+`paddle.vision.models.SqueezeNet` is another network: it pads conv1, and its pools round down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Callable
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.nn.initializer import Constant, Normal, XavierNormal, XavierUniform
+
+from .architecture import (
+    CONV_BYPASS,
+    FIRES,
+    IDENTITY_BYPASS,
+    IMAGENET_CLASSES,
+    VERSIONS,
+    ModelConfig,
+    minimum_input_size,
+)
+from .errors import InputError, describe_problems
+
+ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU}
+
+
+class Concat(nn.Layer):
+    """Concatenation of maps along their channels; a layer, so that it can be hooked by name."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, maps: list[paddle.Tensor]) -> paddle.Tensor:
+        return paddle.concat(maps, axis=self.axis)
+
+
+class Fire(nn.Layer):
+    """squeeze1x1, then expand1x1 and expand3x3 side by side (section 3.2 of the paper).
+
+    Args:
+        in_channels: channels of the input.
+        squeeze: filters of squeeze1x1.
+        expand: filters of expand1x1, and of expand3x3.
+        bypass: what is added to the output: "none", "identity" (the input), or "conv" (a 1x1
+            convolution of the input, `bypass1x1`). No activation follows the sum.
+        conv: makes a convolution from (in_channels, out_channels, kernel size).
+        activation: class of the activation layer.
+        channel_axis: 1 for NCHW, 3 for NHWC.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        squeeze: int,
+        expand: int,
+        bypass: str,
+        conv: Callable[..., nn.Layer],
+        activation: Callable[[], nn.Layer],
+        channel_axis: int,
+    ) -> None:
+        super().__init__()
+        self.squeeze1x1 = conv(in_channels, squeeze, 1)
+        self.expand1x1 = conv(squeeze, expand, 1)
+        self.expand3x3 = conv(squeeze, expand, 3, padding=1)
+        self.concat = Concat(channel_axis)
+        self.activation = activation()
+        self.bypass = bypass
+        if bypass == "conv":
+            self.bypass1x1 = conv(in_channels, 2 * expand, 1)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        squeezed = self.activation(self.squeeze1x1(x))
+        expanded = self.concat(
+            [
+                self.activation(self.expand1x1(squeezed)),
+                self.activation(self.expand3x3(squeezed)),
+            ]
+        )
+        if self.bypass == "conv":
+            return expanded + self.bypass1x1(x)
+        if self.bypass == "identity":
+            return expanded + x
+        return expanded
+
+
+class SqueezeNet(nn.Layer):
+    """SqueezeNet v1.0 or v1.1, exactly as in Caffe.
+
+    Input: float32 [N, 3, H, W] (or [N, H, W, 3] with `data_format="NHWC"`), H and W at least 17
+    for v1.1 and 21 for v1.0. Output: logits, float32 [N, num_classes]; with the heads `conv` and
+    `conv_bn` they are means of activated maps, as in the original.
+
+    Args:
+        config: which variant.
+        init: "caffe", the authors' initialisation: uniform in +-sqrt(3 / fan_in), the classifier
+            normal with deviation 0.01, biases 0; "xavier_normal", normal with variance
+            2 / (fan_in + fan_out).
+
+    Raises:
+        InputError: `init` is not one of these; or, in `forward`, the input is too small.
+    """
+
+    def __init__(self, config: ModelConfig | None = None, init: str = "caffe") -> None:
+        super().__init__()
+        if init not in ("caffe", "xavier_normal"):
+            raise InputError(f"init must be one of caffe, xavier_normal; found {init!r}.")
+        self.config = config = config or ModelConfig()
+        self._init = init
+        version = VERSIONS[config.version]
+        activation = ACTIVATIONS[config.activation]
+        conv = partial(_conv, init=init, data_format=config.data_format)
+        pool = partial(nn.MaxPool2D, 3, 2, ceil_mode=True, data_format=config.data_format)
+
+        self.conv1 = conv(3, version.conv1_channels, version.conv1_kernel, stride=2)
+        self.relu_conv1 = activation()
+        self.pool1 = pool()
+        self._trunk = ["conv1", "relu_conv1", "pool1"]  # the sublayers up to fire9, in order
+        channels = version.conv1_channels
+        for name, (squeeze, expand) in FIRES.items():
+            fire = Fire(
+                channels,
+                squeeze,
+                expand,
+                _bypass_of(name, config.bypass),
+                conv,
+                activation,
+                self._channel_axis,
+            )
+            self.add_sublayer(name, fire)
+            self._trunk.append(name)
+            channels = 2 * expand
+            if name in version.pools:
+                self.add_sublayer(version.pools[name], pool())
+                self._trunk.append(version.pools[name])
+
+        if config.head == "conv_bn":
+            self.bn9 = nn.BatchNorm2D(channels, data_format=config.data_format)
+        else:
+            self.drop9 = nn.Dropout(config.dropout)
+        self.relu_conv10 = activation()
+        self.pool10 = nn.AdaptiveAvgPool2D(1, data_format=config.data_format)
+        if config.head == "conv_fc":
+            self.conv10 = self._new_conv10(IMAGENET_CLASSES)
+        self.reset_classifier(config.num_classes)
+
+    @property
+    def _channel_axis(self) -> int:
+        return 1 if self.config.data_format == "NCHW" else 3
+
+    def _new_conv10(self, maps: int) -> nn.Layer:
+        channels = 2 * FIRES["fire9"][1]
+        return _conv(
+            channels,
+            maps,
+            1,
+            padding=VERSIONS[self.config.version].conv10_pad,
+            init="classifier" if self._init == "caffe" else self._init,
+            data_format=self.config.data_format,
+        )
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the layer that gives the classes by a new one for `num_classes`."""
+        self.config = dataclasses.replace(self.config, num_classes=num_classes)
+        if self.config.head == "conv_fc":
+            weight = Normal(0.0, 0.01) if self._init == "caffe" else XavierNormal()
+            self.fc = nn.Linear(
+                IMAGENET_CLASSES,
+                num_classes,
+                weight_attr=paddle.ParamAttr(initializer=weight),
+                bias_attr=paddle.ParamAttr(initializer=Constant(0.0)),
+            )
+        else:
+            self.conv10 = self._new_conv10(num_classes)
+
+    def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The output of fire9 with its bypass: [N, 512, h, w] or [N, h, w, 512]."""
+        _check_input(x, self.config)
+        for name in self._trunk:
+            x = getattr(self, name)(x)
+        return x
+
+    def forward_head(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Logits [N, num_classes] from the output of `forward_features`."""
+        x = self.bn9(x) if self.config.head == "conv_bn" else self.drop9(x)
+        x = self.pool10(self.relu_conv10(self.conv10(x)))
+        x = paddle.flatten(x, 1)
+        return self.fc(x) if self.config.head == "conv_fc" else x
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def squeezenet1_0(num_classes: int = 1000, init: str = "caffe", **variant: Any) -> SqueezeNet:
+    """SqueezeNet v1.0: 1,248,424 parameters at 1000 classes. `variant`: see `ModelConfig`."""
+    return SqueezeNet(ModelConfig(version="1.0", num_classes=num_classes, **variant), init)
+
+
+def squeezenet1_1(num_classes: int = 1000, init: str = "caffe", **variant: Any) -> SqueezeNet:
+    """SqueezeNet v1.1: 1,235,496 parameters at 1000 classes, 2.4x less computation than v1.0."""
+    return SqueezeNet(ModelConfig(version="1.1", num_classes=num_classes, **variant), init)
+
+
+def load_state(network: nn.Layer, state: Mapping[str, np.ndarray], source: str) -> None:
+    """Fills every parameter and buffer of `network` from `state`, exactly once, or changes nothing.
+
+    Paddle's own `set_state_dict` only warns of a missing key or a wrong shape and leaves the layer
+    random.
+
+    Args:
+        network: the layer to fill.
+        state: arrays by state-dict key.
+        source: what the arrays come from, for the error.
+
+    Raises:
+        InputError: keys are missing, unexpected or mis-shaped, or values are not finite; all of
+            them are listed.
+    """
+    expected = network.state_dict()
+    problems = [f"{key} is missing" for key in expected if key not in state]
+    problems += [f"{key} is unexpected" for key in state if key not in expected]
+    for key, tensor in expected.items():
+        if key not in state:
+            continue
+        shape, wanted = list(state[key].shape), list(tensor.shape)
+        if shape != wanted:
+            problems.append(f"{key} has shape {shape} where {wanted} is expected")
+        elif not np.isfinite(state[key]).all():
+            problems.append(f"{key} holds NaN or infinite values")
+    if problems:
+        raise InputError(
+            f"{source}: the weights do not fit the network: {describe_problems(problems)}."
+        )
+    network.set_state_dict({key: np.asarray(value, "float32") for key, value in state.items()})
+
+
+def _conv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    init: str,
+    data_format: str,
+) -> nn.Layer:
+    fan_in = in_channels * kernel * kernel
+    weight = {
+        # Caffe's "xavier" filler looks at the fan-in alone: U(+-sqrt(3 / fan_in)).
+        "caffe": XavierUniform(fan_in=fan_in, fan_out=fan_in),
+        "classifier": Normal(0.0, 0.01),
+        "xavier_normal": XavierNormal(),
+    }[init]
+    return nn.Conv2D(
+        in_channels,
+        out_channels,
+        kernel,
+        stride=stride,
+        padding=padding,
+        weight_attr=paddle.ParamAttr(initializer=weight),
+        bias_attr=paddle.ParamAttr(initializer=Constant(0.0)),
+        data_format=data_format,
+    )
+
+
+def _bypass_of(fire: str, bypass: str) -> str:
+    if bypass != "none" and fire in IDENTITY_BYPASS:
+        return "identity"
+    return "conv" if bypass == "complex" and fire in CONV_BYPASS else "none"
+
+
+@paddle.jit.not_to_static
+def _check_input(x: paddle.Tensor, config: ModelConfig) -> None:
+    """Refuses an input that the network would not define; unknown extents (-1) pass."""
+    form = ["N", 3, "H", "W"] if config.data_format == "NCHW" else ["N", "H", "W", 3]
+    shape = list(x.shape)
+    channels_at = form.index(3)
+    if len(shape) != 4 or shape[channels_at] not in (3, -1):
+        raise InputError(f"an input of shape {form} was expected; found {shape}.")
+    minimum = minimum_input_size(config.version)
+    for axis in (form.index("H"), form.index("W")):
+        if 0 <= shape[axis] < minimum:
+            raise InputError(
+                f"SqueezeNet v{config.version} needs an input of at least {minimum}x{minimum} "
+                f"pixels; found shape {shape}."
+            )

@@ -1,0 +1,186 @@
+"""The model directory: weights, what they are, how a picture becomes their input, class names.
+
+    model.pdparams     state dict, as paddle.save writes it
+    config.json        network, preprocessing, source, verification, scores
+    synset_words.txt   class names, where they are known
+
+It is read strictly and written whole or not at all. As with every Paddle file, model.pdparams is a
+pickle: take it only from people whom you trust.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from .architecture import ModelConfig
+from .dataset import read_names
+from .errors import InputError
+from .files import atomic_directory, check_directory, read_bytes
+from .preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from .model import SqueezeNet
+
+CONFIG = "config.json"
+WEIGHTS = "model.pdparams"
+NAMES = "synset_words.txt"
+FORMAT_VERSION = 1
+
+T = TypeVar("T", ModelConfig, Preprocess)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What config.json and synset_words.txt say.
+
+    Attributes:
+        network: which SqueezeNet.
+        preprocess: how a picture becomes its input.
+        names: class names by id; None where unknown.
+        source: where the weights came from.
+        verification: how a conversion was proven; empty where it was not.
+        scores: what the weights reached, by name of the list.
+    """
+
+    network: ModelConfig
+    preprocess: Preprocess
+    names: list[str] | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.network.data_format != self.preprocess.data_format:
+            raise InputError(
+                f"the network reads {self.network.data_format} and the preprocessing makes "
+                f"{self.preprocess.data_format}; both must be the same."
+            )
+
+
+def check_target(path: Path) -> None:
+    """Refuses a path that `write_model_dir` would refuse, before any work is done.
+
+    Raises:
+        InputError: `path` holds something else than a model directory.
+    """
+    check_directory(path, marker=CONFIG)
+
+
+def write_model_dir(path: Path, info: ModelInfo, state: Mapping[str, Any]) -> None:
+    """Writes a model directory under a temporary name and renames it.
+
+    Args:
+        path: an existing model directory there is replaced; anything else is left alone.
+        info: what goes into config.json and synset_words.txt.
+        state: tensors by state-dict key.
+
+    Raises:
+        InputError: `path` holds something else than a model directory.
+    """
+    import paddle
+
+    config = {
+        "format_version": FORMAT_VERSION,
+        "network": dataclasses.asdict(info.network),
+        "preprocess": dataclasses.asdict(info.preprocess),
+        "source": info.source,
+        "verification": info.verification,
+        "scores": info.scores,
+    }
+    with atomic_directory(path, marker=CONFIG) as temporary:
+        paddle.save(dict(state), str(temporary / WEIGHTS))
+        if info.names is not None:
+            text = "".join(f"{name}\n" for name in info.names)
+            (temporary / NAMES).write_text(text, encoding="utf-8")
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def read_info(path: Path) -> ModelInfo:
+    """Reads config.json and synset_words.txt; needs no Paddle.
+
+    Raises:
+        InputError: it is no model directory, or something in it is not as expected.
+    """
+    if not path.is_dir():
+        raise InputError(f"--model_dir {path}: no such directory.")
+    file = path / CONFIG
+    if not file.is_file():
+        raise InputError(f"--model_dir {path}: not a model directory, it has no {CONFIG}.")
+    try:
+        config = json.loads(read_bytes(file, "model description").decode("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error}).") from error
+    keys = {"format_version", "network", "preprocess", "source", "verification", "scores"}
+    _check_keys(config, keys, str(file))
+    if config["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{file}: format_version {FORMAT_VERSION} was expected, "
+            f"found {config['format_version']!r}."
+        )
+    network = _from_json(config["network"], ModelConfig, f"{file}, network")
+    preprocess = _from_json(config["preprocess"], Preprocess, f"{file}, preprocess")
+    records = {}
+    for key in ("source", "verification", "scores"):
+        if not isinstance(config[key], dict):
+            raise InputError(f"{file}, {key}: a JSON object was expected.")
+        records[key] = config[key]
+    names_file = path / NAMES
+    names = read_names(names_file, network.num_classes) if names_file.is_file() else None
+    try:
+        return ModelInfo(network, preprocess, names, **records)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def load_network(path: Path, info: ModelInfo) -> SqueezeNet:
+    """The network of a model directory with its weights, in evaluation mode.
+
+    Raises:
+        InputError: the weights cannot be read or do not fit config.json.
+    """
+    import paddle
+
+    from .model import SqueezeNet, load_state
+
+    file = path / WEIGHTS
+    if not file.is_file():
+        raise InputError(f"--model_dir {path}: it has no {WEIGHTS}.")
+    try:
+        state = paddle.load(str(file), return_numpy=True)
+    except Exception as error:  # unpickling a damaged file may raise anything
+        raise InputError(
+            f"{file}: cannot be read as Paddle weights ({type(error).__name__})."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, np.ndarray) for v in state.values()):
+        raise InputError(f"{file}: a state dict of arrays was expected.")
+    network = SqueezeNet(info.network)
+    load_state(network, state, str(file))
+    network.eval()
+    return network
+
+
+def _check_keys(values: Any, known: set[str], where: str) -> None:
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: a JSON object was expected, found {type(values).__name__}.")
+    unknown, missing = sorted(set(values) - known), sorted(known - set(values))
+    if unknown or missing:
+        raise InputError(
+            f"{where}: unknown keys: {', '.join(unknown) or 'none'}; "
+            f"missing keys: {', '.join(missing) or 'none'}."
+        )
+
+
+def _from_json(values: Any, cls: type[T], where: str) -> T:
+    """A dataclass from a JSON object with exactly its fields."""
+    _check_keys(values, {f.name for f in dataclasses.fields(cls)}, where)
+    try:
+        return cls(**values)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{where}: {error}") from error

@@ -1,0 +1,48 @@
+"""What the tests share: real files where there are any, and the tools run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real weights and pictures, named by SQUEEZENET_ASSETS."""
+    folder = Path(os.environ.get("SQUEEZENET_ASSETS", ROOT.parent / "shared")).resolve()
+    if not (folder / "caffe" / "squeezenet_v1.1.caffemodel").is_file():
+        reason = (
+            f"no real weights and pictures in {folder} (SQUEEZENET_ASSETS names another folder)"
+        )
+        if os.environ.get("SQUEEZENET_REQUIRE_ASSETS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_tool() -> Run:
+    """Runs `python tools/NAME.py ARGS` and gives back the finished process."""
+
+    def run(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+def assert_user_error(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """The process ended as a mistake of the user should: code 2 and one line with these parts."""
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr

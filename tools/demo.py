@@ -1,0 +1,132 @@
+"""Show the main job on data that this program makes itself; `make demo` runs it.
+
+    python tools/demo.py
+
+Writes a Caffe file, converts it, proves the conversion against OpenCV's Caffe importer, makes
+pictures, evaluates and classifies them; then the same with the authors' weights, if they are in
+pretrained/ or in $SQUEEZENET_ASSETS/caffe or can be downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from squeezenet_paddle import cli
+from squeezenet_paddle.architecture import ModelConfig, layers
+from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
+from squeezenet_paddle.download import KNOWN_FILES, fetch
+from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.files import write_bytes, write_text
+
+TOOLS = Path(__file__).parent
+PATTERNS = ("stripes", "checks", "rings")
+SIDE = 240  # pixels
+
+
+def main() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("output/demo"), help="(default: output/demo)"
+    )
+    folder: Path = parser.parse_args().output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+
+    print("== A Caffe file of random weights, converted and proven layer by layer")
+    config = ModelConfig(num_classes=len(PATTERNS))
+    write_bytes(folder / "random.caffemodel", caffemodel(config, random_weights(config)))
+    write_text(folder / "names.txt", "".join(f"{name}\n" for name in PATTERNS))
+    pictures = make_pictures(folder)
+    convert_and_use(folder, "random", config, folder / "random.caffemodel", pictures[0])
+    evaluate = ("--test_list", folder / "list.txt")
+    tool("eval", "--model_dir", folder / "random", *evaluate)
+
+    print("\n== The authors' weights")
+    real = find_real_weights()
+    if real is not None:
+        names = real.parent / "synset_words.txt"
+        convert_and_use(folder, "squeezenet_v1.1", ModelConfig(), real, pictures[0], names)
+    print(f"\nEverything is in {folder}; the model directories in it work with every tool.")
+
+
+def convert_and_use(
+    folder: Path,
+    name: str,
+    config: ModelConfig,
+    weights: Path,
+    picture: Path,
+    names: Path | None = None,
+) -> None:
+    """caffe2paddle.py with its proof, then infer.py."""
+    prototxt, names = folder / f"{name}.prototxt", names or folder / "names.txt"
+    write_text(prototxt, deploy_prototxt(config, 227, 227))
+    named = ("--synset_word_list", names) if names.is_file() else ()
+    tool(
+        *("caffe2paddle", "--caffemodel", weights, "--prototxt", prototxt),
+        *("--verify", "--image", picture, *named, "--output_dir", folder / name),
+    )
+    tool("infer", "--model_dir", folder / name, "--image", folder / "pictures", "--top_k", 3)
+
+
+def tool(name: str, *arguments: object) -> None:
+    """Shows a command and runs it."""
+    command = [f"{TOOLS.name}/{name}.py", *map(str, arguments)]
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    done = subprocess.run([sys.executable, TOOLS / f"{name}.py", *command[1:]], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def random_weights(config: ModelConfig) -> dict[str, np.ndarray]:
+    """Normal weights with deviation sqrt(2 / fan_in), which keep the size of the maps."""
+    rng, state = np.random.default_rng(0), {}
+    for layer in layers(config):
+        if layer.weight_shape:
+            key = layer.name.replace("/", ".")
+            deviation = np.sqrt(2 / np.prod(layer.weight_shape[1:]))
+            weight = rng.normal(0, deviation, layer.weight_shape)
+            state[f"{key}.weight"] = weight.astype("float32")
+            state[f"{key}.bias"] = np.zeros(layer.channels, "float32")
+    return state
+
+
+def make_pictures(folder: Path) -> list[Path]:
+    """A JPEG of each pattern, and a list file of them."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE * 2 * np.pi
+    waves = (np.sin(8 * x), np.sin(8 * x) * np.sin(8 * y), np.sin(3 * (x**2 + y**2)))
+    (folder / "pictures").mkdir(exist_ok=True)
+    paths, lines = [], []
+    for label, (name, wave) in enumerate(zip(PATTERNS, waves)):
+        grey = np.rint((wave + 1) * 127.5)[:, :, None]
+        pixels = (grey * np.array([0.4, 0.7, 1.0])).astype("uint8")
+        paths.append(folder / "pictures" / f"{name}.jpg")
+        write_bytes(paths[-1], cv2.imencode(".jpg", pixels)[1].tobytes())
+        lines.append(f"pictures/{name}.jpg {label}\n")
+    write_text(folder / "list.txt", "".join(lines))
+    return paths
+
+
+def find_real_weights() -> Path | None:
+    """The authors' v1.1 where it lies already, else downloaded; None if it cannot be had."""
+    known = KNOWN_FILES["squeezenet_v1.1"]
+    target = Path("pretrained") / known.name
+    assets = Path(os.environ.get("SQUEEZENET_ASSETS", "../shared")) / "caffe" / known.name
+    for path in (target, assets):
+        if path.is_file():
+            return path
+    try:
+        fetch(known.url, target, known.size, known.digest_algorithm, known.digest, attempts=1)
+    except InputError as error:
+        print(f"They cannot be had here, so this part is left out: {error}")
+        return None
+    return target
+
+
+if __name__ == "__main__":
+    cli.run(main)

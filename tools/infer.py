@@ -1,0 +1,132 @@
+"""Name what is in pictures.
+
+    python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg
+    python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image holiday/ 'more/*.png' \\
+        --synset_word_list synset_words.txt --top_k 3 --format csv
+    python tools/infer.py --model_dir pretrained/squeezenet_v1.1 \\
+        --test_list data/val_list.txt --data_dir data --format json
+
+A picture that cannot be read is named on standard error, the others go on, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from squeezenet_paddle import cli
+from squeezenet_paddle.dataset import find_images, read_list, read_names
+from squeezenet_paddle.errors import ImageError
+from squeezenet_paddle.model_dir import read_info
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_model_dir(parser)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--image", nargs="+", metavar="PATH", help="files, folders or globs (default: none)"
+    )
+    cli.add_list(which, "--test_list")
+    cli.add_data_dir(parser)
+    cli.add_synset_word_list(parser)
+    parser.add_argument(
+        "--top_k", type=cli.positive_int, default=5, help="classes to name (default: 5)"
+    )
+    parser.add_argument(
+        "--format", choices=tuple(WRITERS), default="text", help="of the output (default: text)"
+    )
+    cli.add_loading(parser)
+    cli.add_device(parser)
+    return parser.parse_args()
+
+
+def text_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The picture, then a line a class: probability, class id, name."""
+    for result in results:
+        yield result["image"]
+        for item in result["classes"]:
+            yield f"  {item['probability']:.4f}  {item['id']:>4}  {item['name'] or ''}".rstrip()
+
+
+def csv_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """A line a picture and class, under a header."""
+    yield "image,rank,class_id,probability,name"
+    for result in results:
+        for rank, item in enumerate(result["classes"], 1):
+            line = io.StringIO()
+            row = (result["image"], rank, item["id"], f"{item['probability']:.7f}", item["name"])
+            csv.writer(line, lineterminator="").writerow(row)
+            yield line.getvalue()
+
+
+def json_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """One array, an object a picture and line."""
+    before = "["
+    for result in results:
+        yield before + json.dumps(result, ensure_ascii=False)
+        before = ","
+    yield "]" if before == "," else "[]"
+
+
+WRITERS = {"text": text_lines, "json": json_lines, "csv": csv_lines}
+
+
+def main() -> int:
+    args = parse_arguments()
+    info = read_info(args.model_dir)
+    classes = info.network.num_classes
+    names = info.names
+    if args.synset_word_list is not None:
+        names = read_names(args.synset_word_list, classes)
+    if args.image is not None:
+        paths = find_images(args.image)
+    else:
+        paths = list(read_list(args.test_list, args.data_dir, classes).paths)
+    if names is None:
+        print(
+            "infer.py: no class names: the model directory has none and no --synset_word_list is "
+            "given; classes are shown by id.",
+            file=sys.stderr,
+        )
+
+    from squeezenet_paddle.prediction import Predictor, predict  # Paddle, once the flags are right
+
+    predictor = Predictor(args.model_dir, args.device)
+    unreadable: list[ImageError] = []
+
+    def named() -> Iterator[dict[str, Any]]:
+        for path, top in predict(
+            predictor,
+            paths,
+            args.top_k,
+            args.batch_size,
+            args.num_workers,
+            args.max_pixels,
+            on_error=unreadable.append,
+        ):
+            yield {
+                "image": str(path),
+                "classes": [
+                    {"id": i, "probability": p, "name": names[i] if names else None} for i, p in top
+                ],
+            }
+
+    for line in WRITERS[args.format](named()):
+        print(line)
+    for error in unreadable:
+        print(f"infer.py: {error}", file=sys.stderr)
+    if unreadable:
+        print(
+            f"infer.py: {len(unreadable)} of {len(paths)} pictures cannot be read.", file=sys.stderr
+        )
+    return 1 if unreadable else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
