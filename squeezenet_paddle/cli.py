@@ -6,14 +6,15 @@ Importing this costs nothing; Paddle is only loaded by what a tool calls.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Any, Callable, NoReturn
 
-from .errors import InputError
-from .preprocess import MAX_PIXELS
+from .decoding import MAX_PIXELS
+from .errors import InputError, RunError
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,12 +38,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     # Paddle warns at import when ccache is missing, which only matters to those who compile it.
     warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", module="PIL")  # of pictures that we report ourselves
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a bad picture is reported by us, once
+    logging.basicConfig(format="%(message)s")
     try:
         sys.exit(main())
     except InputError as error:
         fail(str(error))
+    except RunError as error:
+        fail(str(error), code=1)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -54,11 +59,11 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(130)
 
 
-def fail(message: str) -> NoReturn:
-    """Ends the program with one line on standard error and exit code 2."""
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Ends the program with one line on standard error and an exit code."""
     tool = Path(sys.argv[0]).name
     print(f"{tool}: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def positive_int(text: str) -> int:
@@ -126,7 +131,7 @@ def add_loading(group: Any) -> None:
         "--num_workers",
         type=non_negative_int,
         default=2,
-        help="threads that decode pictures while the network runs; 0: none (default: 2)",
+        help="processes that read pictures while the network runs; 0: none (default: 2)",
     )
     group.add_argument(
         "--max_pixels",

@@ -1,71 +1,255 @@
-"""List files, class names, and batches of pictures read by threads."""
+"""List files, class names, and the picture files that a user names. No Paddle here."""
 
 from __future__ import annotations
 
+import csv
 import glob
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from .errors import ImageError, InputError, describe_problems
-from .files import read_lines
-from .preprocess import MAX_PIXELS, Preprocess, read_image
+from .errors import InputError, describe_problems
+from .files import read_bytes, read_lines
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
+_CSV_COLUMNS = ("image", "label")
+_MAX_DIGITS = 9  # of a class id
+_NEWLINE, _RETURN, _SPACE, _ZERO = b"\n\r 0"
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """The lines of a list file.
+    """Pictures and their class ids, held as one text: a million take 70 MB, not 300.
 
     Attributes:
-        paths: where the pictures are, `data_dir` included.
-        labels: int64 [len(paths)], class ids.
+        source: the list file; None for pictures that were named one by one.
+        root: the folder that names start from.
+        text: uint8, the bytes in which the names stand.
+        starts, ends: int64 [N], where each name stands in `text`.
+        labels: int64 [N], class ids; -1 where unknown.
+        first_line: number of the line of the first picture in `source`.
     """
 
-    paths: Sequence[Path]
+    source: Path | None
+    root: Path
+    text: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
     labels: np.ndarray
+    first_line: int = 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The path as the list gives it."""
+        return os.fsdecode(self.text[self.starts[index] : self.ends[index]].tobytes())
+
+    def path(self, index: int) -> Path:
+        """Where the picture is."""
+        return self.root / self.name(index)
+
+    def where(self, index: int) -> str:
+        """File and line, for an error."""
+        if self.source is None:
+            return ""
+        return f"{self.source}, line {index + self.first_line}: "
+
+    @staticmethod
+    def of_paths(paths: Sequence[Path]) -> ImageList:
+        """A list of pictures without labels."""
+        return _from_names(None, Path(), [os.fspath(p) for p in paths], [-1] * len(paths))
 
 
-def read_list(path: Path, data_dir: Path | None, num_classes: int) -> ImageList:
-    """Reads an ILSVRC-style list file: a path, a space, a class id a line, as Caffe's.
+def read_list(
+    path: Path,
+    data_dir: Path | None,
+    num_classes: int | None,
+    names: Sequence[str] | None = None,
+) -> ImageList:
+    """Reads a list file and checks every line.
 
-    The split is at the last space, so that paths may hold spaces. Unix and Windows line ends and
-    blank lines at the end are taken.
+    It is an ILSVRC-style list, a path, a space and a label a line, as Caffe's, split at the last
+    space, so that paths may hold spaces; or a CSV file whose header has the columns `image` and
+    `label`. Unix and Windows line ends, a byte order mark and blank lines at the end are taken.
 
     Args:
         path: the list file.
         data_dir: the folder that the paths start from; None for the folder of the list file.
-        num_classes: labels must be below it.
+        num_classes: class ids must be below it; None for any.
+        names: the classes' names, if labels may be names too: a whole line of the list of names,
+            or its first word. A number is always a class id.
 
     Raises:
-        InputError: with the numbers of the lines that are wrong, the first ten of them.
+        InputError: with the numbers of the lines that are wrong, the first ten and their count.
     """
+    data = read_bytes(path, "list file")
     root = path.parent if data_dir is None else data_dir
     if not root.is_dir():
         raise InputError(f"--data_dir {root}: no such folder.")
-    paths, labels, problems = [], [], []
-    for number, line in enumerate(read_lines(path, "list file"), 1):
-        name, _, label = line.rstrip().rpartition(" ")
-        if not name.strip():
-            problems.append(f"line {number}: 'path label' was expected, found {line!r}")
-        elif not (label.isascii() and label.lstrip("-").isdigit()):
-            problems.append(f"line {number}: a class id was expected as label, found {label!r}")
-        elif not 0 <= int(label) < num_classes:
-            problems.append(
-                f"line {number}: the label must lie in 0..{num_classes - 1}, found {label}"
+    if data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+    ids = _ids_of(names or ())
+    if _is_csv(data):
+        images, problems = _read_csv(path, root, data, ids)
+    else:
+        images, problems = _read_text(path, root, data, ids)
+    if num_classes is not None:
+        outside = np.flatnonzero(images.labels >= num_classes)
+        problems += [
+            (
+                int(i) + images.first_line,
+                f"the label must lie in 0..{num_classes - 1}, found {images.labels[i]}",
             )
-        else:
-            paths.append(root / name)
-            labels.append(int(label))
+            for i in outside
+        ]
     if problems:
-        raise InputError(f"{path}: {len(problems)} bad lines: {describe_problems(problems)}.")
-    if not paths:
+        lines = [f"line {number}: {problem}" for number, problem in sorted(problems)]
+        raise InputError(f"{path}: {len(lines)} bad lines: {describe_problems(lines)}.")
+    if not len(images):
         raise InputError(f"{path}: the list file is empty.")
-    return ImageList(paths, np.array(labels, "int64"))
+    return images
+
+
+def _ids_of(names: Sequence[str]) -> dict[str, int]:
+    """Class ids by whole name, and by first word where that is unambiguous."""
+    ids: dict[str, int] = {}
+    ambiguous = set()
+    for number, name in enumerate(names):
+        word = name.split(" ", 1)[0]
+        if ids.setdefault(word, number) != number:
+            ambiguous.add(word)
+    for word in ambiguous:
+        del ids[word]
+    ids.update({name: number for number, name in enumerate(names)})
+    return ids
+
+
+def _read_text(
+    path: Path, root: Path, data: bytes, ids: Mapping[str, int]
+) -> tuple[ImageList, list[tuple[int, str]]]:
+    """Splits all lines at once with numpy; what does not look plain is read line by line."""
+    text = np.frombuffer(data.rstrip(), np.uint8)
+    if not len(text):
+        return _from_names(path, root, [], []), []
+    ends = np.append(np.flatnonzero(text == _NEWLINE), len(text))
+    starts = np.append(0, ends[:-1] + 1)
+    ends -= text[ends - 1] == _RETURN
+    spaces = np.append(np.flatnonzero(text == _SPACE), len(text))
+    before = np.searchsorted(spaces, ends) - 1
+    last_space = np.where(before >= 0, spaces[before], -1)
+    labels = np.zeros(len(ends), "int64")
+    digits = ends - last_space - 1
+    plain = (
+        (last_space > starts) & (text[starts] != _SPACE) & (digits > 0) & (digits <= _MAX_DIGITS)
+    )
+    for place in range(int(digits[plain].max(initial=0))):
+        rows = np.flatnonzero(plain & (digits > place))
+        digit = text[last_space[rows] + 1 + place] - _ZERO  # below "0" wraps round to above 9
+        plain[rows] = digit <= 9
+        labels[rows] = labels[rows] * 10 + digit
+    names_end = last_space.copy()
+    problems = []
+    if not data.isascii():
+        plain &= ~_lines_that_are_not_utf8(data, starts, ends)
+    for row in np.flatnonzero(~plain):
+        label, width, problem = _read_line(text[starts[row] : ends[row]].tobytes(), ids)
+        labels[row], names_end[row] = label, starts[row] + width
+        if problem:
+            problems.append((int(row) + 1, problem))
+    return ImageList(path, root, text, starts, names_end, labels), problems
+
+
+def _lines_that_are_not_utf8(data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """bool [lines]; decodes a megabyte's worth of lines at a time."""
+    bad = np.zeros(len(starts), bool)
+    step = max(1, len(starts) * (1 << 20) // max(len(data), 1))
+    for first in range(0, len(starts), step):
+        last = min(first + step, len(starts))
+        try:
+            data[starts[first] : ends[last - 1]].decode()
+        except UnicodeDecodeError:
+            bad[first:last] = [not _is_utf8(data[starts[i] : ends[i]]) for i in range(first, last)]
+    return bad
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read_line(line: bytes, ids: Mapping[str, int]) -> tuple[int, int, str | None]:
+    """Label, length of the name, and what is wrong with one line of a list file."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return 0, 0, f"UTF-8 text was expected, found {line!r}"
+    stripped = line.rstrip()
+    name, _, label = stripped.rpartition(b" ")
+    if not name.strip():
+        return 0, 0, f"'path label' was expected, found {line.decode()!r}"
+    class_id, problem = _read_label(label.decode(), ids)
+    return class_id, len(name), problem
+
+
+def _read_label(label: str, ids: Mapping[str, int]) -> tuple[int, str | None]:
+    if re.fullmatch(r"[0-9]+", label) and len(label) <= _MAX_DIGITS:
+        return int(label), None
+    if label in ids:
+        return ids[label], None
+    if re.fullmatch(r"-[0-9]+", label):
+        return 0, f"the label must be at least 0, found {label}"
+    expected = "a class id or a name of the list of names" if ids else "a class id"
+    return 0, f"{expected} was expected as label, found {label!r}"
+
+
+def _is_csv(data: bytes) -> bool:
+    header = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip().lower()
+    return set(_CSV_COLUMNS) <= {column.strip() for column in header.split(",")}
+
+
+def _read_csv(
+    path: Path, root: Path, data: bytes, ids: Mapping[str, int]
+) -> tuple[ImageList, list[tuple[int, str]]]:
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode().rstrip(), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error}).") from error
+    header = [column.strip().lower() for column in rows[0]]
+    image_at, label_at = (header.index(column) for column in _CSV_COLUMNS)
+    names, labels, problems = [], [], []
+    for number, row in enumerate(rows[1:], 2):
+        name, label = "", 0
+        if len(row) != len(header):
+            problem: str | None = f"{len(header)} columns were expected, found {len(row)}"
+        elif not row[image_at].strip():
+            problem = "the path of a picture was expected, found none"
+        else:
+            name = row[image_at].strip()
+            label, problem = _read_label(row[label_at].strip(), ids)
+        names.append(name)
+        labels.append(label)
+        if problem:
+            problems.append((number, problem))
+    return _from_names(path, root, names, labels, first_line=2), problems
+
+
+def _from_names(
+    source: Path | None, root: Path, names: list[str], labels: list[int], first_line: int = 1
+) -> ImageList:
+    encoded = [os.fsencode(name) for name in names]
+    ends = np.cumsum([len(name) for name in encoded], dtype="int64")
+    starts = np.append(0, ends)[:-1]
+    text = np.frombuffer(b"".join(encoded), np.uint8)
+    return ImageList(source, root, text, starts, ends, np.array(labels, "int64"), first_line)
 
 
 def read_names(path: Path, num_classes: int) -> list[str]:
@@ -82,9 +266,6 @@ def read_names(path: Path, num_classes: int) -> list[str]:
     if "" in names:
         raise InputError(f"{path}, line {names.index('') + 1}: the name of a class is blank.")
     return names
-
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
@@ -120,72 +301,3 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
                 raise InputError(f"{pattern}: no such file or folder, and no file matches it.")
             found += matches
     return found
-
-
-@dataclass
-class Batch:
-    """Pictures ready for the network.
-
-    Attributes:
-        indices: int64 [n], which of the paths they are.
-        inputs: float32 [n, *preprocess.input_shape].
-        failures: the errors of the pictures of this batch that could not be read.
-    """
-
-    indices: np.ndarray
-    inputs: np.ndarray
-    failures: list[ImageError] = field(default_factory=list)
-
-
-def read_batches(
-    paths: Sequence[Path],
-    preprocess: Preprocess,
-    batch_size: int,
-    num_workers: int,
-    max_pixels: int = MAX_PIXELS,
-) -> Iterator[Batch]:
-    """Reads pictures in order, each exactly once, in batches of at most `batch_size`.
-
-    Threads do it, as OpenCV works outside the interpreter's lock, and write straight into the
-    batch. The next batches are read while the caller works on one. A picture that cannot be read
-    leaves its batch shorter and is reported in `failures`.
-    """
-    cv2.setNumThreads(1)  # a picture a thread is faster than threads within a picture
-
-    def load(index: int, out: np.ndarray) -> ImageError | None:
-        try:
-            preprocess(read_image(paths[index], max_pixels), out)
-        except ImageError as error:
-            return error
-        return None
-
-    def finish(start: int, inputs: np.ndarray, errors: list[ImageError | None]) -> Batch:
-        failures = [error for error in errors if error is not None]
-        good = np.array([error is None for error in errors], bool)
-        indices = np.arange(start, start + len(errors))[good]
-        return Batch(indices, inputs if not failures else inputs[good], failures)
-
-    starts = range(0, len(paths), batch_size)
-    if num_workers == 0:
-        for start in starts:
-            count = min(batch_size, len(paths) - start)
-            inputs = np.empty((count, *preprocess.input_shape), "float32")
-            yield finish(start, inputs, [load(start + i, inputs[i]) for i in range(count)])
-        return
-
-    pool = ThreadPoolExecutor(num_workers, "reader")
-    pending: deque[tuple[int, np.ndarray, list[Future[ImageError | None]]]] = deque()
-    try:
-        for start in starts:
-            count = min(batch_size, len(paths) - start)
-            inputs = np.empty((count, *preprocess.input_shape), "float32")
-            futures = [pool.submit(load, start + i, inputs[i]) for i in range(count)]
-            pending.append((start, inputs, futures))
-            if len(pending) > 2:
-                begin, batch, jobs = pending.popleft()
-                yield finish(begin, batch, [job.result() for job in jobs])
-        while pending:
-            begin, batch, jobs = pending.popleft()
-            yield finish(begin, batch, [job.result() for job in jobs])
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -11,6 +11,10 @@ class InputError(ValueError):
     """Something that the user gave is wrong; a tool prints the message and exits with code 2."""
 
 
+class RunError(RuntimeError):
+    """Something outside of us broke a run; a tool prints the message and exits with code 1."""
+
+
 class ImageError(InputError):
     """A file that is not a picture, or a picture that cannot be decoded."""
 

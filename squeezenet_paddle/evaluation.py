@@ -5,24 +5,23 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from .dataset import ImageList, read_batches
 from .errors import InputError, describe_problems
-from .metrics import Scores
+from .loader import Loader
+from .metrics import Scores, softmax
 from .prediction import Predictor
-from .preprocess import MAX_PIXELS
 
 
-def evaluate(
-    predictor: Predictor,
-    images: ImageList,
-    batch_size: int = 32,
-    num_workers: int = 2,
-    max_pixels: int = MAX_PIXELS,
-    skip_unreadable: bool = False,
-) -> dict[str, Any]:
+def evaluate(predictor: Predictor, loader: Loader, skip_unreadable: bool = False) -> dict[str, Any]:
     """Counts every picture of a list exactly once, with a progress bar on standard error.
+
+    Args:
+        predictor: the model.
+        loader: of the whole list, with an `on_unreadable`, so that every bad picture can be named
+            at once; its transform may give ten crops, whose probabilities are averaged.
+        skip_unreadable: give a score that leaves pictures out.
 
     Returns:
         images (how many were counted), top1 and top5 in 0..1, loss (mean cross-entropy, nats),
@@ -31,28 +30,34 @@ def evaluate(
     Raises:
         InputError: a picture cannot be read and `skip_unreadable` is not set, or none can.
     """
-    scores, unreadable = Scores(), []
+    scores, total = Scores(), len(loader.images)
     start = time.perf_counter()
-    with tqdm(total=len(images.paths), unit="image", disable=None) as bar:
-        for batch in read_batches(
-            images.paths, predictor.info.preprocess, batch_size, num_workers, max_pixels
-        ):
-            unreadable += [str(error) for error in batch.failures]
-            # Without a score to give, the rest is only read, to name every bad picture at once.
-            if len(batch.indices) and (skip_unreadable or not unreadable):
-                scores.add(predictor.logits(batch.inputs), images.labels[batch.indices])
-            bar.update(len(batch.indices) + len(batch.failures))
+    with tqdm(total=total, unit="image", disable=None) as bar:
+        for batch in loader.epoch():
+            # Without a score to give, the rest is only read, to name every bad picture.
+            if len(batch.indices) and (skip_unreadable or not loader.skipped):
+                scores.add(_logits(predictor, batch.inputs), batch.labels)
+            bar.update(scores.count + len(loader.skipped) - bar.n)
     seconds = time.perf_counter() - start
+    unreadable = [loader.skipped[index] for index in sorted(loader.skipped)]
     if unreadable and not skip_unreadable:
         raise InputError(
-            f"{len(unreadable)} of {len(images.paths)} pictures cannot be read, and no score is "
-            f"given that leaves pictures out without --skip_unreadable: "
-            f"{describe_problems(unreadable)}"
+            f"{len(unreadable)} of {total} pictures cannot be read, and no score is given that "
+            f"leaves pictures out without --skip_unreadable: {describe_problems(unreadable)}"
         )
     if not scores.count:
-        raise InputError(f"none of the {len(unreadable)} pictures can be read.")
+        raise InputError(f"none of the {total} pictures can be read.")
     return {
         **scores.summary(),
         "images_per_second": scores.count / seconds,
         "unreadable": unreadable,
     }
+
+
+def _logits(predictor: Predictor, inputs: np.ndarray) -> np.ndarray:
+    """Logits [N, C] of [N, *input] or, for [N, 10, *input], the logarithm of mean probabilities."""
+    if inputs.ndim == 4:
+        return predictor.logits(inputs)
+    count, crops = inputs.shape[:2]
+    logits = predictor.logits(inputs.reshape(count * crops, *inputs.shape[2:]))
+    return np.log(softmax(logits).reshape(count, crops, -1).mean(axis=1))

@@ -16,6 +16,7 @@ from .errors import InputError
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside `path`; on leaving without an error it is renamed to `path`."""
+    path = path.resolve()  # of a link, the target is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -41,6 +42,7 @@ def atomic_directory(path: Path, marker: str) -> Iterator[Path]:
         InputError: `path` is a file, or a directory with something else in it.
     """
     check_directory(path, marker)
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -48,7 +50,14 @@ def atomic_directory(path: Path, marker: str) -> Iterator[Path]:
         _give_usual_mode(temporary)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.replace(old)
+            try:
+                path.replace(old)
+            except OSError as error:  # the current directory, or a mount point
+                old.rmdir()
+                raise InputError(
+                    f"{path}: this directory cannot be replaced ({error.strerror}); "
+                    "give the name of one inside it."
+                ) from error
             temporary.replace(path)
             shutil.rmtree(old)
         else:

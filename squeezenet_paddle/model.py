@@ -233,7 +233,9 @@ def load_state(network: nn.Layer, state: Mapping[str, np.ndarray], source: str) 
         shape, wanted = list(state[key].shape), list(tensor.shape)
         if shape != wanted:
             problems.append(f"{key} has shape {shape} where {wanted} is expected")
-        elif not np.isfinite(state[key]).all():
+        elif state[key].dtype.kind != "f":
+            problems.append(f"{key} holds {state[key].dtype} where float32 is expected")
+        elif not np.isfinite(state[key].astype("float32")).all():
             problems.append(f"{key} holds NaN or infinite values")
     if problems:
         raise InputError(

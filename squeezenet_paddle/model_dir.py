@@ -115,7 +115,7 @@ def read_info(path: Path) -> ModelInfo:
         raise InputError(f"--model_dir {path}: not a model directory, it has no {CONFIG}.")
     try:
         config = json.loads(read_bytes(file, "model description").decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error}).") from error
     keys = {"format_version", "network", "preprocess", "source", "verification", "scores"}
     _check_keys(config, keys, str(file))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
-from .dataset import read_batches
-from .errors import ImageError, InputError
+from .errors import InputError
+from .loader import Loader
 from .metrics import softmax, top_k
 from .model_dir import load_network, read_info
 
@@ -73,30 +72,19 @@ def choose_device(device: str | None) -> str:
 
 
 def predict(
-    predictor: Predictor,
-    paths: Sequence[Path],
-    k: int,
-    batch_size: int,
-    num_workers: int,
-    max_pixels: int,
-    on_error: Callable[[ImageError], None],
+    predictor: Predictor, loader: Loader, k: int
 ) -> Iterator[tuple[Path, list[tuple[int, float]]]]:
-    """Classifies picture files in order.
+    """Classifies pictures in order; those that cannot be read are left to `loader.skipped`.
 
     Args:
         predictor: the model.
-        paths: the files.
+        loader: of the pictures.
         k: how many classes; clamped to the number of classes.
-        batch_size, num_workers, max_pixels: as `read_batches` takes them.
-        on_error: called for each picture that cannot be read; the others go on.
 
     Yields:
         The path and its (class id, probability) pairs, largest first.
     """
-    preprocess = predictor.info.preprocess
-    for batch in read_batches(paths, preprocess, batch_size, num_workers, max_pixels):
-        for error in batch.failures:
-            on_error(error)
+    for batch in loader.epoch():
         logits = predictor.logits(batch.inputs)
         for index, ids, probabilities in zip(batch.indices, top_k(logits, k), softmax(logits)):
-            yield paths[index], [(int(i), float(probabilities[i])) for i in ids]
+            yield loader.images.path(index), [(int(i), float(probabilities[i])) for i in ids]

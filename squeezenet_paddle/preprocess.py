@@ -1,28 +1,22 @@
-"""From an image file to the network's input. Decoding and geometry are OpenCV's; no Paddle here."""
+"""From a decoded picture to the network's input. The geometry is OpenCV's; no Paddle here."""
 
 from __future__ import annotations
 
-import io
-import struct
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from .errors import ImageError, InputError
+from .errors import InputError
 
-MAX_PIXELS = 100_000_000
 INTERPOLATIONS = {
     "linear": cv2.INTER_LINEAR,
     "cubic": cv2.INTER_CUBIC,
     "area": cv2.INTER_AREA,
 }
+LONGEST_SIDE = 64  # times the shorter; "short_side" would make gigabytes of a thread of pixels
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # B, G, R: the mean of the authors' train_val.prototxt
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_OTHER_FORMATS = ("GIF", "WEBP", "BMP", "TIFF")
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,8 @@ class Preprocess:
 
     Attributes:
         resize: "squash" to `resize_size` x `resize_size`, or "short_side": the shorter side
-            becomes `resize_size` and the proportions stay.
+            becomes `resize_size` and the proportions stay; of a picture more than 64 times as
+            long as wide the middle is taken.
         resize_size: in pixels.
         interpolation: "cubic", "linear" or "area", OpenCV's.
         crop_size: side of the center crop, in pixels.
@@ -106,6 +101,8 @@ class Preprocess:
         width = height = self.resize_size
         if self.resize == "short_side":
             short, long = sorted(image.shape[:2])
+            if long > short * LONGEST_SIDE:
+                image, long = _middle(image, short * LONGEST_SIDE), short * LONGEST_SIDE
             longer = int(self.resize_size * long / short)  # as torchvision rounds
             if image.shape[0] > image.shape[1]:
                 height = longer
@@ -119,136 +116,76 @@ class Preprocess:
         left = (image.shape[1] - self.crop_size) // 2
         return image[top : top + self.crop_size, left : left + self.crop_size]
 
+    def ten_crops(self, image: np.ndarray) -> list[np.ndarray]:
+        """The usual ten crops of a resized picture: four corners, the center, and their mirrors."""
+        bottom, right = (n - self.crop_size for n in image.shape[:2])
+        corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+        size = self.crop_size
+        crops = [image[top : top + size, left : left + size] for top, left in corners]
+        crops.append(self.center_crop(image))
+        return crops + [crop[:, ::-1] for crop in crops]
+
     def normalise(self, crop: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """uint8 BGR [H, W, 3] to the network's channel order, value range and layout, float32."""
         if self.channel_order == "RGB":
             crop = crop[:, :, ::-1]
-        mean = np.asarray(self.mean, "float32")
-        if self.scale == 1.0:
-            values = crop - mean
-        else:
-            values = crop * np.float32(self.scale) - mean
-        if self.std != (1.0, 1.0, 1.0):
-            values /= np.asarray(self.std, "float32")
         if self.data_format == "NCHW":
-            values = values.transpose(2, 0, 1)
+            crop = crop.transpose(2, 0, 1)
         if out is None:
-            return np.ascontiguousarray(values)
-        out[...] = values
+            out = np.empty(crop.shape, "float32")
+        mean, std = self._mean_and_std
+        # One pass that converts, subtracts and changes the layout: the slow part is memory.
+        if self.scale == 1.0:
+            np.subtract(crop, mean, out=out)
+        else:
+            np.multiply(crop, np.float32(self.scale), out=out)
+            np.subtract(out, mean, out=out)
+        if self.std != (1.0, 1.0, 1.0):
+            np.divide(out, std, out=out)
         return out
 
-
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads and decodes an image file; see `decode`."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot read this picture ({error.strerror}).") from error
-    return decode(data, str(path), max_pixels)
-
-
-def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes a JPEG, PNG, GIF, WebP, BMP or TIFF file as a viewer shows it.
-
-    The format is told by the content. The EXIF orientation is applied, transparency dropped, grey
-    and palettes become colour, 16 bit become 8, CMYK becomes colour, of an animation the first
-    frame is taken. JPEG bytes damaged in the middle of the file decode to a picture with a
-    damaged region: the format does not let a decoder tell them from a picture.
-
-    Args:
-        data: the whole file.
-        name: what to call it in errors.
-        max_pixels: a larger picture is refused before memory is taken for it.
-
-    Returns:
-        uint8 [H, W, 3] in BGR.
-
-    Raises:
-        ImageError: it is no such file, is cut off or damaged, or is too large.
-    """
-    size = _header_size(data, name)
-    width, height = size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name}: a picture of {width}x{height} pixels is over the limit of {max_pixels:,}."
+    @cached_property
+    def _mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
+        shape = (3, 1, 1) if self.data_format == "NCHW" else (3,)
+        return (
+            np.array(self.mean, "float32").reshape(shape),
+            np.array(self.std, "float32").reshape(shape),
         )
-    if data[:3] == b"GIF":  # OpenCV reads GIF from 4.12 on; Pillow always
-        image = _decode_gif(data)
-    else:
-        image = _decode_opencv(data)
-    if image is None:
-        raise ImageError(f"{name}: the picture is cut off or damaged and cannot be decoded.")
-    return image
 
 
-def _decode_opencv(data: bytes) -> np.ndarray | None:
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
+@dataclass(frozen=True)
+class EvalTransform:
+    """What evaluation feeds the network: the center crop, or the usual ten crops.
+
+    Attributes:
+        preprocess: of the model directory.
+        ten_crop: a sample is ten inputs instead of one.
+    """
+
+    preprocess: Preprocess
+    ten_crop: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the sample made of one picture: the input's, or [10, ...]."""
+        shape = self.preprocess.input_shape
+        return (10, *shape) if self.ten_crop else shape
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
+        """Writes the sample of a decoded picture to `out`; epoch and index change nothing."""
+        if not self.ten_crop:
+            self.preprocess(image, out)
+            return
+        for crop, row in zip(self.preprocess.ten_crops(self.preprocess.resized(image)), out):
+            self.preprocess.normalise(crop, row)
 
 
-def _decode_gif(data: bytes) -> np.ndarray | None:
-    try:
-        with Image.open(io.BytesIO(data), formats=["GIF"]) as image:
-            return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-        return None
-
-
-def _header_size(data: bytes, name: str) -> tuple[int, int]:
-    """(width, height) that the header claims; JPEG and PNG are read here for speed."""
-    damaged = ImageError(f"{name}: the picture has a damaged header and cannot be decoded.")
-    if data[:2] == b"\xff\xd8":
-        size = _jpeg_size(data)
-        if size is None:
-            raise damaged
-        return size
-    if data[:8] == _PNG:
-        if data[12:16] != b"IHDR" or len(data) < 24:
-            raise damaged
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    try:
-        with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as image:
-            return image.size
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"{name}: not a picture; a JPEG, PNG, GIF, WebP, BMP or TIFF file was expected, "
-            f"found {_content(data)}."
-        ) from None
-    except Image.DecompressionBombError as error:  # above Pillow's own limit
-        raise ImageError(f"{name}: refused: {error}") from None
-    except (OSError, ValueError, SyntaxError, struct.error):
-        raise damaged from None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Finds the frame header (ITU-T T.81, B.2.2) by walking the marker segments."""
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return width, height
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a segment
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def _content(data: bytes) -> str:
-    if not data:
-        return "an empty file"
-    start = data[:64].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html")):
-        return "an HTML page"
-    return f"{len(data):,} bytes that start with {data[:8].hex(' ')}"
+def _middle(image: np.ndarray, longest: int) -> np.ndarray:
+    """The middle of a picture, `longest` pixels long in either direction at most."""
+    top, left = (max(0, (n - longest) // 2) for n in image.shape[:2])
+    return image[top : top + longest, left : left + longest]
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+    """Whether it is a number that float32 holds."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e38

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from squeezenet_paddle.decoding import read_image
 from squeezenet_paddle.errors import ImageError
-from squeezenet_paddle.preprocess import read_image
 
 PICTURES = {  # name -> height and width as a viewer shows it
     "caffe__cat.jpg": (360, 480),

@@ -15,10 +15,11 @@ from squeezenet_paddle.caffe.load import build_network, read_weights
 from squeezenet_paddle.caffe.verify import CaffeJudge, format_verification, verify
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.dataset import read_list
+from squeezenet_paddle.decoding import read_image
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.metrics import softmax, top_k
 from squeezenet_paddle.model import SqueezeNet, load_state
-from squeezenet_paddle.preprocess import Preprocess, read_image
+from squeezenet_paddle.preprocess import Preprocess
 
 
 @pytest.mark.parametrize("key", ["fire4.expand3x3.weight", "conv10.bias"])
@@ -88,7 +89,7 @@ def test_every_photo_gets_the_classes_that_opencv_gives_it(version: str, assets:
     mean = np.array([104, 117, 123], "float32")
     images = read_list(assets / "data/photos/val_list.txt", None, 1000)
     hits = np.zeros((2, 2), int)
-    for path, label in zip(images.paths, images.labels):
+    for path, label in zip(map(images.path, range(len(images))), images.labels):
         pixels = cv2.resize(cv2.imread(str(path)), (256, 256), interpolation=cv2.INTER_CUBIC)
         blob = np.ascontiguousarray((pixels[14:241, 14:241] - mean).transpose(2, 0, 1))[None]
         net.setInput(blob)
@@ -96,6 +97,6 @@ def test_every_photo_gets_the_classes_that_opencv_gives_it(version: str, assets:
         ours = top_k(logits_of(network, Preprocess()(read_image(path))[None]), 5)[0]
         assert list(ours) == list(caffe), path.name
         hits += [[label == top[0], label in top] for top in (ours, caffe)]
-    assert len(images.paths) == 300
+    assert len(images) == 300
     assert (hits[0] == hits[1]).all()
     assert hits[0, 0] > 150  # more than half of the photographs, of 1000 classes

@@ -50,7 +50,7 @@ def test_scores_over_batches_equal_a_plain_loop(
     top1 = top5 = 0
     loss = 0.0
     for row, label in zip(logits.tolist(), labels.tolist()):
-        ranking = sorted(range(classes), key=lambda i, row=row: (-row[i], i))
+        ranking = [i for _, i in sorted((-logit, i) for i, logit in enumerate(row))]
         top1 += label == ranking[0]
         top5 += label in ranking[:5]
         loss += math.log(sum(map(math.exp, row))) - row[label]

@@ -19,8 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from squeezenet_paddle.decoding import decode, read_image
 from squeezenet_paddle.errors import ImageError, InputError
-from squeezenet_paddle.preprocess import Preprocess, decode, read_image
+from squeezenet_paddle.preprocess import EvalTransform, Preprocess
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # of files damaged on purpose
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -64,7 +67,7 @@ def test_default_equals_plain_opencv_bit_for_bit(
     cv2.imwrite(str(file), picture(*shape))
     resized = cv2.resize(cv2.imread(str(file)), (256, 256), interpolation=cv2.INTER_CUBIC)
     expected = resized[start : start + crop, start : start + crop].astype("float32")
-    expected = (expected - np.float32([104, 117, 123])).transpose(2, 0, 1)
+    expected = (expected - np.array([104, 117, 123], "float32")).transpose(2, 0, 1)
 
     result = Preprocess(crop_size=crop)(read_image(file))
 
@@ -126,6 +129,18 @@ def test_out_takes_the_result_and_nothing_around_it(data_format: str) -> None:
     assert preprocess(PICTURE, row) is row
     np.testing.assert_array_equal(batch[1], preprocess(PICTURE))
     assert np.isnan(batch[[0, 2]]).all()
+
+
+def test_ten_crops_are_corners_center_and_their_mirrors() -> None:
+    image = picture(10, 10)
+    places = [(0, 0), (0, 3), (3, 0), (3, 3), (1, 1)]
+    crops = [image[y : y + 7, x : x + 7] for y, x in places]
+    transform = EvalTransform(
+        Preprocess(resize_size=10, crop_size=7, mean=(0, 0, 0), data_format="NHWC"), ten_crop=True
+    )
+    out = np.empty(transform.shape, "float32")
+    transform(image, 0, 0, out)
+    np.testing.assert_array_equal(out, crops + [crop[:, ::-1] for crop in crops])
 
 
 @pytest.mark.parametrize(
@@ -241,6 +256,16 @@ def test_first_frame_of_an_animation_is_taken(format: str) -> None:
     np.testing.assert_array_equal(decode(data, "x"), PICTURE)
 
 
+def test_jpeg_tables_may_precede_the_frame_and_be_padded() -> None:
+    data = JPEG["jpeg"]
+    frame, tables, scan = (data.index(b"\xff" + marker) for marker in (b"\xc0", b"\xc4", b"\xda"))
+    moved = data[:frame] + data[tables:scan] + b"\xff\xff" + data[frame:tables] + data[scan:]
+    assert moved != data
+    np.testing.assert_array_equal(decode(moved, "x"), decode(data, "x"))
+    with pytest.raises(ImageError, match="60x40"):
+        decode(moved, "x", max_pixels=2399)
+
+
 def test_content_counts_and_not_the_name(tmp_path: Path) -> None:
     for content in ALL:
         file = tmp_path / f"{content}.jpg"
@@ -251,7 +276,7 @@ def test_content_counts_and_not_the_name(tmp_path: Path) -> None:
 # What is no picture
 
 
-@pytest.mark.parametrize("name", {**LOSSLESS, **JPEG, "gif": b""})
+@pytest.mark.parametrize("name", [*LOSSLESS, *JPEG, "gif"])
 def test_every_cut_is_an_error(name: str) -> None:
     data = ALL[name]
     # The last two bytes of a GIF close the data and the file: the picture is whole before them.
@@ -346,6 +371,16 @@ def test_a_huge_claim_is_refused_before_memory_is_taken(name: str, side: int) ->
     assert peak < 1_000_000
 
 
+@pytest.mark.parametrize("at", [8, 33], ids=["header", "second"])
+def test_a_huge_png_chunk_is_refused_before_memory_is_taken(at: int) -> None:
+    data = bytearray(LOSSLESS["png"])
+    data[at : at + 4] = struct.pack(">I", 2_000_000_000)
+    begin = time.monotonic()
+    with pytest.raises(ImageError):
+        decode(bytes(data), "x")
+    assert time.monotonic() - begin < 0.3  # to fill the memory that it claims takes seconds
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_max_pixels_itself_is_allowed(name: str) -> None:
     assert decode(ALL[name], "x", max_pixels=2400).shape == (40, 60, 3)
@@ -367,7 +402,7 @@ def test_an_unreadable_path_is_an_error(
 
 
 def test_pictures_and_model_directories_need_no_paddle() -> None:
-    modules = ("preprocess", "cli", "dataset", "model_dir", "architecture", "caffe.reader")
+    modules = ("decoding", "preprocess", "cli", "dataset", "model_dir", "caffe.reader")
     imports = ", ".join(f"squeezenet_paddle.{module}" for module in modules)
     subprocess.run(
         [sys.executable, "-c", f"import sys, {imports}; sys.exit('paddle' in sys.modules)"],

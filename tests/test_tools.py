@@ -117,7 +117,7 @@ def test_infer_goes_on_after_a_picture_that_cannot_be_read(
         "picture 0.png",
         "picture 1.png",
     ]
-    assert "broken.jpg: the picture has a damaged header" in done.stderr
+    assert "broken.jpg: the picture is cut off or damaged" in done.stderr
     assert "1 of 3 pictures cannot be read" in done.stderr
 
 
@@ -154,7 +154,7 @@ def test_class_ids_with_a_note_where_names_are_unknown(files: Path, run_tool: Ru
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        ("picture 0.png\n", ["line 1", "class id was expected"]),
+        ("picture 0.png\n", ["line 1", "a class id", "found '0.png'"]),
         ("picture.png\n", ["line 1", "'path label' was expected"]),
         ("picture 0.png 0\npicture 1.png 3\n", ["line 2", "0..2", "found 3"]),
         ("picture 0.png -1\n", ["line 1", "found -1"]),

@@ -31,9 +31,10 @@ from squeezenet_paddle import cli
 from squeezenet_paddle.architecture import CHOICES, layer_table
 from squeezenet_paddle.caffe.load import build_network, read_weights
 from squeezenet_paddle.dataset import read_names
+from squeezenet_paddle.decoding import read_image
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.model_dir import ModelInfo, check_target, write_model_dir
-from squeezenet_paddle.preprocess import CAFFE_MEAN, INTERPOLATIONS, Preprocess, read_image
+from squeezenet_paddle.preprocess import CAFFE_MEAN, INTERPOLATIONS, Preprocess
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -8,7 +8,14 @@ prints one line like
     top-1 58.33 %  top-5 81.00 %  loss 1.7881  300 images  15.2 images/s
 
 Every line of the list counts exactly once. A picture that cannot be read ends the run without a
-score, unless --skip_unreadable is given; then it is named and counted.
+score, unless --skip_unreadable is given; then it is named and counted. --check_files looks for such
+pictures first, before the network is loaded:
+
+    python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
+        --test_list data/val_list.txt --data_dir data --check_files bad_list.txt
+
+The list may be a CSV file with the columns image and label, and labels may be class names where the
+model directory or --synset_word_list has them.
 """
 
 from __future__ import annotations
@@ -18,11 +25,17 @@ import json
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from squeezenet_paddle import cli
-from squeezenet_paddle.dataset import read_list
+from squeezenet_paddle.dataset import ImageList, read_list, read_names
+from squeezenet_paddle.errors import InputError, describe_problems
 from squeezenet_paddle.evaluation import evaluate
 from squeezenet_paddle.files import write_text
+from squeezenet_paddle.loader import Loader, check_files
 from squeezenet_paddle.model_dir import read_info
+from squeezenet_paddle.preprocess import EvalTransform
+from squeezenet_paddle.sampler import Sampler
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,7 +43,21 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_model_dir(parser)
     cli.add_list(parser, "--test_list", required=True)
     cli.add_data_dir(parser)
+    cli.add_synset_word_list(parser)
     cli.add_loading(parser)
+    parser.add_argument(
+        "--ten_crop",
+        action="store_true",
+        help="average the probabilities of four corners, the center, and their mirrors "
+        "(default: off, the center alone)",
+    )
+    parser.add_argument(
+        "--check_files",
+        type=Path,
+        metavar="FILE",
+        help="decode every picture first; if some are bad, write their lines to FILE and stop "
+        "(default: off)",
+    )
     parser.add_argument(
         "--skip_unreadable",
         action="store_true",
@@ -46,20 +73,24 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     info = read_info(args.model_dir)
-    images = read_list(args.test_list, args.data_dir, info.network.num_classes)
+    classes = info.network.num_classes
+    names = info.names
+    if args.synset_word_list is not None:
+        names = read_names(args.synset_word_list, classes)
+    images = read_list(args.test_list, args.data_dir, classes, names)
+    if args.check_files is not None:
+        check(images, args)
+    transform = EvalTransform(info.preprocess, args.ten_crop)
+    sampler = Sampler(len(images), args.batch_size)
+    # Without --skip_unreadable, bad pictures are named together at the end.
+    note = report_skipped if args.skip_unreadable else str
+    with Loader(
+        images, transform, sampler, args.num_workers, args.max_pixels, on_unreadable=note
+    ) as loader:
+        # Paddle, once the flags are right and the readers are starting.
+        from squeezenet_paddle.prediction import Predictor
 
-    from squeezenet_paddle.prediction import Predictor  # Paddle, once the flags are right
-
-    scores = evaluate(
-        Predictor(args.model_dir, args.device),
-        images,
-        args.batch_size,
-        args.num_workers,
-        args.max_pixels,
-        args.skip_unreadable,
-    )
-    for message in scores["unreadable"]:
-        print(f"skipped: {message}", file=sys.stderr)
+        scores = evaluate(Predictor(args.model_dir, args.device), loader, args.skip_unreadable)
     skipped = f"  {len(scores['unreadable'])} skipped" if scores["unreadable"] else ""
     print(
         f"top-1 {scores['top1']:.2%}  top-5 {scores['top5']:.2%}  loss {scores['loss']:.4f}  "
@@ -67,6 +98,23 @@ def main() -> None:
     )
     if args.metrics_json is not None:
         write_text(args.metrics_json, json.dumps(scores, indent=2) + "\n")
+
+
+def report_skipped(message: str) -> None:
+    tqdm.write(f"skipped: {message}", file=sys.stderr)
+
+
+def check(images: ImageList, args: argparse.Namespace) -> None:
+    """Decodes every picture; if some are bad, writes their lines and ends the run."""
+    bad = check_files(images, args.num_workers, args.max_pixels)
+    if not bad:
+        return
+    lines = [f"{images.name(index)} {images.labels[index]}\n" for index in bad]
+    write_text(args.check_files, "".join(lines))
+    raise InputError(
+        f"{len(bad)} of {len(images)} pictures cannot be read, {args.check_files} lists them: "
+        f"{describe_problems(list(bad.values()))}"
+    )
 
 
 if __name__ == "__main__":

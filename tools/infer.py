@@ -17,12 +17,15 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from squeezenet_paddle import cli
-from squeezenet_paddle.dataset import find_images, read_list, read_names
-from squeezenet_paddle.errors import ImageError
+from squeezenet_paddle.dataset import ImageList, find_images, read_list, read_names
+from squeezenet_paddle.loader import Loader
 from squeezenet_paddle.model_dir import read_info
+from squeezenet_paddle.preprocess import EvalTransform
+from squeezenet_paddle.sampler import Sampler
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -85,9 +88,9 @@ def main() -> int:
     if args.synset_word_list is not None:
         names = read_names(args.synset_word_list, classes)
     if args.image is not None:
-        paths = find_images(args.image)
+        images = ImageList.of_paths(find_images(args.image))
     else:
-        paths = list(read_list(args.test_list, args.data_dir, classes).paths)
+        images = read_list(args.test_list, args.data_dir, classes, names)
     if names is None:
         print(
             "infer.py: no class names: the model directory has none and no --synset_word_list is "
@@ -95,37 +98,44 @@ def main() -> int:
             file=sys.stderr,
         )
 
-    from squeezenet_paddle.prediction import Predictor, predict  # Paddle, once the flags are right
+    # Starting a process costs more than reading a few pictures.
+    num_workers = args.num_workers if len(images) > args.batch_size else 0
+    sampler = Sampler(len(images), args.batch_size)
+    with Loader(
+        images,
+        EvalTransform(info.preprocess),
+        sampler,
+        num_workers,
+        args.max_pixels,
+        on_unreadable=lambda message: print(f"infer.py: {message}", file=sys.stderr),
+    ) as loader:
+        from squeezenet_paddle.prediction import (
+            Predictor,
+            predict,
+        )  # Paddle, once the flags are right
 
-    predictor = Predictor(args.model_dir, args.device)
-    unreadable: list[ImageError] = []
-
-    def named() -> Iterator[dict[str, Any]]:
-        for path, top in predict(
-            predictor,
-            paths,
-            args.top_k,
-            args.batch_size,
-            args.num_workers,
-            args.max_pixels,
-            on_error=unreadable.append,
-        ):
-            yield {
-                "image": str(path),
-                "classes": [
-                    {"id": i, "probability": p, "name": names[i] if names else None} for i, p in top
-                ],
-            }
-
-    for line in WRITERS[args.format](named()):
-        print(line)
-    for error in unreadable:
-        print(f"infer.py: {error}", file=sys.stderr)
-    if unreadable:
+        predictor = Predictor(args.model_dir, args.device)
+        for line in WRITERS[args.format](named(predict(predictor, loader, args.top_k), names)):
+            print(line)
+    if loader.skipped:
         print(
-            f"infer.py: {len(unreadable)} of {len(paths)} pictures cannot be read.", file=sys.stderr
+            f"infer.py: {len(loader.skipped)} of {len(images)} pictures cannot be read.",
+            file=sys.stderr,
         )
-    return 1 if unreadable else 0
+    return 1 if loader.skipped else 0
+
+
+def named(
+    predictions: Iterable[tuple[Path, list[tuple[int, float]]]], names: list[str] | None
+) -> Iterator[dict[str, Any]]:
+    """Predictions as the objects that the formats are made of."""
+    for path, top in predictions:
+        yield {
+            "image": str(path),
+            "classes": [
+                {"id": i, "probability": p, "name": names[i] if names else None} for i, p in top
+            ],
+        }
 
 
 if __name__ == "__main__":

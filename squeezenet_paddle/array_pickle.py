@@ -1,0 +1,97 @@
+"""Reads pickles of dicts that hold lists, numbers, bytes and numpy arrays of bytes; runs no code.
+
+A pickle is a program that may call any function it names. This reader knows the few names by which
+numpy arrays are pickled and answers to them with stand-ins, so that not even numpy's own code for
+unpickling sees what is in the file.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+
+import numpy as np
+
+from .errors import InputError
+
+
+class PickledArray:
+    """A numpy.ndarray of the pickle.
+
+    Attributes:
+        values: the array if it is one of uint8, else None.
+    """
+
+    values: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _version, shape, dtype, is_fortran, data = state
+        if dtype.name in (b"u1", "u1"):
+            values = np.frombuffer(data, np.uint8)
+            self.values = values.reshape(shape, order="F" if is_fortran else "C")
+
+
+def load_dict(data: bytes, where: str) -> dict:
+    """Loads a pickled dict.
+
+    Args:
+        data: the pickle; a str of Python 2 becomes bytes.
+        where: the name of its file, for errors.
+
+    Raises:
+        InputError: it is damaged, is no dict, or names anything that numpy arrays do not need.
+    """
+    try:
+        content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+    except _ForbiddenNameError as error:
+        raise InputError(
+            f"{where}: refused, as this pickle asks for {error}, which arrays do not need; "
+            "nothing of it was run."
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything, says Python's manual
+        raise InputError(
+            f"{where}: this pickle is damaged ({type(error).__name__}: {error})."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: a pickled dict was expected; found {type(content).__name__}.")
+    return content
+
+
+class _ForbiddenNameError(Exception):
+    """A pickle asks for a name that is not in `_STAND_INS`."""
+
+
+class _PickledDtype:
+    """A numpy.dtype of the pickle."""
+
+    def __init__(self, name: str | bytes, align: object, copy: object) -> None:
+        self.name = name
+
+    def __setstate__(self, state: object) -> None:
+        """Passes over byte order and fields, which bytes do not have."""
+
+
+def _reconstruct(array_type: object, shape: object, dtype: object) -> PickledArray:
+    """Makes the array that gets its state next, as numpy's function of that name."""
+    return PickledArray()
+
+
+def _encode(text: str, encoding: object) -> bytes:
+    """Gives back bytes that Python 3 stored in an old protocol, as _codecs.encode."""
+    return text.encode("latin1")
+
+
+_STAND_INS = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # numpy 2
+    ("numpy", "ndarray"): PickledArray,
+    ("numpy", "dtype"): _PickledDtype,
+    ("_codecs", "encode"): _encode,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in _STAND_INS:
+            raise _ForbiddenNameError(f"{module}.{name}")
+        return _STAND_INS[module, name]

@@ -1,0 +1,336 @@
+"""Batches of pictures, read by worker processes straight into shared memory. No Paddle here.
+
+A worker writes each sample into its place in a batch that the parent sees too; through the pipe go
+only indices, paths and errors. Each worker has a pipe of its own, and a thread that empties it, so
+that neither side can block the other, and a worker that dies is seen at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import multiprocessing
+import queue
+import signal
+import threading
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from .dataset import ImageList
+from .decoding import MAX_PIXELS, read_image
+from .errors import ImageError, RunError
+from .sampler import Sampler
+
+_CHECKED_AT_ONCE = 10_000  # each waiting one takes a kilobyte
+AHEAD = 2  # batches that are read while the caller works on one
+
+
+class Transform(Protocol):
+    """Makes a sample of a decoded picture: `EvalTransform` or `TrainTransform`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples ready for the network.
+
+    Attributes:
+        indices: int64 [n], which lines of the list they are.
+        inputs: float32 [n, *transform.shape]. It lies in shared memory and is overwritten when the
+            next batch is asked for.
+        labels: int64 [n].
+    """
+
+    indices: np.ndarray
+    inputs: np.ndarray
+    labels: np.ndarray
+
+
+class Loader:
+    """Reads the batches of a sampler in order, ahead of the caller.
+
+    The batches are the same for any number of workers. Use it as a context, or call `close`.
+
+    Args:
+        images: the list.
+        transform: from a decoded picture to a sample.
+        sampler: which pictures make up each batch.
+        num_workers: processes; 0 reads in this one.
+        max_pixels: a larger picture counts as unreadable.
+        on_unreadable: called once for each picture that cannot be read, with a message that names
+            it; the picture is left out. None: the first one ends the epoch with an error.
+
+    Attributes:
+        skipped: what was wrong with each picture that was left out, by index.
+    """
+
+    def __init__(
+        self,
+        images: ImageList,
+        transform: Transform,
+        sampler: Sampler,
+        num_workers: int = 0,
+        max_pixels: int = MAX_PIXELS,
+        on_unreadable: Callable[[str], object] | None = None,
+    ) -> None:
+        self.images = images
+        self.sampler = sampler
+        self.skipped: dict[int, str] = {}
+        self._on_unreadable = on_unreadable
+        self._reader = _Reader(transform, max_pixels)
+        self._shape = (sampler.largest_share, *transform.shape)
+        self._tickets = itertools.count()
+        self._workers: list[_Worker] = []
+        if num_workers:
+            # Spawned, not forked: a fork of a process with threads, as Paddle's are, may hang.
+            context = multiprocessing.get_context("spawn")
+            # Backed by an unlinked file, which needs no large /dev/shm, as containers have none.
+            slots = context.RawArray("f", (AHEAD + 1) * math.prod(self._shape))
+            self._slots = _slots(slots, self._shape)
+            self._workers = [
+                _Worker(context, slots, self._shape, self._reader) for _ in range(num_workers)
+            ]
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `start`-th on.
+
+        A batch from which every picture had to be skipped comes as an empty one.
+
+        Raises:
+            ImageError: a picture cannot be read and there is no `on_unreadable`.
+            RunError: a worker died.
+        """
+        shares = self.sampler.batches(epoch, start)
+        if self._workers:
+            yield from self._from_workers(epoch, shares)
+            return
+        for indices in shares:
+            inputs = np.empty((len(indices), *self._shape[1:]), "float32")
+            paths = [self.images.path(i) for i in indices]
+            failures = self._reader.read(_Task(0, 0, epoch, 0, indices, paths), inputs)
+            yield self._batch(indices, inputs, failures)
+
+    def _from_workers(self, epoch: int, shares: Iterator[np.ndarray]) -> Iterator[Batch]:
+        running: deque[_Job] = deque()
+        free = deque(range(AHEAD + 1))
+        try:
+            while True:
+                while len(running) < AHEAD and (indices := next(shares, None)) is not None:
+                    running.append(self._send(epoch, indices, free.popleft()))
+                if not running:
+                    return
+                self._wait_for(running[0], running)
+                job = running.popleft()
+                # The next ones are under way before the caller gets this one.
+                if (indices := next(shares, None)) is not None:
+                    running.append(self._send(epoch, indices, free.popleft()))
+                inputs = self._slots[job.slot][: len(job.indices)]
+                yield self._batch(job.indices, inputs, job.failures)
+                free.append(job.slot)
+        finally:
+            for job in running:  # a caller that leaves early must not leave answers in the pipes
+                self._wait_for(job, running)
+
+    def _send(self, epoch: int, indices: np.ndarray, slot: int) -> _Job:
+        job = _Job(next(self._tickets), slot, indices, len(self._workers), [])
+        parts = np.array_split(np.arange(len(indices)), len(self._workers))
+        for worker, part in zip(self._workers, parts):
+            paths = [self.images.path(i) for i in indices[part]]
+            first = int(part[0]) if len(part) else 0
+            worker.send(_Task(job.ticket, slot, epoch, first, indices[part], paths))
+        return job
+
+    def _wait_for(self, job: _Job, running: deque[_Job]) -> None:
+        """Takes answers until every worker has done its part of `job`."""
+        by_ticket = {j.ticket: j for j in running}
+        pipes = {worker.pipe: worker for worker in self._workers}
+        while job.waiting:
+            for pipe in connection.wait(list(pipes)):
+                ticket, failures, bug = pipes[pipe].receive()
+                if bug:
+                    raise RuntimeError(f"a reader process failed:\n{bug}")
+                by_ticket[ticket].waiting -= 1
+                by_ticket[ticket].failures.extend(failures)
+
+    def _batch(self, indices: np.ndarray, inputs: np.ndarray, failures: list[_Failure]) -> Batch:
+        good = np.ones(len(indices), bool)
+        for position, message in sorted(failures):
+            index = int(indices[position])
+            message = f"{self.images.where(index)}{message}"
+            if self._on_unreadable is None:
+                raise ImageError(message)
+            if index not in self.skipped:
+                self.skipped[index] = message
+                self._on_unreadable(message)
+            good[position] = False
+        if failures:
+            indices, inputs = indices[good], inputs[good]
+        return Batch(indices, inputs, self.images.labels[indices])
+
+
+class _Failure(NamedTuple):
+    position: int  # in the batch
+    message: str
+
+
+class _Task(NamedTuple):
+    """What a worker has to read: neighbours in a batch."""
+
+    ticket: int  # of the job
+    slot: int
+    epoch: int
+    first: int  # position in the batch of the first one
+    indices: np.ndarray
+    paths: list[Path]
+
+
+@dataclass
+class _Job:
+    """A batch that is being read."""
+
+    ticket: int
+    slot: int
+    indices: np.ndarray
+    waiting: int  # workers that have not answered yet
+    failures: list[_Failure]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    transform: Transform
+    max_pixels: int
+
+    def read(self, task: _Task, inputs: np.ndarray) -> list[_Failure]:
+        """Reads pictures into their rows of the batch `inputs`."""
+        failures = []
+        for row, (index, path) in enumerate(zip(task.indices, task.paths), task.first):
+            try:
+                image = read_image(path, self.max_pixels)
+            except ImageError as error:
+                failures.append(_Failure(row, str(error)))
+            else:
+                self.transform(image, task.epoch, int(index), inputs[row])
+        return failures
+
+
+class _Worker:
+    """A reader process, seen from the parent."""
+
+    def __init__(self, context: Any, slots: Any, shape: tuple[int, ...], reader: _Reader) -> None:
+        self.pipe, theirs = context.Pipe()
+        arguments = (theirs, slots, shape, reader)
+        self._process = context.Process(target=_work, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()  # so that the death of the process ends the pipe
+
+    def send(self, task: _Task) -> None:
+        try:
+            self.pipe.send(task)
+        except OSError:
+            raise self._death() from None
+
+    def receive(self) -> tuple[int, list[_Failure], str | None]:
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+
+    def _death(self) -> RunError:
+        self._process.join(5)
+        return RunError(
+            f"reader process {self._process.pid} died (exit code {self._process.exitcode}); "
+            "a negative code is a signal, -9 often the system's, for want of memory."
+        )
+
+    def close(self) -> None:
+        self.pipe.close()  # which ends its loop
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _slots(array: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """float32 [AHEAD + 1, *shape] over shared memory."""
+    return np.frombuffer(array, "float32").reshape(AHEAD + 1, *shape)
+
+
+def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> None:
+    """The body of a reader process: tasks in, failures out, until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    warnings.simplefilter("ignore")  # Pillow's, of pictures that we report ourselves
+    cv2.setNumThreads(1)  # a picture a process is faster than threads within a picture
+    slots = _slots(array, shape)
+    tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+
+    def take() -> None:
+        try:
+            while True:
+                tasks.put(pipe.recv())
+        except (EOFError, OSError):
+            tasks.put(None)
+
+    threading.Thread(target=take, daemon=True).start()
+    while (task := tasks.get()) is not None:
+        failures: list[_Failure] = []
+        bug = None
+        try:
+            failures = reader.read(task, slots[task.slot])
+        except Exception:
+            bug = traceback.format_exc()
+        try:
+            pipe.send((task.ticket, failures, bug))
+        except OSError:  # the parent has gone
+            return
+
+
+def check_files(
+    images: ImageList, num_workers: int, max_pixels: int = MAX_PIXELS
+) -> dict[int, str]:
+    """Decodes every picture of a list, with a progress bar; returns what is wrong by index."""
+
+    def check(index: int) -> str | None:
+        try:
+            read_image(images.path(index), max_pixels)
+        except ImageError as error:
+            return f"{images.where(index)}{error}"
+        return None
+
+    bad = {}
+    # Threads: all the time goes to OpenCV, which works outside the interpreter's lock.
+    bar = tqdm(desc="checking", total=len(images), unit="image", disable=None)
+    with bar, ThreadPoolExecutor(max(num_workers, 1)) as pool:
+        for start in range(0, len(images), _CHECKED_AT_ONCE):
+            part = range(start, min(start + _CHECKED_AT_ONCE, len(images)))
+            for index, message in zip(part, pool.map(check, part)):
+                if message is not None:
+                    bad[index] = message
+                bar.update()
+    return bad

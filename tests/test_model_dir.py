@@ -1,0 +1,232 @@
+"""The model directory: what is written is read again, and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.model import squeezenet1_1
+from squeezenet_paddle.model_dir import (
+    CONFIG,
+    NAMES,
+    WEIGHTS,
+    ModelInfo,
+    check_target,
+    load_network,
+    read_info,
+    write_model_dir,
+)
+from squeezenet_paddle.preprocess import Preprocess
+
+NETWORK = squeezenet1_1(num_classes=3)
+STATE = {key: tensor.numpy() for key, tensor in NETWORK.state_dict().items()}
+INFO = ModelInfo(NETWORK.config, Preprocess(), ["cat", "größe, Maß", "n03 fish"])
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    write_model_dir(tmp_path / "model", INFO, NETWORK.state_dict())
+    return tmp_path / "model"
+
+
+def load(path: Path) -> Any:
+    return load_network(path, read_info(path))
+
+
+# What is right
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_what_is_written_is_read(tmp_path: Path, data_format: str) -> None:
+    network = squeezenet1_1(3, bypass="complex", head="conv_bn", data_format=data_format)
+    info = ModelInfo(
+        network.config,
+        Preprocess("short_side", 64, "area", 63, "RGB", 1 / 255, (0, 1, 2), (3, 4, 5), data_format),
+        ["a", "b c", "ö"],
+        {"files": ["ü"], "date": None},
+        {"max_difference": 1e-7},
+        {"val": {"top1": 0.5}},
+    )
+    write_model_dir(tmp_path / "deep" / "model", info, network.state_dict())
+    assert read_info(tmp_path / "deep" / "model") == info
+
+    result = load_network(tmp_path / "deep" / "model", info)
+    assert not result.training
+    before, after = network.state_dict(), result.state_dict()
+    assert list(before) == list(after)
+    for key in before:
+        assert before[key].numpy().tobytes() == after[key].numpy().tobytes()
+
+
+def test_names_are_optional(tmp_path: Path) -> None:
+    write_model_dir(tmp_path, ModelInfo(NETWORK.config, Preprocess()), STATE)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [CONFIG, WEIGHTS]
+    assert read_info(tmp_path).names is None
+
+
+def test_only_a_model_directory_is_overwritten(model_dir: Path) -> None:
+    check_target(model_dir)
+    write_model_dir(model_dir, ModelInfo(NETWORK.config, Preprocess()), STATE)
+    assert not (model_dir / NAMES).exists()
+
+    (model_dir / CONFIG).unlink()
+    with pytest.raises(InputError, match="is not a model directory"):
+        check_target(model_dir)
+    with pytest.raises(InputError, match="is not a model directory"):
+        write_model_dir(model_dir, INFO, STATE)
+    assert [p.name for p in model_dir.iterdir()] == [WEIGHTS]
+
+
+# A wrong description
+
+
+def test_disagreeing_layouts_are_refused() -> None:
+    with pytest.raises(InputError, match="network reads NCHW and the preprocessing makes NHWC"):
+        ModelInfo(NETWORK.config, Preprocess(data_format="NHWC"))
+
+
+def test_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="missing: no such directory"):
+        read_info(tmp_path / "missing")
+    with pytest.raises(InputError, match="not a model directory, it has no config.json"):
+        read_info(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff\xfe{}", b"{} {}", b"[" * 100_000], ids=lambda data: repr(data[:5])
+)
+def test_config_that_is_no_json_is_refused(model_dir: Path, data: bytes) -> None:
+    (model_dir / CONFIG).write_bytes(data)
+    with pytest.raises(InputError, match="config.json: not JSON"):
+        read_info(model_dir)
+
+
+@pytest.mark.parametrize("value", [None, [], 1, "x"])
+def test_config_that_is_no_object_is_refused(model_dir: Path, value: object) -> None:
+    (model_dir / CONFIG).write_text(json.dumps(value))
+    with pytest.raises(InputError, match="config.json: a JSON object was expected"):
+        read_info(model_dir)
+
+
+def edit(*at: str, to: object) -> Callable[[dict[str, Any]], None]:
+    """Sets the value at this place of config.json."""
+
+    def apply(config: dict[str, Any]) -> None:
+        for key in at[:-1]:
+            config = config[key]
+        config[at[-1]] = to
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edit("colour", to=1), "config.json: unknown keys: colour; missing keys: none"),
+        (lambda c: c.pop("scores"), "config.json: unknown keys: none; missing keys: scores"),
+        (edit("network", "depth", to=1), "config.json, network: unknown keys: depth"),
+        (lambda c: c["preprocess"].pop("mean"), "config.json, preprocess: .*missing keys: mean"),
+        (edit("format_version", to=2), "format_version 1 was expected, found 2"),
+        (edit("format_version", to="1"), "format_version 1 was expected, found '1'"),
+        (edit("network", to=[]), "config.json, network: a JSON object was expected, found list"),
+        (edit("network", "version", to="1.2"), "config.json, network: version must be one of"),
+        (edit("network", "version", to=1.1), "config.json, network: version must be one of"),
+        (edit("network", "num_classes", to="3"), "network: num_classes must be a whole number"),
+        (edit("network", "num_classes", to=3.0), "network: num_classes must be a whole number"),
+        (edit("network", "num_classes", to=True), "network: num_classes must be a whole number"),
+        (edit("network", "bypass", to=None), "network: bypass must be one of"),
+        (edit("network", "head", to=["conv"]), "network: head must be one of"),
+        (edit("network", "dropout", to="0.5"), "network: dropout must be a number"),
+        (edit("network", "dropout", to=1), "network: dropout must be at least 0 and below 1"),
+        (edit("preprocess", "crop_size", to="227"), "config.json, preprocess: crop_size must be"),
+        (edit("preprocess", "mean", to="104"), "config.json, preprocess: mean must be three"),
+        (edit("preprocess", "mean", to=[1, 2, "3"]), "preprocess: mean must be three finite"),
+        (edit("preprocess", "mean", to=[1, 2, 10**400]), "config.json, preprocess: "),
+        (edit("preprocess", "std", to={"B": 1}), "config.json, preprocess: std must be three"),
+        (edit("preprocess", "scale", to=None), "config.json, preprocess: scale must be"),
+        (edit("preprocess", "data_format", to="NHWC"), "config.json: the network reads NCHW and"),
+        (edit("source", to="caffe"), "config.json, source: a JSON object was expected"),
+        (edit("scores", to=None), "config.json, scores: a JSON object was expected"),
+        (edit("network", "num_classes", to=4), "synset_words.txt: 4 class names were expected"),
+    ],
+)
+def test_wrong_config_is_named(
+    model_dir: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    config = json.loads((model_dir / CONFIG).read_text())
+    change(config)
+    (model_dir / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(InputError, match=message):
+        read_info(model_dir)
+
+
+# Wrong weights
+
+
+def test_missing_weights_are_named(model_dir: Path) -> None:
+    (model_dir / WEIGHTS).unlink()
+    with pytest.raises(InputError, match="it has no model.pdparams"):
+        load(model_dir)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999_99])
+def test_cut_weights_are_refused(model_dir: Path, share: float) -> None:
+    data = (model_dir / WEIGHTS).read_bytes()
+    (model_dir / WEIGHTS).write_bytes(data[: int(share * len(data))])
+    with pytest.raises(InputError, match="model.pdparams: cannot be read as Paddle weights"):
+        load(model_dir)
+
+
+@pytest.fixture(scope="module")
+def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shared") / "model"
+    write_model_dir(path, INFO, STATE)
+    return path
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(max_size=300))
+def test_random_bytes_are_refused_as_weights(shared_dir: Path, data: bytes) -> None:
+    (shared_dir / WEIGHTS).write_bytes(data)
+    with pytest.raises(InputError, match="model.pdparams: "):
+        load_network(shared_dir, INFO)
+
+
+BIAS = STATE["conv1.bias"]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ([1, 2], "a state dict of arrays was expected"),
+        ({"model": STATE, "epoch": 3}, "a state dict of arrays was expected"),
+        ({}, "conv1.weight is missing; .* more"),
+        ({k: v for k, v in STATE.items() if k != "conv10.bias"}, "conv10.bias is missing"),
+        ({**STATE, "fc.weight": BIAS}, "fc.weight is unexpected"),
+        ({**STATE, "conv1.bias": BIAS[:-1]}, r"conv1.bias has shape \[63\] where \[64\] is"),
+        ({**STATE, "conv1.bias": BIAS * np.nan}, "conv1.bias holds NaN or infinite"),
+        ({**STATE, "conv1.bias": BIAS + np.inf}, "conv1.bias holds NaN or infinite"),
+        ({**STATE, "conv1.bias": np.full(64, 1e300)}, "conv1.bias"),
+        ({**STATE, "conv1.bias": np.array(["1"] * 64)}, "conv1.bias"),
+        ({**STATE, "conv1.bias": np.ones(64, "uint16")}, "conv1.bias"),  # bfloat16 is saved so
+    ],
+)
+def test_weights_that_do_not_fit_are_named(model_dir: Path, state: Any, message: str) -> None:
+    paddle.save(state, str(model_dir / WEIGHTS))
+    with pytest.raises(InputError, match=f"model.pdparams: .*{message}"):
+        load(model_dir)
+
+
+def test_weights_of_another_number_of_classes_are_refused(model_dir: Path) -> None:
+    paddle.save(squeezenet1_1(num_classes=2).state_dict(), str(model_dir / WEIGHTS))
+    with pytest.raises(InputError, match=r"conv10.weight has shape \[2, 512, 1, 1\] where \[3, "):
+        load(model_dir)

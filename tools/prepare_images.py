@@ -1,0 +1,140 @@
+"""Resize the pictures of list files once, so that training need not decode large ones each epoch.
+
+    python tools/prepare_images.py --list data/shapes_lists/train_list.txt \\
+        data/shapes_lists/val_list.txt --data_dir data/shapes --output_dir data/shapes_256
+
+writes each picture at 256x256 into data/shapes_256, under its own path with the suffix of the new
+format, and the lists with the new paths beside them, and prints
+
+    80 pictures: 80 written, 0 already there, 0 unreadable
+
+Train on them with --train_list data/shapes_256/train_list.txt. Given the preprocessing of the
+model, and --format png, evaluation sees exactly the same pixels as with the originals. Pictures
+that are there and newer than the original are not made again.
+
+    python tools/prepare_images.py --list data/shapes_lists/train_list.txt --data_dir data/shapes \\
+        --mean_json data/shapes_mean.json
+
+writes no pictures, but the channel means over all pixels of the resized pictures of the first list:
+
+    64 pictures: mean 103.27 116.84 122.51  std 57.10 56.42 58.33 (B, G, R)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from squeezenet_paddle import cli
+from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.files import write_text
+from squeezenet_paddle.offline import prepare
+from squeezenet_paddle.preprocess import INTERPOLATIONS, Preprocess
+from squeezenet_paddle.resizing import FORMATS, Output
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    group = parser.add_argument_group("what to read and write")
+    group.add_argument(
+        "--list",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="list files: 'path label' a line, split at the last space (required)",
+    )
+    cli.add_data_dir(group)
+    group.add_argument(
+        "--output_dir",
+        type=Path,
+        metavar="DIR",
+        help="where pictures and lists go: an empty or new folder, or one of an earlier run with "
+        "the same settings (default: none, only --mean_json is written)",
+    )
+    group.add_argument(
+        "--mean_json",
+        type=Path,
+        metavar="FILE",
+        help="where to write mean and standard deviation of the resized pictures of the first "
+        "list, before they are compressed (default: none)",
+    )
+    group.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="leave out pictures that cannot be read, in the lists too (default: off)",
+    )
+    group = parser.add_argument_group("how to resize")
+    group.add_argument(
+        "--resize",
+        choices=("squash", "short_side"),
+        default="squash",
+        help="squash to a square, or bring the shorter side to the size (default: squash)",
+    )
+    group.add_argument(
+        "--resize_size", type=cli.positive_int, default=256, help="in pixels (default: 256)"
+    )
+    group.add_argument(
+        "--interpolation", choices=tuple(INTERPOLATIONS), default="cubic", help="(default: cubic)"
+    )
+    group.add_argument(
+        "--format", choices=FORMATS, default="jpg", help="png keeps every pixel (default: jpg)"
+    )
+    group.add_argument(
+        "--quality",
+        type=int,
+        choices=range(1, 101),
+        default=95,
+        metavar="1..100",
+        help="of jpg (default: 95)",
+    )
+    group.add_argument(
+        "--num_workers",
+        type=cli.positive_int,
+        default=os.cpu_count() or 1,
+        help="processes (default: the number of CPUs)",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.output_dir is None and args.mean_json is None:
+        raise InputError("--output_dir, --mean_json or both were expected, found neither.")
+    output = None
+    if args.output_dir is not None:
+        output = Output(args.output_dir, args.format, args.quality)
+    resize = Preprocess(  # its crop is not used here
+        args.resize, args.resize_size, args.interpolation, crop_size=args.resize_size
+    )
+    report = prepare(
+        args.list,
+        args.data_dir,
+        resize,
+        output,
+        args.mean_json is not None,
+        args.num_workers,
+        args.skip_unreadable,
+    )
+    for message in report.unreadable:
+        print(f"skipped: {message}", file=sys.stderr)
+    if output is not None:
+        unreadable = len(report.unreadable)
+        there = report.images - report.written - unreadable
+        print(
+            f"{report.images} pictures: {report.written} written, {there} already there, "
+            f"{unreadable} unreadable"
+        )
+    if report.statistics is not None:
+        write_text(args.mean_json, json.dumps(report.statistics, indent=2) + "\n")
+        mean, std = (
+            " ".join(f"{value:.2f}" for value in report.statistics[key]) for key in ("mean", "std")
+        )
+        print(f"{report.statistics['images']} pictures: mean {mean}  std {std} (B, G, R)")
+
+
+if __name__ == "__main__":
+    cli.run(main)
