@@ -146,7 +146,7 @@ def _read_text(
     labels = np.zeros(len(ends), "int64")
     digits = ends - last_space - 1
     plain = (
-        (last_space > starts) & (text[starts] != _SPACE) & (digits > 0) & (digits <= _MAX_DIGITS)
+        (last_space > starts) & (text[starts] > _SPACE) & (digits > 0) & (digits <= _MAX_DIGITS)
     )
     for place in range(int(digits[plain].max(initial=0))):
         rows = np.flatnonzero(plain & (digits > place))

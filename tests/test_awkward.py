@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Run
 from PIL import Image, ImageOps
 
+from squeezenet_paddle.augment import Augment, TrainTransform
+from squeezenet_paddle.dataset import read_list
 from squeezenet_paddle.decoding import read_image
 from squeezenet_paddle.errors import ImageError
+from squeezenet_paddle.loader import Loader
+from squeezenet_paddle.model import squeezenet1_1
+from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
+from squeezenet_paddle.preprocess import Preprocess
+from squeezenet_paddle.sampler import Sampler
 
 PICTURES = {  # name -> height and width as a viewer shows it
     "caffe__cat.jpg": (360, 480),
@@ -99,3 +108,64 @@ def test_orientation_6_comes_upright(folder: Path, name: str) -> None:
     assert result.shape == (stored.shape[1], stored.shape[0], 3)
     assert np.abs(result.astype(int) - upright).max() <= 3
     assert np.abs(result.astype(int) - np.rot90(upright, 2)).mean() > 20
+
+
+@pytest.fixture
+def awkward_list(folder: Path, tmp_path: Path) -> Path:
+    """Every file of the folder, each with label 0."""
+    names = sorted([*PICTURES, *ERRORS, EITHER])
+    (tmp_path / "list.txt").write_text("".join(f"{n} 0\n" for n in names), encoding="utf-8")
+    return tmp_path / "list.txt"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_loader_leaves_out_what_is_no_picture(
+    folder: Path, awkward_list: Path, num_workers: int
+) -> None:
+    images = read_list(awkward_list, folder, 1)
+    transform = TrainTransform(Preprocess(), Augment())
+    sampler = Sampler(len(images), 8, shuffle=True)
+    messages: list[str] = []
+    with Loader(images, transform, sampler, num_workers, on_unreadable=messages.append) as loader:
+        read = [int(i) for batch in loader.epoch() for i in batch.indices]
+    assert {images.name(i) for i in read} == {*PICTURES, EITHER}
+    assert {images.name(i) for i in loader.skipped} == set(ERRORS)
+    assert len(messages) == len(ERRORS)
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model"
+    network = squeezenet1_1(num_classes=2)
+    write_model_dir(path, ModelInfo(network.config, Preprocess()), network.state_dict())
+    return path
+
+
+def test_infer_names_the_rest(folder: Path, model_dir: Path, run_tool: Run) -> None:
+    done = run_tool(
+        *("infer", "--model_dir", model_dir, "--image", folder / "*.*", "--format", "json")
+    )
+    assert done.returncode == 1
+    assert {Path(r["image"]).name for r in json.loads(done.stdout)} == {*PICTURES, EITHER}
+    for name in (*ERRORS, "LIST.md"):
+        assert f"{folder / name}: " in done.stderr
+    assert f"{len(ERRORS) + 1} of {len(PICTURES) + len(ERRORS) + 2} pictures" in done.stderr
+
+
+def test_eval_scores_the_rest_only_when_asked(
+    folder: Path, awkward_list: Path, model_dir: Path, run_tool: Run, tmp_path: Path
+) -> None:
+    total = len(PICTURES) + len(ERRORS) + 1
+    arguments = ("eval", "--model_dir", model_dir, "--test_list", awkward_list)
+    arguments += ("--data_dir", folder)
+    done = run_tool(*arguments)
+    bad = f"{len(ERRORS)} of {total} pictures cannot be read"
+    assert done.returncode == 2
+    assert bad in done.stderr
+    done = run_tool(*arguments, "--skip_unreadable")
+    assert f"{len(PICTURES) + 1} images  {len(ERRORS)} skipped" in done.stdout
+    done = run_tool(*arguments, "--check_files", tmp_path / "bad.txt")
+    assert done.returncode == 2
+    assert f"{bad}, {tmp_path / 'bad.txt'} lists them" in done.stderr
+    lines = (tmp_path / "bad.txt").read_text(encoding="utf-8").splitlines()
+    assert {line.rpartition(" ")[0] for line in lines} == set(ERRORS)

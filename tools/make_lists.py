@@ -1,17 +1,19 @@
 """Turn a folder for each class into list files, by a stratified split.
 
-    python tools/make_lists.py --images data/shapes --output_dir data/shapes_lists --val 0.2
+    python tools/make_lists.py --images data/sample/train --output_dir data/sample_lists --val 0.2
 
 writes train_list.txt, val_list.txt and synset_words.txt (the class names in the order of the class
 ids, sorted) and prints how many pictures of each class went where:
 
-    class      train      val    total
-    circle        40       10       50
-    square        24        6       30
-    total         64       16       80
+    class                train      val    total
+    cross_noise             51       13       64
+    ...
+    triangle_gradient       51       13       64
+    total                  512      128      640
 
-Train on them with --train_list data/shapes_lists/train_list.txt --data_dir data/shapes. The same
-seed gives the same lists. Names of folders that carry more than the class are cut to it:
+The lists' paths start from the folder of the classes: train with
+--train_list data/sample_lists/train_list.txt --data_dir data/sample/train. The same seed gives the
+same lists. Names of folders that carry more than the class are cut to it:
 
     python tools/make_lists.py --images data/256_ObjectCategories \\
         --class_name_pattern '^\\d+\\.(.+)$' --output_dir data/caltech256 --val 0.1 --test 0.2

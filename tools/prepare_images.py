@@ -1,23 +1,22 @@
 """Resize the pictures of list files once, so that training need not decode large ones each epoch.
 
-    python tools/prepare_images.py --list data/shapes_lists/train_list.txt \\
-        data/shapes_lists/val_list.txt --data_dir data/shapes --output_dir data/shapes_256
+    python tools/prepare_images.py --data_dir data/sample/train --output_dir data/sample_256 \\
+        --list data/sample_lists/train_list.txt data/sample_lists/val_list.txt
 
-writes each picture at 256x256 into data/shapes_256, under its own path with the suffix of the new
+writes each picture at 256x256 into data/sample_256, under its own path with the suffix of the new
 format, and the lists with the new paths beside them, and prints
 
-    80 pictures: 80 written, 0 already there, 0 unreadable
+    640 pictures: 640 written, 0 already there, 0 unreadable
 
-Train on them with --train_list data/shapes_256/train_list.txt. Given the preprocessing of the
-model, and --format png, evaluation sees exactly the same pixels as with the originals. Pictures
-that are there and newer than the original are not made again.
+With --format png and the resizing of the model, evaluation sees exactly the pixels that it sees
+with the originals. Pictures that are there and newer than the original are not made again.
 
-    python tools/prepare_images.py --list data/shapes_lists/train_list.txt --data_dir data/shapes \\
-        --mean_json data/shapes_mean.json
+    python tools/prepare_images.py --data_dir data/sample/train \\
+        --list data/sample_lists/train_list.txt --mean_json data/sample_mean.json
 
 writes no pictures, but the channel means over all pixels of the resized pictures of the first list:
 
-    64 pictures: mean 103.27 116.84 122.51  std 57.10 56.42 58.33 (B, G, R)
+    512 pictures: mean 119.68 115.47 117.56  std 67.52 69.23 71.33 (B, G, R)
 """
 
 from __future__ import annotations
