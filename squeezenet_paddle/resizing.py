@@ -93,6 +93,23 @@ def run_jobs(
     return failures, written, histogram
 
 
+def encode(image: np.ndarray, output: Output, name: str) -> bytes:
+    """The file of a picture.
+
+    Raises:
+        ImageError: it is too large for the format; JPEG ends at 65,500 pixels a side.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, output.quality] if output.format == "jpg" else []
+    try:
+        encoded, data = cv2.imencode(f".{output.format}", image, options)
+    except cv2.error:  # as of older versions; newer ones return False
+        encoded = False
+    if not encoded:
+        height, width = image.shape[:2]
+        raise ImageError(f"{name}: {width}x{height} pixels do not fit a {output.format} file.")
+    return data.tobytes()
+
+
 def statistics(histogram: np.ndarray) -> dict[str, Any]:
     """Mean and standard deviation of pixels, exact but for the last rounding.
 
@@ -132,7 +149,7 @@ def _do_chunk(
         try:
             image = resize.resized(read_image(Path(job.source)))
             if output is not None and target is not None and write:
-                write_bytes(target, _encode(image, output, job.source))
+                write_bytes(target, encode(image, output, job.source))
                 written += 1
         except ImageError as error:
             failures[i] = str(error)
@@ -149,15 +166,3 @@ def _is_newer(target: Path, source: str) -> bool:
         return target.stat().st_mtime_ns > Path(source).stat().st_mtime_ns
     except OSError:  # either is missing; reading the source tells which
         return False
-
-
-def _encode(image: np.ndarray, output: Output, name: str) -> bytes:
-    options = [cv2.IMWRITE_JPEG_QUALITY, output.quality] if output.format == "jpg" else []
-    try:
-        encoded, data = cv2.imencode(f".{output.format}", image, options)
-    except cv2.error:
-        encoded = False
-    if not encoded:  # JPEG ends at 65,535 pixels a side
-        height, width = image.shape[:2]
-        raise ImageError(f"{name}: {width}x{height} pixels do not fit a {output.format} file.")
-    return data.tobytes()

@@ -29,7 +29,7 @@ NAMES = tuple(f"{shape}_{texture}" for shape, texture in CLASSES)
 
 MARKER = "sample_data.json"  # what the set was made with; tells a folder of ours from a user's
 MIN_SIDE, MAX_SIDE = 64, 200  # pixels
-MAX_ASPECT = 1.4
+MAX_ASPECT = 1.3
 FINER = 3  # shapes are drawn at three times the size and averaged
 
 
@@ -83,10 +83,9 @@ def draw(shape: str, texture: str, rng: np.random.Generator) -> np.ndarray:
     picture = _background(width, height, background, rng)
 
     # x and y are 0 at the middle of the shape and reach 1 at the circle that holds it.
-    radius = rng.uniform(0.38, 0.48) * min(width, height)
-    room_x, room_y = max(0.0, width / 2 - radius), max(0.0, height / 2 - radius)
-    middle_x = width / 2 + rng.uniform(-room_x, room_x)
-    middle_y = height / 2 + rng.uniform(-room_y, room_y)
+    radius = rng.uniform(0.42, 0.49) * min(width, height)
+    middle_x = rng.uniform(radius, width - radius)
+    middle_y = rng.uniform(radius, height - radius)
     x = ((np.arange(width * FINER, dtype="float32") + 0.5) / FINER - middle_x) / radius
     y = ((np.arange(height * FINER, dtype="float32") + 0.5) / FINER - middle_y) / radius
 
@@ -124,7 +123,7 @@ def _colours(rng: np.random.Generator) -> np.ndarray:
         # The background keeps away from all colours between the two, as a gradient has them.
         nearest = np.clip(np.dot(background - first, across) / np.dot(across, across), 0, 1)
         distance = np.linalg.norm(background - first - nearest * across)
-        if np.linalg.norm(across) > 150 and distance > 80:
+        if np.linalg.norm(across) > 180 and distance > 100:
             return colours
 
 
@@ -169,20 +168,21 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         distance = x * x + y * y
         return (distance > 0.45**2) & (distance < 1)
     narrow, wide = np.minimum(abs(x), abs(y)), np.maximum(abs(x), abs(y))
-    return (narrow < 0.3) & (wide < 0.95)  # cross
+    return (narrow < 0.27) & (wide < 0.95)  # cross
 
 
 def _share(texture: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """How much of the first colour there is: float32 of the shape of `x`, 0..1."""
     if texture == "gradient":
         return np.clip((x + 0.8) / 1.6, 0, 1)
-    # Four to five periods across the shape survive a resize of the picture to 64 pixels.
-    period = rng.uniform(0.4, 0.5)
+    # About four periods across the shape: they survive a resize of the picture to 64 pixels.
+    period = rng.uniform(0.5, 0.6)
     x, y = x / period + rng.uniform(8, 9), y / period + rng.uniform(8, 9)  # positive
     if texture == "noise":
         grains = rng.random((72, 72), "float32")
         return grains[(4 * y).astype("int32"), (4 * x).astype("int32")]
     if texture == "dots":
+        x, y = 1.25 * x, 1.25 * y  # five where stripes are four
         x, y = x - np.floor(x) - 0.5, y - np.floor(y) - 0.5
         return (x * x + y * y < 0.33**2).astype("float32")
     halves = (2 * x).astype("int32")

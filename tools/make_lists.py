@@ -28,7 +28,8 @@ import sys
 from pathlib import Path
 
 from squeezenet_paddle import cli
-from squeezenet_paddle.listing import read_tree, split, table, write_lists
+from squeezenet_paddle.listing import read_tree, table, write_lists
+from squeezenet_paddle.splitting import split
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,9 +80,9 @@ def main() -> None:
     parts = split(tree, args.val, args.test, args.seed)
     write_lists(tree, parts, args.output_dir)
     if tree.loose:
-        print(f"left out: {tree.loose} pictures directly in {args.images}", file=sys.stderr)
+        print(f"left out: {tree.loose} in {args.images}, in no class folder", file=sys.stderr)
     if tree.others:
-        print(f"left out: {tree.others} files that are not pictures", file=sys.stderr)
+        print(f"left out: {tree.others} without the suffix of a picture", file=sys.stderr)
     print(table(tree, parts))
 
 
