@@ -72,8 +72,8 @@ def check_directory(path: Path, marker: str) -> None:
         raise InputError(f"{path} is a file; the name of a directory was expected.")
     if path.exists() and any(path.iterdir()) and not (path / marker).is_file():
         raise InputError(
-            f"{path} exists and is not a model directory (it has no {marker}); "
-            "it was left alone. Give another name or remove it."
+            f"{path} exists and holds something else (it has no {marker}); it was left alone. "
+            "Give another name or remove it."
         )
 
 

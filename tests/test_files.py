@@ -98,7 +98,7 @@ def test_atomic_directory_follows_a_link_to_a_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("thesis.txt", "is not a model directory .it has no config.json"), (None, "is a file")],
+    [("thesis.txt", "holds something else .it has no config.json"), (None, "is a file")],
 )
 def test_atomic_directory_leaves_what_is_not_ours(
     tmp_path: Path, content: str | None, message: str

@@ -79,9 +79,9 @@ def test_only_a_model_directory_is_overwritten(model_dir: Path) -> None:
     assert not (model_dir / NAMES).exists()
 
     (model_dir / CONFIG).unlink()
-    with pytest.raises(InputError, match="is not a model directory"):
+    with pytest.raises(InputError, match="holds something else"):
         check_target(model_dir)
-    with pytest.raises(InputError, match="is not a model directory"):
+    with pytest.raises(InputError, match="holds something else"):
         write_model_dir(model_dir, INFO, STATE)
     assert [p.name for p in model_dir.iterdir()] == [WEIGHTS]
 

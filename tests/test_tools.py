@@ -232,7 +232,7 @@ def test_a_directory_with_something_else_is_left_alone(
     done = run_tool(
         *("caffe2paddle", "--caffemodel", files / "net.caffemodel", "--output_dir", tmp_path)
     )
-    assert_user_error(done, "not a model directory")
+    assert_user_error(done, "holds something else")
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
