@@ -199,13 +199,14 @@ class TrainTransform:
         size = preprocess.crop_size
         if augment.resized_crop:
             image = random_resized_crop(
-                self._rotated(image, rng),
+                image,
                 size,
                 augment.crop_scale,
                 augment.crop_ratio,
                 INTERPOLATIONS[preprocess.interpolation],
                 rng,
             )
+            image = self._rotated(image, rng)
         else:
             image = random_crop(self._rotated(preprocess.resized(image), rng), size, rng)
         if rng.random() < augment.flip:

@@ -41,7 +41,8 @@ META = "batches.meta"
 NUM_CLASSES = 10
 MAX_MEMBER = 64 << 20  # bytes; a batch of the archive has 31 million
 
-MARKER = "cifar10.json"  # where the pictures came from; tells a folder of ours from a user's
+MARKER = "cifar10.json"  # where the pictures came from
+ENTRIES = (MARKER, "synset_words.txt", "test", "train", "train_list.txt", "val_list.txt")
 FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
@@ -77,9 +78,9 @@ def prepare(archive: Path, output_dir: Path, sha256: str = ARCHIVE.digest) -> tu
         InputError: the archive is another than expected, is damaged or would do harm, or
             `output_dir` is a file or a folder of something else.
     """
-    check_directory(output_dir, MARKER)
+    check_directory(output_dir, ENTRIES)
     names, train, test = read_archive(archive, sha256)
-    with atomic_directory(output_dir, MARKER) as directory:
+    with atomic_directory(output_dir, ENTRIES) as directory:
         total = len(train.labels) + len(test.labels)
         with tqdm(desc=output_dir.name, total=total, unit="png", disable=None) as bar:
             _write_pictures(directory, "train", "train_list.txt", train, names, bar)

@@ -6,6 +6,7 @@ Importing this costs nothing; Paddle is only loaded by what a tool calls.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -13,8 +14,10 @@ import warnings
 from pathlib import Path
 from typing import Any, Callable, NoReturn
 
+from .dataset import read_names
 from .decoding import MAX_PIXELS
 from .errors import InputError, RunError
+from .model_dir import ModelInfo
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +45,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a bad picture is reported by us, once
     logging.basicConfig(format="%(message)s")
+    for stream in (sys.stdout, sys.stderr):  # file names may be no text in this locale
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
     except InputError as error:
@@ -68,17 +74,28 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 def positive_int(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
+    return _whole_number(text, 1, None)
 
 
 def non_negative_int(text: str) -> int:
     """An argparse type: a whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is below 0")
+    return _whole_number(text, 0, None)
+
+
+def seed(text: str) -> int:
+    """An argparse type: a seed, as numpy and Paddle both take it."""
+    return _whole_number(text, 0, 2**32 - 1)
+
+
+def _whole_number(text: str, low: int, high: int | None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number was expected, found {text!r}") from None
+    if value < low:
+        raise argparse.ArgumentTypeError(f"{value} is below {low}")
+    if high is not None and value > high:
+        raise argparse.ArgumentTypeError(f"{value} is above {high}")
     return value
 
 
@@ -121,6 +138,13 @@ def add_synset_word_list(group: Any) -> None:
         help="names of the classes, one a line in the order of their ids "
         "(default: the model directory's synset_words.txt, if it has one)",
     )
+
+
+def class_names(args: argparse.Namespace, info: ModelInfo) -> list[str] | None:
+    """Those of --synset_word_list, else the model directory's; None where there are none."""
+    if args.synset_word_list is None:
+        return info.names
+    return read_names(args.synset_word_list, info.network.num_classes)
 
 
 def add_loading(group: Any) -> None:

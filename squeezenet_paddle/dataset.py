@@ -7,7 +7,7 @@ import glob
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .files import read_bytes, read_lines
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
 _CSV_COLUMNS = ("image", "label")
 _MAX_DIGITS = 9  # of a class id
+_LONGEST_SHOWN = 60  # characters of a wrong line
 _NEWLINE, _RETURN, _SPACE, _ZERO = b"\n\r 0"
 
 
@@ -110,7 +111,8 @@ def read_list(
         ]
     if problems:
         lines = [f"line {number}: {problem}" for number, problem in sorted(problems)]
-        raise InputError(f"{path}: {len(lines)} bad lines: {describe_problems(lines)}.")
+        count = "a bad line" if len(lines) == 1 else f"{len(lines)} bad lines"
+        raise InputError(f"{path}: {count}: {describe_problems(lines)}.")
     if not len(images):
         raise InputError(f"{path}: the list file is empty.")
     return images
@@ -145,9 +147,7 @@ def _read_text(
     last_space = np.where(before >= 0, spaces[before], -1)
     labels = np.zeros(len(ends), "int64")
     digits = ends - last_space - 1
-    plain = (
-        (last_space > starts) & (text[starts] > _SPACE) & (digits > 0) & (digits <= _MAX_DIGITS)
-    )
+    plain = (last_space > starts) & (text[starts] > _SPACE) & (digits > 0) & (digits <= _MAX_DIGITS)
     for place in range(int(digits[plain].max(initial=0))):
         rows = np.flatnonzero(plain & (digits > place))
         digit = text[last_space[rows] + 1 + place] - _ZERO  # below "0" wraps round to above 9
@@ -191,11 +191,11 @@ def _read_line(line: bytes, ids: Mapping[str, int]) -> tuple[int, int, str | Non
     try:
         line.decode()
     except UnicodeDecodeError:
-        return 0, 0, f"UTF-8 text was expected, found {line!r}"
+        return 0, 0, f"UTF-8 text was expected, found {_shown(line)}"
     stripped = line.rstrip()
     name, _, label = stripped.rpartition(b" ")
     if not name.strip():
-        return 0, 0, f"'path label' was expected, found {line.decode()!r}"
+        return 0, 0, f"'path label' was expected, found {_shown(line.decode())}"
     class_id, problem = _read_label(label.decode(), ids)
     return class_id, len(name), problem
 
@@ -206,9 +206,14 @@ def _read_label(label: str, ids: Mapping[str, int]) -> tuple[int, str | None]:
     if label in ids:
         return ids[label], None
     if re.fullmatch(r"-[0-9]+", label):
-        return 0, f"the label must be at least 0, found {label}"
+        return 0, f"the label must be at least 0, found {_shown(label)}"
     expected = "a class id or a name of the list of names" if ids else "a class id"
-    return 0, f"{expected} was expected as label, found {label!r}"
+    return 0, f"{expected} was expected as label, found {_shown(label)}"
+
+
+def _shown(text: str | bytes) -> str:
+    """The beginning of what stands in a file, for an error."""
+    return repr(text) if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]!r}..."
 
 
 def _is_csv(data: bytes) -> bool:
@@ -220,9 +225,12 @@ def _read_csv(
     path: Path, root: Path, data: bytes, ids: Mapping[str, int]
 ) -> tuple[ImageList, list[tuple[int, str]]]:
     try:
-        rows = list(csv.reader(io.StringIO(data.decode().rstrip(), newline="")))
+        reader = csv.reader(io.StringIO(data.decode().rstrip(), newline=""))
+        rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8 ({error}).") from error
+    if reader.line_num != len(rows):
+        raise InputError(f"{path}: a row a line was expected; found one that goes over several.")
     header = [column.strip().lower() for column in rows[0]]
     image_at, label_at = (header.index(column) for column in _CSV_COLUMNS)
     names, labels, problems = [], [], []
@@ -275,24 +283,22 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     a glob, is taken whatever its name.
 
     Raises:
-        InputError: nothing is there.
+        InputError: nothing is there, or a folder may not be read.
     """
     found: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
+        if not pattern:
+            raise InputError("--image: a file, folder or glob was expected, found an empty name.")
         if path.is_dir():
-            inside = sorted(
-                p
-                for p in path.rglob("*")
-                if p.suffix.lower() in IMAGE_SUFFIXES
-                and p.is_file()
-                and not any(part.startswith(".") for part in p.relative_to(path).parts)
-            )
+            inside = sorted(p for p in _walk(path) if p.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
                 raise InputError(f"{path}: this folder holds no pictures.")
             found += inside
-        elif path.exists():
+        elif path.is_file():
             found.append(path)
+        elif path.exists():
+            raise InputError(f"{path}: a file or folder was expected, this is neither.")
         else:
             matches = sorted(
                 p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file()
@@ -301,3 +307,14 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
                 raise InputError(f"{pattern}: no such file or folder, and no file matches it.")
             found += matches
     return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, hidden ones left out."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot read this folder ({error.strerror}).")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in files if not name.startswith("."))

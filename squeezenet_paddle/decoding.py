@@ -60,7 +60,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             f"{name}: a picture of {width}x{height} pixels is over the limit of {max_pixels:,}."
         )
     by_opencv = data.startswith((_JPEG, _PNG))
-    image = _decode_opencv(data) if by_opencv else _decode_pillow(data)
+    image = _decode_opencv(data) if by_opencv else _decode_pillow(data, name)
     if image is None:
         raise ImageError(f"{name}: the picture is cut off or damaged and cannot be decoded.")
     return image
@@ -73,14 +73,18 @@ def _decode_opencv(data: bytes) -> np.ndarray | None:
         return None
 
 
-def _decode_pillow(data: bytes) -> np.ndarray | None:
+def _decode_pillow(data: bytes, name: str) -> np.ndarray | None:
     try:
         with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I;16"):  # Pillow would cut these values, not scale them
                 grey = (np.asarray(image) >> 8).astype("uint8")
                 return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+            if image.mode in ("I", "F"):  # which have no range to scale from
+                raise ImageError(f"{name}: a TIFF file of 32-bit values is not read.")
             return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    except ImageError:
+        raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
         return None
 
@@ -106,8 +110,8 @@ def _header_size(data: bytes, name: str) -> tuple[int, int]:
             f"{name}: not a picture; a JPEG, PNG, GIF, WebP, BMP or TIFF file was expected, "
             f"found {_content(data)}."
         ) from None
-    except Image.DecompressionBombError as error:  # above Pillow's own limit
-        raise ImageError(f"{name}: refused: {error}") from None
+    except Image.DecompressionBombError as error:  # above Pillow's own limit, which is fixed
+        raise ImageError(f"{name}: over Pillow's own limit: {error}") from None
     except (OSError, ValueError, SyntaxError, struct.error):
         raise damaged from None
 
@@ -136,11 +140,12 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
     """
     if data[12:16] != b"IHDR" or len(data) < 24:
         return None
-    at = len(_PNG)
-    while at < len(data):  # length, type, that many bytes, and a checksum
+    at, kind = len(_PNG), b""
+    while kind != b"IEND":  # length, type, that many bytes, and a checksum
+        kind = data[at + 4 : at + 8]
         at += 12 + int.from_bytes(data[at : at + 4], "big")
-    if at > len(data):
-        return None
+        if at > len(data):
+            return None
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 

@@ -21,6 +21,6 @@ class ImageError(InputError):
 
 def describe_problems(problems: Sequence[str]) -> str:
     """Joins the first ten problems to one line and counts the rest."""
-    text = "; ".join(problems[:SHOWN])
+    text = "; ".join(problem.rstrip(".") for problem in problems[:SHOWN])
     more = len(problems) - SHOWN
     return f"{text}; and {more} more" if more > 0 else text

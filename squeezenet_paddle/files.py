@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,66 +15,109 @@ from .errors import InputError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; on leaving without an error it is renamed to `path`."""
-    path = path.resolve()  # of a link, the target is replaced
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _give_usual_mode(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Gives a temporary name beside `path`; on leaving without an error it is renamed to `path`.
+
+    Raises:
+        InputError: there can be no such file, or it cannot be written.
+    """
+    check_file_target(path)
+    path = _resolved(path)  # of a link, the target is replaced
+    with _named_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _give_usual_mode(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_directory(path: Path, marker: str) -> Iterator[Path]:
+def atomic_directory(
+    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[Path]:
     """Gives a temporary directory beside `path`; on leaving without an error it takes that name.
 
-    An existing directory is replaced only if it is empty or holds the file `marker`, that is, if
-    we wrote it.
+    An existing directory is replaced if it is empty or what we wrote: it has all the entries
+    `required`, and none but these and `optional`.
 
     Raises:
-        InputError: `path` is a file, or a directory with something else in it.
+        InputError: `path` is a file or a directory of something else, or cannot be written.
     """
-    check_directory(path, marker)
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    check_directory(path, required, optional)
+    path = _resolved(path)
+    with _named_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield temporary
+            _give_usual_mode(temporary)
+            if path.exists():
+                _replace_directory(path, temporary)
+            else:
+                temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_directory(path: Path, new: Path) -> None:
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
     try:
-        yield temporary
-        _give_usual_mode(temporary)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            try:
-                path.replace(old)
-            except OSError as error:  # the current directory, or a mount point
-                old.rmdir()
-                raise InputError(
-                    f"{path}: this directory cannot be replaced ({error.strerror}); "
-                    "give the name of one inside it."
-                ) from error
-            temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        path.replace(old)
+    except OSError:  # a mount point
+        old.rmdir()
+        raise
+    new.replace(path)
+    shutil.rmtree(old)
 
 
-def check_directory(path: Path, marker: str) -> None:
-    """Refuses a directory that `atomic_directory` would refuse to replace; for an early answer."""
-    if path.exists() and not path.is_dir():
+def check_directory(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> None:
+    """Refuses what `atomic_directory` would refuse to replace; for an answer before the work."""
+    target = _resolved(path)
+    if target in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{path} is the current directory or holds it; give one inside it.")
+    if target.exists() and not target.is_dir():
         raise InputError(f"{path} is a file; the name of a directory was expected.")
-    if path.exists() and any(path.iterdir()) and not (path / marker).is_file():
+    found = {entry.name for entry in target.iterdir()} if target.exists() else set()
+    missing, foreign = set(required) - found, found - {*required, *optional}
+    if found and (missing or foreign):
+        reason = f"{min(foreign)} is in it" if foreign else f"it has no {min(missing)}"
         raise InputError(
-            f"{path} exists and holds something else (it has no {marker}); it was left alone. "
+            f"{path} exists and holds something else ({reason}); it was left alone. "
             "Give another name or remove it."
         )
+
+
+def check_file_target(path: Path) -> None:
+    """Refuses a name under which no file can be written; for an answer before the work."""
+    target = _resolved(path)
+    if target.exists() and not target.is_file():
+        kind = "a directory" if target.is_dir() else "no regular file"
+        raise InputError(f"{path} is {kind}; the name of a file to write was expected.")
+    folder = next(parent for parent in target.parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"{path} cannot be written: {folder} is no folder that may be written to.")
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise InputError(f"{path}: {error}.") from error
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """The user knows the target, not the temporary name beside it that the system speaks of."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
 def _give_usual_mode(path: Path) -> None:

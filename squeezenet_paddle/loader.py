@@ -11,13 +11,16 @@ import itertools
 import math
 import multiprocessing
 import queue
+import shutil
 import signal
+import tempfile
 import threading
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -70,7 +73,7 @@ class Loader:
         images: the list.
         transform: from a decoded picture to a sample.
         sampler: which pictures make up each batch.
-        num_workers: processes; 0 reads in this one.
+        num_workers: processes; with 0, or a single batch to read, this one does it.
         max_pixels: a larger picture counts as unreadable.
         on_unreadable: called once for each picture that cannot be read, with a message that names
             it; the picture is left out. None: the first one ends the epoch with an error.
@@ -96,15 +99,15 @@ class Loader:
         self._shape = (sampler.largest_share, *transform.shape)
         self._tickets = itertools.count()
         self._workers: list[_Worker] = []
-        if num_workers:
+        if num_workers and len(sampler) > 1:
             # Spawned, not forked: a fork of a process with threads, as Paddle's are, may hang.
             context = multiprocessing.get_context("spawn")
-            # Backed by an unlinked file, which needs no large /dev/shm, as containers have none.
-            slots = context.RawArray("f", (AHEAD + 1) * math.prod(self._shape))
+            slots = _shared_floats(context, (AHEAD + 1) * math.prod(self._shape))
             self._slots = _slots(slots, self._shape)
-            self._workers = [
-                _Worker(context, slots, self._shape, self._reader) for _ in range(num_workers)
-            ]
+            with _interrupts_ignored():  # Ctrl-C is the parent's to handle
+                self._workers = [
+                    _Worker(context, slots, self._shape, self._reader) for _ in range(num_workers)
+                ]
 
     def __enter__(self) -> Loader:
         return self
@@ -154,14 +157,16 @@ class Loader:
                 inputs = self._slots[job.slot][: len(job.indices)]
                 yield self._batch(job.indices, inputs, job.failures)
                 free.append(job.slot)
-        finally:
-            for job in running:  # a caller that leaves early must not leave answers in the pipes
+        except (GeneratorExit, ImageError):  # leave no answers in the pipes for the next epoch
+            for job in running:
                 self._wait_for(job, running)
+            raise
 
     def _send(self, epoch: int, indices: np.ndarray, slot: int) -> _Job:
         job = _Job(next(self._tickets), slot, indices, len(self._workers), [])
         parts = np.array_split(np.arange(len(indices)), len(self._workers))
-        for worker, part in zip(self._workers, parts):
+        turn = job.ticket % len(self._workers)  # so that small batches, too, keep all of them busy
+        for worker, part in zip(self._workers[turn:] + self._workers[:turn], parts):
             paths = [self.images.path(i) for i in indices[part]]
             first = int(part[0]) if len(part) else 0
             worker.send(_Task(job.ticket, slot, epoch, first, indices[part], paths))
@@ -174,10 +179,10 @@ class Loader:
         while job.waiting:
             for pipe in connection.wait(list(pipes)):
                 ticket, failures, bug = pipes[pipe].receive()
-                if bug:
-                    raise RuntimeError(f"a reader process failed:\n{bug}")
                 by_ticket[ticket].waiting -= 1
                 by_ticket[ticket].failures.extend(failures)
+                if bug:
+                    raise RuntimeError(f"a reader process failed:\n{bug}")
 
     def _batch(self, indices: np.ndarray, inputs: np.ndarray, failures: list[_Failure]) -> Batch:
         good = np.ones(len(indices), bool)
@@ -270,11 +275,39 @@ class _Worker:
         )
 
     def close(self) -> None:
-        self.pipe.close()  # which ends its loop
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self.pipe.close()
+        self._process.terminate()  # it holds nothing that could be lost
+        self._process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that start meanwhile ignore Ctrl-C for good."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _shared_floats(context: Any, count: int) -> Any:
+    """Memory that processes share: a file without a name in /dev/shm or the temporary folder.
+
+    Raises:
+        RunError: there is no room for it; to write to it would end the process with SIGBUS.
+    """
+    folders = [Path(folder) for folder in ("/dev/shm", tempfile.gettempdir())]
+    room = max(shutil.disk_usage(folder).free for folder in folders if folder.is_dir())
+    if room < 4 * count:
+        raise RunError(
+            f"the readers need {4 * count / 1e6:,.0f} MB of shared memory; /dev/shm and "
+            f"{folders[1]} have {room / 1e6:,.0f} MB free at most. Give a smaller --batch_size, "
+            "--num_workers 0, or another TMPDIR."
+        )
+    return context.RawArray("f", count)
 
 
 def _slots(array: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -284,7 +317,6 @@ def _slots(array: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> None:
     """The body of a reader process: tasks in, failures out, until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     warnings.simplefilter("ignore")  # Pillow's, of pictures that we report ourselves
     cv2.setNumThreads(1)  # a picture a process is faster than threads within a picture
     slots = _slots(array, shape)

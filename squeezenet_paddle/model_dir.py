@@ -70,7 +70,7 @@ def check_target(path: Path) -> None:
     Raises:
         InputError: `path` holds something else than a model directory.
     """
-    check_directory(path, marker=CONFIG)
+    check_directory(path, (CONFIG, WEIGHTS), (NAMES,))
 
 
 def write_model_dir(path: Path, info: ModelInfo, state: Mapping[str, Any]) -> None:
@@ -94,7 +94,7 @@ def write_model_dir(path: Path, info: ModelInfo, state: Mapping[str, Any]) -> No
         "verification": info.verification,
         "scores": info.scores,
     }
-    with atomic_directory(path, marker=CONFIG) as temporary:
+    with atomic_directory(path, (CONFIG, WEIGHTS), (NAMES,)) as temporary:
         paddle.save(dict(state), str(temporary / WEIGHTS))
         if info.names is not None:
             text = "".join(f"{name}\n" for name in info.names)

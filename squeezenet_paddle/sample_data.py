@@ -27,7 +27,8 @@ TEXTURES = ("stripes", "checks", "dots", "gradient", "noise")
 CLASSES = tuple((SHAPES[i], TEXTURES[(i + k) % 5]) for i in range(5) for k in range(2))
 NAMES = tuple(f"{shape}_{texture}" for shape, texture in CLASSES)
 
-MARKER = "sample_data.json"  # what the set was made with; tells a folder of ours from a user's
+MARKER = "sample_data.json"  # what the set was made with
+ENTRIES = (MARKER, "synset_words.txt", "train", "train_list.txt", "val", "val_list.txt")
 MIN_SIDE, MAX_SIDE = 64, 200  # pixels
 MAX_ASPECT = 1.3
 FINER = 3  # shapes are drawn at three times the size and averaged
@@ -48,7 +49,7 @@ def make_sample_data(output_dir: Path, seed: int = 0, train: int = 64, val: int 
     Raises:
         InputError: `output_dir` is a file, or a folder of something else.
     """
-    with atomic_directory(output_dir, MARKER) as directory:
+    with atomic_directory(output_dir, ENTRIES) as directory:
         bar = tqdm(desc=output_dir.name, total=(train + val) * len(CLASSES), disable=None)
         with bar:
             for split, (name, count) in enumerate((("train", train), ("val", val))):

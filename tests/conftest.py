@@ -32,9 +32,18 @@ def assets() -> Path:
 def run_tool() -> Run:
     """Runs `python tools/NAME.py ARGS` and gives back the finished process."""
 
-    def run(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        name: str, *args: object, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, **(env or {})},
+        )
 
     return run
 

@@ -222,3 +222,12 @@ def test_jitter_comes_in_every_order() -> None:
 def test_settings_that_cannot_be(field: str, value: object) -> None:
     with pytest.raises(InputError, match=f"^{field} must be"):
         Augment(**{field: value})
+
+
+def test_a_resized_crop_of_an_endless_picture_can_be_turned() -> None:
+    """OpenCV turns nothing with a side of 32,767 pixels or more."""
+    transform = TrainTransform(
+        Preprocess(resize_size=32, crop_size=32), Augment(rotation=10, resized_crop=True)
+    )
+    picture = np.zeros((2, 40_000, 3), "uint8")
+    assert transform.augmented(picture, sample_generator(0, 0, 0)).shape == (32, 32, 3)

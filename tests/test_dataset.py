@@ -57,7 +57,7 @@ def test_list_is_read(tmp_path: Path, data: str, entries: list[tuple[str, int]])
         ("a.jpg", "'path label' was expected, found 'a.jpg'"),
         (" 3", "'path label' was expected, found ' 3'"),
         ("a.jpg\t3", r"'path label' was expected, found 'a.jpg\\t3'"),
-        ("a.jpg -1", "the label must be at least 0, found -1"),
+        ("a.jpg -1", "the label must be at least 0, found '-1'"),
         ("a.jpg 10", "the label must lie in 0..9, found 10"),
         ("a.jpg cat", "a class id was expected as label, found 'cat'"),
         ("a.jpg 1.0", "a class id was expected as label, found '1.0'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from squeezenet_paddle.files import (
     read_bytes,
     read_lines,
     sha256,
+    write_bytes,
     write_text,
 )
 
@@ -34,7 +36,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def write_model(path: Path, text: str = "new") -> None:
-    with atomic_directory(path, MARKER) as temporary:
+    with atomic_directory(path, (MARKER,), ("more",)) as temporary:
         (temporary / MARKER).write_text(text)
 
 
@@ -98,7 +100,11 @@ def test_atomic_directory_follows_a_link_to_a_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("thesis.txt", "holds something else .it has no config.json"), (None, "is a file")],
+    [
+        ("thesis.txt", "holds something else .thesis.txt is in it"),
+        ("more", "holds something else .it has no config.json"),
+        (None, "is a file"),
+    ],
 )
 def test_atomic_directory_leaves_what_is_not_ours(
     tmp_path: Path, content: str | None, message: str
@@ -115,6 +121,50 @@ def test_atomic_directory_leaves_what_is_not_ours(
     assert tree(tmp_path) == before
 
 
+def test_atomic_directory_spares_a_file_that_a_user_put_into_ours(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", "old")
+    (tmp_path / "model" / "notes.txt").write_text("precious")
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match="notes.txt is in it"):
+        write_model(tmp_path / "model")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_atomic_directory_spares_the_current_directory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(InputError, match="is the current directory or holds it"):
+        write_model(Path(name))
+    assert (tmp_path / "here").samefile(Path.cwd())
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name, message in (("pipe", "no regular file"), ("folder", "a directory"), ("loop", "loop")):
+        with pytest.raises(InputError, match=message):
+            write_bytes(tmp_path / name, b"x")
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(InputError, match="no folder that may be written to"):
+        write_bytes(Path("/proc/nowhere/file"), b"x")
+
+
+def test_a_full_disk_is_named_with_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"/new.txt: cannot be written \(No space left on device"):
+        write_bytes(tmp_path / "new.txt", b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_atomic_directory_keeps_the_old_one_when_the_body_fails(
     tmp_path: Path, exists: bool
@@ -122,7 +172,7 @@ def test_atomic_directory_keeps_the_old_one_when_the_body_fails(
     if exists:
         write_model(tmp_path / "model", "old")
     before = tree(tmp_path)
-    with pytest.raises(BodyError), atomic_directory(tmp_path / "model", MARKER) as temporary:  # noqa: PT012
+    with pytest.raises(BodyError), atomic_directory(tmp_path / "model", (MARKER,)) as temporary:  # noqa: PT012
         (temporary / MARKER).write_text("half")
         raise BodyError
     assert tree(tmp_path) == before

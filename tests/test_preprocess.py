@@ -408,3 +408,14 @@ def test_pictures_and_model_directories_need_no_paddle() -> None:
         [sys.executable, "-c", f"import sys, {imports}; sys.exit('paddle' in sys.modules)"],
         check=True,
     )
+
+
+def test_bytes_after_the_end_of_a_png_are_passed_over() -> None:
+    for tail in (b"\n", bytes(16), b"appended by something"):
+        np.testing.assert_array_equal(decode(LOSSLESS["png"] + tail, "x"), PICTURE)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_a_tiff_without_a_range_is_refused(mode: str) -> None:
+    with pytest.raises(ImageError, match="32-bit values"):
+        decode(encode(Image.new(mode, (4, 4)), "TIFF"), "x")

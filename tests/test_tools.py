@@ -157,7 +157,7 @@ def test_class_ids_with_a_note_where_names_are_unknown(files: Path, run_tool: Ru
         ("picture 0.png\n", ["line 1", "a class id", "found '0.png'"]),
         ("picture.png\n", ["line 1", "'path label' was expected"]),
         ("picture 0.png 0\npicture 1.png 3\n", ["line 2", "0..2", "found 3"]),
-        ("picture 0.png -1\n", ["line 1", "found -1"]),
+        ("picture 0.png -1\n", ["line 1", "found '-1'"]),
         ("picture 0.png zero\n", ["line 1", "found 'zero'"]),
         ("", ["empty"]),
     ],
@@ -313,3 +313,42 @@ def test_real_weights_at_both_sizes(assets: Path, tmp_path: Path, run_tool: Run)
         assert [i["layers"] for i in record["inputs"]] == [26 + 8 + 1] * 2
         assert all(i["worst_relative_difference"] < 1e-4 for i in record["inputs"])
         assert all(i["same_top5"] for i in record["inputs"])
+
+
+def test_names_that_this_terminal_cannot_show(model: Path, files: Path, run_tool: Run) -> None:
+    picture = files / "ünïcode.png"
+    picture.write_bytes((files / "picture 0.png").read_bytes())
+    done = run_tool(
+        "infer", "--model_dir", model, "--image", picture, env={"PYTHONIOENCODING": "ascii"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"\xfcn\xefcode.png" in done.stdout
+
+
+def test_a_target_that_cannot_be_is_refused_before_the_work(
+    model: Path, files: Path, run_tool: Run
+) -> None:
+    done = run_tool(
+        *("eval", "--model_dir", model, "--test_list", files / "list.txt"),
+        *("--metrics_json", files),
+    )
+    assert_user_error(done, "is a directory")
+    assert done.stdout == ""
+    done = run_tool(
+        *("infer", "--model_dir", model, "--image", files / "picture 0.png", "--data_dir", files)
+    )
+    assert_user_error(done, "--data_dir")
+
+
+def test_data_dir_and_names_as_labels_in_a_csv_list(
+    model: Path, files: Path, tmp_path: Path, run_tool: Run
+) -> None:
+    (tmp_path / "list.csv").write_text(
+        "label,image\nn01,picture 0.png\nn02 green thing,picture 1.png\n2,picture 2.png\n"
+    )
+    done = run_tool(
+        *("eval", "--model_dir", model, "--test_list", tmp_path / "list.csv"),
+        *("--data_dir", files, "--ten_crop"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 images" in done.stdout

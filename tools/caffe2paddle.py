@@ -65,7 +65,9 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="leave the file's classifier out and make a new one for --num_classes (default: off)",
     )
-    network.add_argument("--seed", type=int, default=0, help="of a new classifier (default: 0)")
+    network.add_argument(
+        "--seed", type=cli.seed, default=0, help="of a new classifier (default: 0)"
+    )
     proof = parser.add_argument_group("proof")
     proof.add_argument(
         "--verify",

@@ -5,7 +5,7 @@
 
 prints one line like
 
-    top-1 58.33 %  top-5 81.00 %  loss 1.7881  300 images  15.2 images/s
+    top-1 53.33%  top-5 81.00%  loss 1.9800  300 images  18.9 images/s
 
 Every line of the list counts exactly once. A picture that cannot be read ends the run without a
 score, unless --skip_unreadable is given; then it is named and counted. --check_files looks for such
@@ -28,10 +28,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from squeezenet_paddle import cli
-from squeezenet_paddle.dataset import ImageList, read_list, read_names
+from squeezenet_paddle.dataset import ImageList, read_list
 from squeezenet_paddle.errors import InputError, describe_problems
 from squeezenet_paddle.evaluation import evaluate
-from squeezenet_paddle.files import write_text
+from squeezenet_paddle.files import check_file_target, write_text
 from squeezenet_paddle.loader import Loader, check_files
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.preprocess import EvalTransform
@@ -74,10 +74,10 @@ def main() -> None:
     args = parse_arguments()
     info = read_info(args.model_dir)
     classes = info.network.num_classes
-    names = info.names
-    if args.synset_word_list is not None:
-        names = read_names(args.synset_word_list, classes)
-    images = read_list(args.test_list, args.data_dir, classes, names)
+    images = read_list(args.test_list, args.data_dir, classes, cli.class_names(args, info))
+    for path in (args.metrics_json, args.check_files):
+        if path is not None:
+            check_file_target(path)
     if args.check_files is not None:
         check(images, args)
     transform = EvalTransform(info.preprocess, args.ten_crop)

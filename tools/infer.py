@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from squeezenet_paddle import cli
-from squeezenet_paddle.dataset import ImageList, find_images, read_list, read_names
+from squeezenet_paddle.dataset import ImageList, find_images, read_list
+from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.loader import Loader
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.preprocess import EvalTransform
@@ -84,10 +85,10 @@ def main() -> int:
     args = parse_arguments()
     info = read_info(args.model_dir)
     classes = info.network.num_classes
-    names = info.names
-    if args.synset_word_list is not None:
-        names = read_names(args.synset_word_list, classes)
+    names = cli.class_names(args, info)
     if args.image is not None:
+        if args.data_dir is not None:
+            raise InputError("--data_dir is where the paths of --test_list start, not of --image.")
         images = ImageList.of_paths(find_images(args.image))
     else:
         images = read_list(args.test_list, args.data_dir, classes, names)
@@ -98,14 +99,12 @@ def main() -> int:
             file=sys.stderr,
         )
 
-    # Starting a process costs more than reading a few pictures.
-    num_workers = args.num_workers if len(images) > args.batch_size else 0
     sampler = Sampler(len(images), args.batch_size)
     with Loader(
         images,
         EvalTransform(info.preprocess),
         sampler,
-        num_workers,
+        args.num_workers,
         args.max_pixels,
         on_unreadable=lambda message: print(f"infer.py: {message}", file=sys.stderr),
     ) as loader:

@@ -62,9 +62,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="SHARE",
         help="share of the pictures for the final test; 0: no such list (default: 0)",
     )
-    parser.add_argument(
-        "--seed", type=cli.non_negative_int, default=0, help="of the split (default: 0)"
-    )
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the split (default: 0)")
     parser.add_argument(
         "--class_name_pattern",
         metavar="REGEX",

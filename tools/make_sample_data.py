@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument(
         "--seed",
-        type=cli.non_negative_int,
+        type=cli.seed,
         default=0,
         help="the same seed gives the same pictures (default: 0)",
     )

@@ -80,11 +80,15 @@ def read_weights(
 
 
 def build_network(weights: CaffeWeights, seed: int = 0) -> SqueezeNet:
-    """The network with these weights, in evaluation mode; `seed` makes a new classifier."""
+    """The network with these weights, in evaluation mode; `seed` makes a new classifier.
+
+    It lives on the CPU: a GPU may compute with fewer bits than --verify asks for.
+    """
     import paddle
 
     from ..model import SqueezeNet, load_state
 
+    paddle.set_device("cpu")
     paddle.seed(seed)
     network = SqueezeNet(weights.config)
     state = dict(weights.state)
