@@ -105,10 +105,14 @@ def check_file_target(path: Path) -> None:
 
 
 def _resolved(path: Path) -> Path:
+    """The file that links lead to; it need not exist."""
     try:
-        return path.resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:
         raise InputError(f"{path}: {error}.") from error
+    if target.is_symlink():  # from Python 3.13 on, a loop is returned as it is
+        raise InputError(f"{path}: a loop of symbolic links.")
+    return target
 
 
 @contextmanager

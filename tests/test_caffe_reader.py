@@ -115,9 +115,10 @@ def test_a_shape_that_does_not_fit_its_values_is_refused(extents: bytes) -> None
         only(layer(extents + packed(5, "f", VALUES)))
 
 
-def test_a_list_of_numbers_that_breaks_off_is_refused() -> None:
+@pytest.mark.parametrize("more", [b"", unpacked(5, "f", [1.0])])
+def test_a_list_of_numbers_that_breaks_off_is_refused(more: bytes) -> None:
     with pytest.raises(InputError, match="'conv1', blob 1: its list of values is broken off"):
-        only(layer(shape(0), shape(6) + chunk(5, b"\0" * 23)))
+        only(layer(shape(0), shape(6) + chunk(5, b"\0" * 23) + more))
 
 
 def test_an_enormous_shape_takes_no_memory() -> None:

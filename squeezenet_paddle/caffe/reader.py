@@ -157,7 +157,10 @@ def _values(blob: Any, where: str) -> np.ndarray:
     size = blob.ByteSize()
     numbers = BlobNumbers()
     if _known_size(blob) != size:  # something is of another wire type: the numbers are not packed
-        numbers.ParseFromString(blob.SerializeToString())
+        try:
+            numbers.ParseFromString(blob.SerializeToString())
+        except DecodeError as error:
+            raise InputError(f"{where}: its list of values is broken off.") from error
     for field, kind in (("double_data", "<f8"), ("data", "<f4")):
         listed = getattr(numbers, field)
         if listed:
