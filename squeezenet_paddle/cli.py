@@ -18,6 +18,7 @@ from .dataset import read_names
 from .decoding import MAX_PIXELS
 from .errors import InputError, RunError
 from .model_dir import ModelInfo
+from .tuning import tune_process
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +46,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a bad picture is reported by us, once
     logging.basicConfig(format="%(message)s")
+    tune_process()
     for stream in (sys.stdout, sys.stderr):  # file names may be no text in this locale
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

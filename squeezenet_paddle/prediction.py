@@ -36,7 +36,7 @@ class Predictor:
         paddle.set_device(self.device)
         self._network = load_network(model_dir, self.info)
         # Paddle's CPU kernels are limited by memory traffic: maps of one picture stay in the
-        # cache, those of a batch do not, and a picture at a time is faster by a third.
+        # cache, those of a batch do not, and a picture at a time is faster.
         self._chunk = 1 if self.device == "cpu" else None
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
