@@ -65,6 +65,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         fail(f"{error.filename or 'a file'}: {error.strerror}.")
     except KeyboardInterrupt:
         sys.exit(130)
+    except ImportError as error:  # Ctrl-C in the second that Paddle takes to load
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        sys.exit(130)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
