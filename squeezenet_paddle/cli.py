@@ -1,6 +1,6 @@
 """What the command lines share: the flags that mean the same in every tool, and how errors end.
 
-Importing this costs nothing; Paddle is only loaded by what a tool calls.
+Importing this does not load Paddle; only what a tool calls does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     warnings.filterwarnings("ignore", message="No ccache found")
     warnings.filterwarnings("ignore", module="PIL")  # of pictures that we report ourselves
     os.environ.setdefault("GLOG_minloglevel", "2")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a bad picture is reported by us, once
+    # For the reader processes (this one has loaded OpenCV): a bad picture is reported by us, once.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     logging.basicConfig(format="%(message)s")
     tune_process()
     for stream in (sys.stdout, sys.stderr):  # file names may be no text in this locale

@@ -61,8 +61,9 @@ def read_tree(root: Path, class_name_pattern: str | None = None) -> ClassTree:
     class_of = class_names(sorted(folders), class_name_pattern)
     if len(class_of) < 2:
         found = f"only {next(iter(class_of))!r}" if class_of else f"none, and {loose} pictures"
-        raise InputError(f"{root}: a folder for each of at least two classes was expected, found "
-                         f"{found}.")  # fmt: skip
+        raise InputError(
+            f"{root}: a folder for each of at least two classes was expected, found {found}."
+        )
 
     names: list[str] = []
     counts, empty = [], []
@@ -115,8 +116,9 @@ def class_names(folders: Sequence[str], pattern: str | None) -> dict[str, str]:
         result[folder] = name
     if mismatches:
         wanted = "a folder's name" if pattern is None else f"--class_name_pattern {pattern!r}"
-        raise InputError(f"{wanted} must give a class name; none came of "
-                         f"{describe_problems(mismatches)}.")  # fmt: skip
+        raise InputError(
+            f"{wanted} must give a class name; none came of {describe_problems(mismatches)}."
+        )
     if twins:
         raise InputError(
             "the names of two classes must differ in more than case; found "

@@ -158,8 +158,9 @@ def _claim(
     """Makes sure that what is in the folder was made as asked now, and notes how it is made."""
     roots = {images.root.resolve() for images in read}
     if len(roots) > 1:
-        raise InputError("the lists lie in different folders; --data_dir must say where their "
-                         "paths start from.")  # fmt: skip
+        raise InputError(
+            "the lists lie in different folders; --data_dir must say where their paths start from."
+        )
     counts = Counter(map(_list_name, lists))
     for name, count in counts.items():
         if count > 1:

@@ -28,7 +28,7 @@ from squeezenet_paddle.errors import InputError
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     if args.url is not None and len(args.names) > 1:
         raise InputError(f"--url gives one file; found {len(args.names)} names beside it.")
     for name in args.names:
@@ -40,7 +40,7 @@ def main() -> None:
         print(f"{path}: {state}, {known.size} bytes, {known.digest_algorithm} is right", flush=True)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
         "names",

@@ -40,33 +40,37 @@ from squeezenet_paddle.sampler import Sampler
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_model_dir(parser)
-    cli.add_list(parser, "--test_list", required=True)
-    cli.add_data_dir(parser)
-    cli.add_synset_word_list(parser)
-    cli.add_loading(parser)
-    parser.add_argument(
+    what = parser.add_argument_group("what to score")
+    cli.add_model_dir(what)
+    cli.add_list(what, "--test_list", required=True)
+    cli.add_data_dir(what)
+    cli.add_synset_word_list(what)
+    what.add_argument(
         "--ten_crop",
         action="store_true",
         help="average the probabilities of four corners, the center, and their mirrors "
         "(default: off, the center alone)",
     )
-    parser.add_argument(
+    result = parser.add_argument_group("result")
+    result.add_argument(
+        "--metrics_json", type=Path, metavar="FILE", help="write the scores there (default: none)"
+    )
+    pictures = parser.add_argument_group("pictures that cannot be read")
+    pictures.add_argument(
         "--check_files",
         type=Path,
         metavar="FILE",
         help="decode every picture first; if some are bad, write their lines to FILE and stop "
         "(default: off)",
     )
-    parser.add_argument(
+    pictures.add_argument(
         "--skip_unreadable",
         action="store_true",
         help="leave out pictures that cannot be read, and say how many (default: off)",
     )
-    cli.add_device(parser)
-    parser.add_argument(
-        "--metrics_json", type=Path, metavar="FILE", help="write the scores there (default: none)"
-    )
+    running = parser.add_argument_group("running")
+    cli.add_loading(running)
+    cli.add_device(running)
     return parser.parse_args()
 
 

@@ -31,22 +31,25 @@ from squeezenet_paddle.sampler import Sampler
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    cli.add_model_dir(parser)
-    which = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_argument_group("what to classify")
+    cli.add_model_dir(what)
+    which = what.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--image", nargs="+", metavar="PATH", help="files, folders or globs (default: none)"
     )
     cli.add_list(which, "--test_list")
-    cli.add_data_dir(parser)
-    cli.add_synset_word_list(parser)
-    parser.add_argument(
+    cli.add_data_dir(what)
+    result = parser.add_argument_group("result")
+    cli.add_synset_word_list(result)
+    result.add_argument(
         "--top_k", type=cli.positive_int, default=5, help="classes to name (default: 5)"
     )
-    parser.add_argument(
+    result.add_argument(
         "--format", choices=tuple(WRITERS), default="text", help="of the output (default: text)"
     )
-    cli.add_loading(parser)
-    cli.add_device(parser)
+    running = parser.add_argument_group("running")
+    cli.add_loading(running)
+    cli.add_device(running)
     return parser.parse_args()
 
 

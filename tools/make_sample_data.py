@@ -22,7 +22,7 @@ from squeezenet_paddle.sample_data import NAMES, make_sample_data
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     make_sample_data(args.output_dir, args.seed, args.train, args.val)
     classes = len(NAMES)
     print(
@@ -31,7 +31,7 @@ def main() -> None:
     )
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     group = parser.add_argument_group("what to make")
     group.add_argument(

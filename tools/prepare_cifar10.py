@@ -27,7 +27,7 @@ from squeezenet_paddle.errors import InputError
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments()
     known = cifar10.ARCHIVE
     if args.download:
         if args.sha256 is not None:
@@ -44,7 +44,7 @@ def main() -> None:
     )
 
 
-def parse_args() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     group = parser.add_argument_group("where from")
     group.add_argument(
