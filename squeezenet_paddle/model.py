@@ -188,15 +188,27 @@ class SqueezeNet(nn.Layer):
             x = getattr(self, name)(x)
         return x
 
-    def forward_head(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward_head(self, x: paddle.Tensor, keep: paddle.Tensor | None = None) -> paddle.Tensor:
         """Logits [N, num_classes] from the output of `forward_features`."""
-        x = self.bn9(x) if self.config.head == "conv_bn" else self.drop9(x)
+        if self.config.head == "conv_bn":
+            x = self.bn9(x)
+        elif keep is not None:
+            x = x * (keep.astype(x.dtype) / (1 - self.config.dropout))
+        else:
+            x = self.drop9(x)
         x = self.pool10(self.relu_conv10(self.conv10(x)))
         x = paddle.flatten(x, 1)
         return self.fc(x) if self.config.head == "conv_fc" else x
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.forward_head(self.forward_features(x))
+    def forward(self, x: paddle.Tensor, keep: paddle.Tensor | None = None) -> paddle.Tensor:
+        """Logits [N, num_classes].
+
+        Args:
+            x: the input.
+            keep: bool, the shape of fire9's output: which of its values the dropout keeps, for a
+                caller who decides that. None: while training, Paddle's generator does.
+        """
+        return self.forward_head(self.forward_features(x), keep)
 
 
 def squeezenet1_0(num_classes: int = 1000, init: str = "caffe", **variant: Any) -> SqueezeNet:
