@@ -68,6 +68,16 @@ def test_the_mean_of_a_map_is_the_largest_logit(
     assert np.ptp(maps[0]) > 0
 
 
+def test_a_map_does_not_depend_on_the_layout(tmp_path: Path) -> None:
+    write_model(tmp_path / "NCHW")
+    write_model(tmp_path / "NHWC", data_format="NHWC")
+    inputs = np.random.default_rng(0).normal(0, 90, (2, 3, SIZE, SIZE + 16)).astype("float32")
+    _, expected = Explainer(tmp_path / "NCHW", "cpu")(inputs)
+    _, found = Explainer(tmp_path / "NHWC", "cpu")(inputs.transpose(0, 2, 3, 1).copy())
+    assert found.shape == (2, 4, 5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("bypass", ["none", "complex"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_position_of_a_map_lies_in_the_middle_of_what_it_sees(version: str, bypass: str) -> None:
