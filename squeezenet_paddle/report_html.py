@@ -37,7 +37,7 @@ tr:nth-child(even) td { background: #f8f9fa; }
 .n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 table.facts td:first-child { white-space: nowrap; }
 table.sorted th { cursor: pointer; }
-@media (min-width: 60rem) { table.sorted td:not(.n) { min-width: 14rem; } }
+@media (min-width: 60rem) { table.sorted td:not(.n) { min-width: 16rem; } }
 img { max-width: 100%; height: auto; }
 </style>
 </head>
