@@ -1,4 +1,4 @@
-"""Reads pickles of dicts that hold lists, numbers, bytes and numpy arrays of bytes; runs no code.
+"""Reads pickles of dicts that hold lists, numbers, bytes and numpy arrays of numbers; runs no code.
 
 A pickle is a program that may call any function it names. This reader knows the few names by which
 numpy arrays are pickled and answers to them with stand-ins, so that not even numpy's own code for
@@ -14,20 +14,22 @@ import numpy as np
 
 from .errors import InputError
 
+_NUMBERS = ("u1", "f2", "f4", "f8")
+
 
 class PickledArray:
     """A numpy.ndarray of the pickle.
 
     Attributes:
-        values: the array if it is one of uint8, else None.
+        values: the array if it is one of uint8 or of floats, else None.
     """
 
     values: np.ndarray | None = None
 
     def __setstate__(self, state: tuple) -> None:
         _version, shape, dtype, is_fortran, data = state
-        if dtype.name in (b"u1", "u1"):
-            values = np.frombuffer(data, np.uint8)
+        if dtype.name in _NUMBERS:
+            values = np.frombuffer(data, dtype.byte_order + dtype.name)
             self.values = values.reshape(shape, order="F" if is_fortran else "C")
 
 
@@ -65,10 +67,11 @@ class _PickledDtype:
     """A numpy.dtype of the pickle."""
 
     def __init__(self, name: str | bytes, align: object, copy: object) -> None:
-        self.name = name
+        self.name = _text(name)
+        self.byte_order = "="
 
-    def __setstate__(self, state: object) -> None:
-        """Passes over byte order and fields, which bytes do not have."""
+    def __setstate__(self, state: tuple) -> None:
+        self.byte_order = _text(state[1])
 
 
 def _reconstruct(array_type: object, shape: object, dtype: object) -> PickledArray:
@@ -79,6 +82,11 @@ def _reconstruct(array_type: object, shape: object, dtype: object) -> PickledArr
 def _encode(text: str, encoding: object) -> bytes:
     """Gives back bytes that Python 3 stored in an old protocol, as _codecs.encode."""
     return text.encode("latin1")
+
+
+def _text(name: str | bytes) -> str:
+    """A str, which Python 2 pickled as what is bytes now."""
+    return name.decode() if isinstance(name, bytes) else name
 
 
 _STAND_INS = {

@@ -173,9 +173,9 @@ def _batch(data: bytes, where: str) -> Batch:
     content = load_dict(data, where)
     array = content.get(b"data")
     labels = content.get(b"labels")
-    if not isinstance(array, PickledArray) or array.values is None:
+    pixels = array.values if isinstance(array, PickledArray) else None
+    if pixels is None or pixels.dtype != np.uint8:
         raise InputError(f"{where}: an array of uint8 was expected as 'data'; found none.")
-    pixels = array.values
     if pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32 or not len(pixels):
         raise InputError(
             f"{where}: 'data' of shape [n, 3072] was expected; found {list(pixels.shape)}."

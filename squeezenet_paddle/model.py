@@ -27,7 +27,8 @@ from .architecture import (
     ModelConfig,
     minimum_input_size,
 )
-from .errors import InputError, describe_problems
+from .errors import InputError
+from .weights import check_state
 
 ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU}
 
@@ -236,23 +237,8 @@ def load_state(network: nn.Layer, state: Mapping[str, np.ndarray], source: str) 
         InputError: keys are missing, unexpected or mis-shaped, or values are not finite; all of
             them are listed.
     """
-    expected = network.state_dict()
-    problems = [f"{key} is missing" for key in expected if key not in state]
-    problems += [f"{key} is unexpected" for key in state if key not in expected]
-    for key, tensor in expected.items():
-        if key not in state:
-            continue
-        shape, wanted = list(state[key].shape), list(tensor.shape)
-        if shape != wanted:
-            problems.append(f"{key} has shape {shape} where {wanted} is expected")
-        elif state[key].dtype.kind != "f":
-            problems.append(f"{key} holds {state[key].dtype} where float32 is expected")
-        elif not np.isfinite(state[key].astype("float32")).all():
-            problems.append(f"{key} holds NaN or infinite values")
-    if problems:
-        raise InputError(
-            f"{source}: the weights do not fit the network: {describe_problems(problems)}."
-        )
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    check_state(shapes, state, source)
     network.set_state_dict({key: np.asarray(value, "float32") for key, value in state.items()})
 
 

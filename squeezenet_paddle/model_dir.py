@@ -5,7 +5,7 @@
     synset_words.txt   class names, where they are known
 
 It is read strictly and written whole or not at all. As with every Paddle file, model.pdparams is a
-pickle: take it only from people whom you trust.
+pickle; here, reading it runs nothing of it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .dataset import read_names
 from .errors import InputError
 from .files import atomic_directory, check_directory, read_bytes
 from .preprocess import Preprocess
+from .weights import read_state
 
 if TYPE_CHECKING:
     from .model import SqueezeNet
@@ -145,21 +146,12 @@ def load_network(path: Path, info: ModelInfo) -> SqueezeNet:
     Raises:
         InputError: the weights cannot be read or do not fit config.json.
     """
-    import paddle
-
     from .model import SqueezeNet, load_state
 
     file = path / WEIGHTS
     if not file.is_file():
         raise InputError(f"--model_dir {path}: it has no {WEIGHTS}.")
-    try:
-        state = paddle.load(str(file), return_numpy=True)
-    except Exception as error:  # unpickling a damaged file may raise anything
-        raise InputError(
-            f"{file}: cannot be read as Paddle weights ({type(error).__name__})."
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, np.ndarray) for v in state.values()):
-        raise InputError(f"{file}: a state dict of arrays was expected.")
+    state = read_state(file)
     network = SqueezeNet(info.network)
     load_state(network, state, str(file))
     network.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def test_missing_weights_are_named(model_dir: Path) -> None:
 def test_cut_weights_are_refused(model_dir: Path, share: float) -> None:
     data = (model_dir / WEIGHTS).read_bytes()
     (model_dir / WEIGHTS).write_bytes(data[: int(share * len(data))])
-    with pytest.raises(InputError, match="model.pdparams: cannot be read as Paddle weights"):
+    with pytest.raises(InputError, match="model.pdparams: this pickle is damaged"):
         load(model_dir)
 
 
@@ -201,13 +202,24 @@ def test_random_bytes_are_refused_as_weights(shared_dir: Path, data: bytes) -> N
         load_network(shared_dir, INFO)
 
 
+def test_nothing_in_the_weights_is_run(model_dir: Path, tmp_path: Path) -> None:
+    class Program:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "was run",))
+
+    (model_dir / WEIGHTS).write_bytes(pickle.dumps({"conv1.bias": Program()}))
+    with pytest.raises(InputError, match=r"model.pdparams: refused, .* nothing of it was run"):
+        load(model_dir)
+    assert not (tmp_path / "was run").exists()
+
+
 BIAS = STATE["conv1.bias"]
 
 
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ([1, 2], "a state dict of arrays was expected"),
+        ([1, 2], "a pickled dict was expected; found list"),
         ({"model": STATE, "epoch": 3}, "a state dict of arrays was expected"),
         ({}, "conv1.weight is missing; .* more"),
         ({k: v for k, v in STATE.items() if k != "conv10.bias"}, "conv10.bias is missing"),

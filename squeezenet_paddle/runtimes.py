@@ -1,0 +1,183 @@
+"""What computes logits besides Paddle's dynamic graph: ONNX Runtime, OpenVINO, Paddle Inference.
+
+All run on the CPU. On AVX2 processors they are limited by arithmetic, so that what is to be gained
+lies between the layers: a micro-batch on each core keeps its maps in that core's cache, and no core
+waits for another at the end of each layer. Importing this module loads none of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+
+from .cores import Cores, micro_batches, split
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+_MICRO_PIXELS = 2 * 227 * 227  # of a micro-batch on one core, measured
+_MICRO_PIXELS_PADDLE = 8 * 227 * 227  # of one on all cores; an operator costs 40 us beyond its work
+
+Run = Callable[[np.ndarray], np.ndarray]  # float32 [n, *input] -> float32 [n, num_classes]
+
+
+class _RuntimeOnCores(ABC):
+    """Runs a batch in micro-batches, one a core at a time, or a few pictures on all cores at once.
+
+    Args:
+        num_classes: length of the logits.
+        threads: None takes all cores that the process may use.
+    """
+
+    def __init__(self, num_classes: int, threads: int | None) -> None:
+        self._num_classes = num_classes
+        self._cores = Cores(threads)
+
+    @cached_property
+    def _on_all_cores(self) -> Run:
+        return self._compile_for_all_cores()
+
+    @cached_property
+    def _on_one_core(self) -> list[Run]:
+        return self._compile_for_one_core()
+
+    @abstractmethod
+    def _compile_for_all_cores(self) -> Run: ...
+
+    @abstractmethod
+    def _compile_for_one_core(self) -> list[Run]:
+        """A function for each thread."""
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """float32 [N, *input] -> float32 [N, num_classes]."""
+        logits = np.empty((len(inputs), self._num_classes), "float32")
+        if 0 < len(inputs) < max(self._cores.threads, 2):
+            logits[:] = self._on_all_cores(inputs)
+            return logits
+
+        def work(part: tuple[Run, slice]) -> None:
+            run, whole = part
+            for micro in micro_batches(whole, inputs, _MICRO_PIXELS):
+                logits[micro] = run(inputs[micro])
+
+        parts = split(slice(0, len(inputs)), self._cores.threads)
+        self._cores.run(work, zip(self._on_one_core, parts))
+        return logits
+
+
+class OnnxRuntimeEngine(_RuntimeOnCores):
+    """ONNX Runtime.
+
+    Args:
+        model: the bytes of an ONNX file with one input, and a batch of any size.
+        num_classes, threads: as for `_RuntimeOnCores`.
+    """
+
+    def __init__(self, model: bytes, num_classes: int, threads: int | None = None) -> None:
+        super().__init__(num_classes, threads)
+        self._model = model
+
+    def _compile_for_all_cores(self) -> Run:
+        return self._session(self._cores.threads)
+
+    def _compile_for_one_core(self) -> list[Run]:
+        return [self._session(threads=1)] * self._cores.threads  # it computes in the caller's
+
+    def _session(self, threads: int) -> Run:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(self._model, options, providers=providers)
+        name = session.get_inputs()[0].name
+        return lambda inputs: session.run(None, {name: inputs})[0]
+
+
+class OpenvinoEngine(_RuntimeOnCores):
+    """OpenVINO.
+
+    Args:
+        model: the bytes of an ONNX file with one input, and a batch of any size.
+        precision: "float32"; "bfloat16", which processors without such instructions ignore; "int8"
+            for a quantised file.
+        num_classes, threads: as for `_RuntimeOnCores`.
+    """
+
+    def __init__(
+        self, model: bytes, num_classes: int, precision: str, threads: int | None = None
+    ) -> None:
+        super().__init__(num_classes, threads)
+        self._model = model
+        self._hint = "bf16" if precision == "bfloat16" else "f32"
+
+    def _compile_for_all_cores(self) -> Run:
+        return self._requests(1)[0]
+
+    def _compile_for_one_core(self) -> list[Run]:
+        return self._requests(self._cores.threads)
+
+    def _requests(self, streams: int) -> list[Run]:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(self._model, b"")
+        config = {
+            "INFERENCE_PRECISION_HINT": self._hint,
+            "INFERENCE_NUM_THREADS": self._cores.threads,
+            "NUM_STREAMS": streams,
+        }
+        compiled = core.compile_model(model, "CPU", config)
+        return [_run_of_request(compiled.create_infer_request()) for _ in range(streams)]
+
+
+def _run_of_request(request: Any) -> Run:
+    return lambda inputs: request.infer({0: inputs}, share_inputs=True, share_outputs=True)[0]
+
+
+class PaddleEngine:
+    """Paddle Inference with oneDNN.
+
+    It computes on all cores at once: its Python interface lets no two predictors run together.
+
+    Args:
+        graph: the static graph, `inference.json` of Paddle 3 or `inference.pdmodel` of Paddle 2.
+        parameters: `inference.pdiparams`.
+        num_classes: length of the logits.
+        precision: "float32", or "bfloat16", which processors without such instructions ignore.
+        threads: None takes all cores that the process may use.
+    """
+
+    def __init__(
+        self,
+        graph: Path,
+        parameters: Path,
+        num_classes: int,
+        precision: str,
+        threads: int | None = None,
+    ) -> None:
+        from paddle.inference import Config, create_predictor
+
+        config = Config(str(graph), str(parameters))
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(Cores(threads).threads)
+        config.enable_mkldnn()
+        if precision == "bfloat16":
+            config.enable_mkldnn_bfloat16()
+        self._predictor = create_predictor(config)
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self._num_classes = num_classes
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """float32 [N, *input] -> float32 [N, num_classes]."""
+        logits = np.empty((len(inputs), self._num_classes), "float32")
+        for micro in micro_batches(slice(0, len(inputs)), inputs, _MICRO_PIXELS_PADDLE):
+            self._input.copy_from_cpu(inputs[micro])
+            self._predictor.run()
+            logits[micro] = self._output.copy_to_cpu()
+        return logits
