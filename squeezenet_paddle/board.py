@@ -1,0 +1,125 @@
+"""What VisualDL's board shows of a training run; `visualdl --logdir output` opens it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from . import vdl_graph, vdl_records
+from .files import write_bytes, write_text
+from .logs import TrainRecord, ValRecord, append
+from .model_dir import ModelInfo
+from .preprocess import Preprocess
+from .vdl_records import histogram, image, scalar
+
+SCORES = ("val/top1", "val/top5", "val/loss")
+BINS = 50  # of a histogram
+SHOWN, COLUMNS = 32, 8  # pictures of a batch
+CAPTION = 18  # height of the strip above each, in pixels
+
+
+class Board:
+    """Curves, pictures, histograms, hyper-parameters and the network's graph, for VisualDL.
+
+    Everything is written at once, so that killing the process loses nothing. A resumed run drops
+    what an earlier process wrote after `start_step` and goes on in the same file, so its curves
+    have every point once. Use it as a context, or call `close`.
+
+    Args:
+        folder: made if it does not exist.
+        info: the network, its preprocessing, and the names of the classes.
+        settings: hyper-parameters by name.
+        start_step: updates done when this process starts; 0 begins anew.
+
+    Raises:
+        InputError, RunError: a file cannot be written; the methods raise RunError then.
+    """
+
+    def __init__(
+        self, folder: Path, info: ModelInfo, settings: Mapping[str, object], start_step: int = 0
+    ) -> None:
+        self._info = info
+        path = folder / vdl_records.FILE
+        kept = vdl_records.records_until(path, start_step) if start_step and path.exists() else ()
+        write_bytes(path, b"".join((vdl_records.header(settings, SCORES), *kept)))
+        graph = vdl_graph.graph(info.network, info.preprocess.crop_size)
+        write_text(folder / vdl_graph.FILE, graph)
+        self._file = path.open("ab", buffering=0)
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def train(self, record: TrainRecord) -> None:
+        """A point of every curve of training."""
+        values = dataclasses.asdict(record)
+        self._scalars("train", values, ("loss", "top1", "lr", "images_per_second", "reader_wait"))
+
+    def validation(self, record: ValRecord) -> None:
+        """A point of every curve of evaluation."""
+        self._scalars("val", dataclasses.asdict(record), ("loss", "top1", "top5"))
+
+    def pictures(self, step: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """The first 32 pictures of a batch as the network sees them, each below its class.
+
+        Args:
+            step: updates done.
+            inputs: float32 [n, *preprocess.input_shape].
+            labels: [n], class ids.
+        """
+        names = self._info.names
+        captions = [f"{label} {names[label]}" if names else str(label) for label in labels[:SHOWN]]
+        png = picture_grid(pixels(inputs[:SHOWN], self._info.preprocess), captions)
+        append(self._file, image("batch/augmented", step, png))
+
+    def histograms(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
+        """How the values of arrays are distributed, by name."""
+        for name, array in weights.items():
+            finite = array[np.isfinite(array)]
+            counts, edges = np.histogram(finite, bins=BINS)
+            append(self._file, histogram(f"weights/{name}", step, counts, edges))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _scalars(self, group: str, values: dict[str, Any], names: Sequence[str]) -> None:
+        points = (scalar(f"{group}/{name}", values["step"], values[name]) for name in names)
+        append(self._file, b"".join(points))
+
+
+def pixels(inputs: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """The pictures uint8 [n, H, W, 3], BGR, that `preprocess.normalise` made `inputs` of."""
+    if preprocess.data_format == "NCHW":
+        inputs = inputs.transpose(0, 2, 3, 1)
+    std, mean = np.array(preprocess.std, "float32"), np.array(preprocess.mean, "float32")
+    values = (inputs * std + mean) / preprocess.scale
+    if preprocess.channel_order == "RGB":
+        values = values[..., ::-1]
+    return np.clip(np.rint(values), 0, 255).astype("uint8")
+
+
+def picture_grid(pictures: np.ndarray, captions: Sequence[str]) -> bytes:
+    """A PNG file of pictures uint8 [n, H, W, 3], BGR, in rows of 8, each below its caption."""
+    n, height, width = pictures.shape[:3]
+    columns = min(n, COLUMNS)
+    rows = -(-n // columns)
+    cells = np.full((rows * columns, height + CAPTION, width, 3), 255, "uint8")
+    for cell, picture, caption in zip(cells, pictures, captions):
+        cell[CAPTION:] = picture
+        text = np.full((CAPTION, width, 3), 255, "uint8")  # OpenCV draws on what is contiguous
+        cv2.putText(
+            text, caption, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
+        )
+        cell[:CAPTION] = text
+    grid = cells.reshape(rows, columns, height + CAPTION, width, 3).swapaxes(1, 2)
+    return cv2.imencode(".png", grid.reshape(rows * (height + CAPTION), columns * width, 3))[
+        1
+    ].tobytes()

@@ -1,0 +1,191 @@
+"""A training run from a plan: readers, network, trainer, and what is told of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from . import checkpoint
+from .architecture import classifier_name
+from .augment import TrainTransform
+from .checkpoint import Checkpoint
+from .errors import InputError
+from .files import clear_leftovers
+from .loader import Loader
+from .model_dir import check_target, load_network, read_info
+from .planning import Plan
+from .preprocess import EvalTransform
+from .recipe import Machine
+from .run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
+from .sampler import Sampler
+
+if TYPE_CHECKING:
+    from .distributed import Group
+    from .model import SqueezeNet
+
+
+def is_finished(plan: Plan) -> bool:
+    """Checks that the run may start or go on in its directory; whether there is nothing to do.
+
+    Raises:
+        InputError: the directory holds something else, or a run of other settings.
+    """
+    for name in MODELS:
+        check_target(plan.output_dir / name)
+    if not plan.resume:
+        there = entries(plan.output_dir, (*CONTINUED, *MODELS))
+        if there and not plan.overwrite:
+            raise InputError(
+                f"--no_resume: {plan.output_dir} holds a run already ({there[0].name}); "
+                "--overwrite removes it."
+            )
+        return False
+    found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
+    if found is None:
+        return False
+    changes_since(found, plan)
+    last = plan.recipe.schedule.max_steps
+    if found.step > last:
+        raise InputError(
+            f"{plan.output_dir}: this run has done {found.step} updates, and the flags ask for "
+            f"{last}."
+        )
+    final = plan.output_dir / FINAL
+    return found.step == last and final.is_dir() and read_info(final).source.get("step") == last
+
+
+def changes_since(found: Checkpoint, plan: Plan) -> list[str]:
+    """What the flags change of a run that they go on with, a text for each."""
+    return plan.settings.changes_since(Settings(**found.record["settings"]), plan.output_dir)
+
+
+def train(plan: Plan) -> bool:
+    """This process's part of the run; False if a signal ended it early.
+
+    Raises:
+        InputError, RunError: the run cannot start or go on.
+    """
+    from .distributed import join  # Paddle, once everything else is right
+    from .prediction import choose_device
+    from .reporting import RunReport
+    from .training import Trainer
+
+    device = choose_device(plan.device)
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(join(device))
+        found = None
+        if not group.rank:
+            stack.enter_context(locked(plan.output_dir))
+            for name in (*CONTINUED, *MODELS):
+                clear_leftovers(plan.output_dir / name)
+            if plan.overwrite:
+                remove(entries(plan.output_dir, (*CONTINUED, *MODELS)))
+            if plan.resume:
+                found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
+        found = group.broadcast_object(found)
+        readers = [stack.enter_context(loader) for loader in _loaders(plan, group)]
+        network, start = _network(plan)
+        group.broadcast(list(network.state_dict().values()))
+        trainer = Trainer(
+            network,
+            plan.info,
+            plan.recipe,
+            Machine(device, plan.to_static, plan.amp),
+            plan.intervals,
+            readers[0],
+            readers[1] if plan.val is not None else None,
+            plan.output_dir,
+            dataclasses.asdict(plan.settings),
+            group,
+        )
+        if found is not None:
+            trainer.restore(found)
+        if group.rank:
+            return trainer.run(None)
+        with RunReport(plan.output_dir, plan.recipe.schedule.max_steps, trainer.step) as report:
+            report.message(_headline(plan, start, group.world_size))
+            if found is not None:
+                report.message(f"goes on after update {found.step}")
+                for change in changes_since(found, plan):
+                    report.message(f"changed: {change}")
+            done = trainer.run(report)
+            if done:
+                report.message(f"finished; {result(plan)}")
+            else:
+                report.message(
+                    f"stopped after update {trainer.step} of {plan.recipe.schedule.max_steps} and "
+                    "saved; the same command goes on from there"
+                )
+            return done
+
+
+def result(plan: Plan) -> str:
+    """Which model directories a finished run has left, and the best score."""
+    final, best = plan.output_dir / FINAL, plan.output_dir / BEST
+    if plan.val is None:
+        return f"the model directory is {final}"
+    scores = read_info(best).scores["val"]
+    return f"best validation top-1 {scores['top1']:.2%} in {best}, the last update's in {final}"
+
+
+def _loaders(plan: Plan, group: Group) -> list[Loader]:
+    """Of the training list and, if there is one, the validation list."""
+    recipe, preprocess = plan.recipe, plan.info.preprocess
+    part = recipe.batch_size // recipe.iter_size
+    place = {"rank": group.rank, "world_size": group.world_size}
+    parts = [
+        (
+            plan.train,
+            TrainTransform(preprocess, plan.augment, recipe.seed),
+            Sampler(len(plan.train), part, shuffle=True, seed=recipe.seed, **place),
+        )
+    ]
+    if plan.val is not None:
+        parts.append((plan.val, EvalTransform(preprocess), Sampler(len(plan.val), part, **place)))
+    skip = _report_skipped if plan.skip_unreadable else None
+    return [
+        Loader(images, transform, sampler, plan.num_workers, plan.max_pixels, skip)
+        for images, transform, sampler in parts
+    ]
+
+
+def _network(plan: Plan) -> tuple[SqueezeNet, str]:
+    """The network with the weights it starts from, and a text that says which."""
+    import paddle
+
+    from .model import SqueezeNet, load_state
+
+    paddle.seed(plan.recipe.seed)
+    network = SqueezeNet(plan.info.network, plan.init, plan.classifier_bias)
+    if plan.pretrained is None:
+        return network, f"from scratch ({plan.init} initialisation)"
+    info = read_info(plan.pretrained)
+    state = {k: v.numpy() for k, v in load_network(plan.pretrained, info).state_dict().items()}
+    start = f"from {plan.pretrained}"
+    if info.network.num_classes != plan.info.network.num_classes:
+        own, classifier = network.state_dict(), classifier_name(plan.info.network)
+        state.update({k: v.numpy() for k, v in own.items() if k.startswith(f"{classifier}.")})
+        start += f", its classifier of {info.network.num_classes} classes replaced by a new one"
+    load_state(network, state, str(plan.pretrained))
+    return network, start
+
+
+def _headline(plan: Plan, start: str, processes: int) -> str:
+    """What is about to be trained, on what."""
+    network, recipe, last = plan.info.network, plan.recipe, plan.recipe.schedule.max_steps
+    part = recipe.batch_size // recipe.iter_size
+    return (
+        f"SqueezeNet v{network.version}, {network.num_classes} classes, {start}; "
+        f"{len(plan.train)} training and {0 if plan.val is None else len(plan.val)} validation "
+        f"pictures; {last} updates of {recipe.batch_size} ({recipe.iter_size} x {part}), "
+        f"{last * recipe.batch_size / len(plan.train):.1f} epochs; "
+        f"{processes} process{'es' if processes > 1 else ''}"
+    )
+
+
+def _report_skipped(message: str) -> None:
+    tqdm.write(f"skipped: {message}", file=sys.stderr)
