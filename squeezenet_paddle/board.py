@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from . import vdl_graph, vdl_records
-from .files import write_bytes, write_text
+from .files import clear_leftovers, write_bytes, write_text
 from .logs import TrainRecord, ValRecord, append
 from .model_dir import ModelInfo
 from .preprocess import Preprocess
@@ -33,7 +33,8 @@ class Board:
     Args:
         folder: made if it does not exist.
         info: the network, its preprocessing, and the names of the classes.
-        settings: hyper-parameters by name.
+        settings: hyper-parameters by name. Few, with short names: VisualDL's view of parallel
+            coordinates hangs the browser where a name is wider than its column.
         start_step: updates done when this process starts; 0 begins anew.
 
     Raises:
@@ -44,12 +45,13 @@ class Board:
         self, folder: Path, info: ModelInfo, settings: Mapping[str, object], start_step: int = 0
     ) -> None:
         self._info = info
-        path = folder / vdl_records.FILE
-        kept = vdl_records.records_until(path, start_step) if start_step and path.exists() else ()
-        write_bytes(path, b"".join((vdl_records.header(settings, SCORES), *kept)))
-        graph = vdl_graph.graph(info.network, info.preprocess.crop_size)
-        write_text(folder / vdl_graph.FILE, graph)
-        self._file = path.open("ab", buffering=0)
+        records, graph = folder / vdl_records.FILE, folder / vdl_graph.FILE
+        for path in (records, graph):
+            clear_leftovers(path)
+        kept = vdl_records.records_until(records, start_step) if start_step > 0 else ()
+        write_bytes(records, b"".join((vdl_records.header(settings, SCORES), *kept)))
+        write_text(graph, vdl_graph.graph(info.network, info.preprocess.crop_size))
+        self._file = records.open("ab", buffering=0)
 
     def __enter__(self) -> Board:
         return self
@@ -111,15 +113,12 @@ def picture_grid(pictures: np.ndarray, captions: Sequence[str]) -> bytes:
     n, height, width = pictures.shape[:3]
     columns = min(n, COLUMNS)
     rows = -(-n // columns)
-    cells = np.full((rows * columns, height + CAPTION, width, 3), 255, "uint8")
+    height += CAPTION
+    cells = np.full((rows * columns, height, width, 3), 255, "uint8")
     for cell, picture, caption in zip(cells, pictures, captions):
-        cell[CAPTION:] = picture
-        text = np.full((CAPTION, width, 3), 255, "uint8")  # OpenCV draws on what is contiguous
         cv2.putText(
-            text, caption, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
+            cell, caption, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
         )
-        cell[:CAPTION] = text
-    grid = cells.reshape(rows, columns, height + CAPTION, width, 3).swapaxes(1, 2)
-    return cv2.imencode(".png", grid.reshape(rows * (height + CAPTION), columns * width, 3))[
-        1
-    ].tobytes()
+        cell[CAPTION:] = picture
+    grid = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    return cv2.imencode(".png", grid.reshape(rows * height, columns * width, 3))[1].tobytes()

@@ -18,7 +18,7 @@ import time
 
 from .errors import InputError, RunError
 
-JOIN_SECONDS = 60  # from the first process of a job that is ready to the last
+JOIN_SECONDS = 50  # from the first process of a job that is ready to the last
 # A machine that has vanished with its processes is noticed by the kernel, in half a minute.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 30_000}
 _HELLO = struct.Struct("!8sI")
@@ -38,7 +38,7 @@ class Contact:
         interface: the network interface that leads to the others; None if that is unknown.
 
     Raises:
-        RunError: not all processes come within a minute.
+        RunError: not all processes come within JOIN_SECONDS.
     """
 
     LOST_SECONDS = 2.0  # a launcher that sees the other's end, too, is given the time to act first
@@ -62,7 +62,7 @@ class Contact:
 
     @staticmethod
     def from_environment() -> Contact | None:
-        """With the job that the environment names as Paddle has it; None in no job, or alone.
+        """That of the job in the environment, in Paddle's words; None where this one is alone.
 
         PADDLE_TRAINER_ID is which process this is, of PADDLE_TRAINERS_NUM. The first one listens on
         PADDLE_MASTER, host:port, or else the first of PADDLE_TRAINER_ENDPOINTS.
@@ -78,7 +78,9 @@ class Contact:
         master = os.environ.get("PADDLE_MASTER", endpoints[0])
         host, _, port = master.rpartition(":")
         if not host or not port.isdecimal():
-            raise InputError(f"the environment's PADDLE_MASTER must be host:port, found {master!r}.")
+            raise InputError(
+                f"the environment's PADDLE_MASTER must be host:port, found {master!r}."
+            )
         return Contact(rank, world_size, host, int(port))
 
     def meet(self) -> None:
@@ -135,16 +137,17 @@ class Contact:
                 self._changed.notify_all()
         if message != _LEAVING and not self._closed.wait(self.STUCK_SECONDS):
             print(f"process {self.rank}: {_LOST}", file=sys.stderr, flush=True)
-            os._exit(1)  # the main thread may wait for the dead one's gradients
+            os._exit(1)  # the main thread may wait for what the dead one does not send
 
     def _give_up(self) -> None:
+        # From now on SIGTERM, a launcher's answer to the same death, ends this process quietly.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(self.LOST_SECONDS)
         raise RunError(_LOST)
 
 
-_LOST = "another process of the run has ended, and this one ends with it."
+_LOST = "another process of the run has ended or is out of reach; this one ends, too."
 
 
 def _accept(world_size: int, port: int, deadline: float) -> list[socket.socket]:
@@ -152,8 +155,13 @@ def _accept(world_size: int, port: int, deadline: float) -> list[socket.socket]:
     found: dict[int, socket.socket] = {}
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("", port))
-        listener.listen(world_size)
+        try:
+            listener.bind(("", port))
+            listener.listen(world_size)
+        except OSError as error:
+            raise RunError(
+                f"the first process of the job cannot listen on port {port}: {error.strerror}."
+            ) from None
         while len(found) < world_size - 1:
             listener.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
@@ -172,7 +180,8 @@ def _accept(world_size: int, port: int, deadline: float) -> list[socket.socket]:
     sockets = [found[rank] for rank in sorted(found)]
     for each in sockets:
         _keep(each)
-        each.sendall(_HERE)
+        with contextlib.suppress(OSError):  # it has died meanwhile, which will be noticed
+            each.sendall(_HERE)
     return sockets
 
 
@@ -197,6 +206,7 @@ def _connect(rank: int, host: str, port: int, deadline: float) -> socket.socket:
 
 
 def _keep(connection: socket.socket) -> None:
+    """Lets it wait for as long as the other side lives."""
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

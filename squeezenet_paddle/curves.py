@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .files import atomic_path
+from .files import atomic_path, clear_leftovers
 from .logs import read_metrics
 from .run_dir import CURVES, METRICS
 
@@ -27,6 +27,7 @@ def write_curves(folder: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
+    clear_leftovers(folder / CURVES)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache
     import matplotlib
     from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def write_curves(folder: Path) -> None:
         _draw(accuracy, val, "top5", "validation top-5", VAL5, scale=100)
         accuracy.set(ylabel="accuracy (%)", ylim=(0, 101))
         _draw(rate, train, "lr", "learning rate", TRAIN)
-        rate.set(ylabel="learning rate", xlabel="update", ylim=(0, None))
+        rate.set(ylabel="learning rate", ylim=(0, None), xlabel="update", xlim=(0, None))
         for axes in (loss, accuracy, rate):
             axes.grid(alpha=0.3)
             if axes.lines:
@@ -83,14 +84,15 @@ def _values(records: Sequence[dict[str, Any]], field: str) -> np.ndarray:
 
 def _highest_loss(train: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]]) -> float | None:
     """The top of the axis: a few outliers of training may lie above it."""
-    losses = _values(train, "loss"), _values(val, "loss")
-    losses = [values[np.isfinite(values)] for values in losses]
-    tops = [np.percentile(values, 99) for values in losses if len(values)]
-    return 1.05 * max(tops) if tops and max(tops) > 0 else None
+    curves = [_values(records, "loss") for records in (train, val)]
+    finite = [curve[np.isfinite(curve)] for curve in curves]
+    top = max((float(np.percentile(curve, 99)) for curve in finite if len(curve)), default=0.0)
+    return 1.05 * top or None
 
 
 def _title(folder: Path, val: Sequence[dict[str, Any]]) -> str:
-    name = folder.resolve().name.encode("ascii", "replace").decode().replace("$", r"\$")
+    # What matplotlib's font has, and "$" as itself, where it would begin a formula.
+    name = folder.resolve().name.encode("latin-1", "replace").decode("latin-1").replace("$", r"\$")
     if not val:
         return name
     best = max(val, key=lambda record: record["top1"])

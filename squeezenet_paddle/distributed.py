@@ -7,18 +7,21 @@ documentation and has not been run.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import os
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 
-from .contact import Contact
+from .contact import JOIN_SECONDS, Contact
 from .errors import RunError
+from .launching import collected_signals
 
 
 class Group:
@@ -105,7 +108,7 @@ def join(device: str) -> Group:
 
     Raises:
         InputError: the environment is not complete.
-        RunError: not all processes come within a minute, or they do not reach each other.
+        RunError: not all processes come within JOIN_SECONDS, or they do not reach each other.
     """
     contact = Contact.from_environment()
     if contact is None:
@@ -115,14 +118,27 @@ def join(device: str) -> Group:
     os.environ.setdefault("PADDLE_CURRENT_ENDPOINT", f"{contact.host}:{contact.port}")
     if contact.interface is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", contact.interface)
-    if contact.rank:
-        time.sleep(0.3)  # who finds the first one not listening yet, Paddle lets wait for 3 s
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # a table of Paddle's flags
+        with _undisturbed(), contextlib.redirect_stderr(io.StringIO()):  # a table of Paddle's flags
+            if contact.rank:  # who finds the first one not listening yet, Paddle lets wait for 3 s
+                time.sleep(0.3)
             dist.init_parallel_env()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # as which Paddle has it
         contact.check()
         raise RunError(
             f"the processes do not reach each other: {str(error).strip().splitlines()[-1]}"
         ) from None
     return Group(contact)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Lets no signal come between: the others would wait, and Paddle's waiting hears nothing."""
+    faulthandler.dump_traceback_later(JOIN_SECONDS, exit=True)
+    try:
+        with collected_signals() as signals:
+            yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    for number in signals:
+        signal.raise_signal(number)

@@ -22,8 +22,8 @@ from typing import Callable
 
 from .errors import InputError, RunError
 
-HELD_LINES = 100  # of what each process but the first writes
-INTERRUPTED = 130
+INTERRUPTED = 130  # the exit code, as a shell has it
+_HELD_LINES = 100  # of what each process but the first writes
 _SAVING_SECONDS = 30.0  # after Ctrl-C, from the first process that ends to the last
 _ENDING_SECONDS = 5.0  # from SIGTERM to SIGKILL
 _TWIN_SECONDS = 1.0  # in which a mistake that all processes find is found by the first one, too
@@ -80,7 +80,7 @@ def launch(count: int, device: str) -> int:
     Raises:
         RunError: a process died otherwise.
     """
-    with _reserved_port() as port, _counted_signals() as signals:
+    with _reserved_port() as port, collected_signals() as signals:
         job = _Job()
         try:
             for rank in range(count):
@@ -102,6 +102,8 @@ class _Job:
 
     def watch(self, signals: list[int]) -> int:
         """Waits for the end; `signals` are those that have come, and grows meanwhile."""
+        for process in self._running:
+            process.hold_back()
         passed_on, deadline = False, math.inf
         while self._running:
             if signals and not passed_on:
@@ -129,15 +131,16 @@ class _Job:
 
     def _fail(self, process: _Process, code: int) -> int:
         """Ends the job after `process` has failed, and shows why unless the user has seen it."""
-        until = time.monotonic() + _TWIN_SECONDS
-        while process.rank and 0 not in self._codes and time.monotonic() < until:
-            self._wait()
-        says_why = code in (1, 2)
-        seen = says_why and self._codes.get(0) == code
+        said, seen = code in (1, 2), False
+        if said and process.rank:
+            until = time.monotonic() + _TWIN_SECONDS
+            while 0 not in self._codes and time.monotonic() < until:
+                self._wait()
+            seen = self._codes.get(0) == code
         self.end(_ENDING_SECONDS)
         if not seen:
             process.show()
-        if says_why:
+        if said:
             return code
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         hint = ", often the system's, for want of memory" if code == -signal.SIGKILL else ""
@@ -147,7 +150,9 @@ class _Job:
         """Waits for a moment; those that have ended, with their exit codes."""
         time.sleep(0.05)
         ended = [
-            (process, code) for process in self._running if (code := process.poll()) is not None
+            (process, code)
+            for process in self._running
+            if (code := process.popen.poll()) is not None
         ]
         for process, code in ended:
             self._running.remove(process)
@@ -168,12 +173,11 @@ class _Process:
 
     def __init__(self, rank: int, count: int, device: str, port: int) -> None:
         self.rank = rank
-        master = f"127.0.0.1:{port}"
         environment = {
             **os.environ,
             "PADDLE_TRAINER_ID": str(rank),
             "PADDLE_TRAINERS_NUM": str(count),
-            "PADDLE_MASTER": master,
+            "PADDLE_MASTER": f"127.0.0.1:{port}",
         }
         if device == "gpu":
             environment["FLAGS_selected_gpus"] = str(rank)  # counts those of CUDA_VISIBLE_DEVICES
@@ -187,12 +191,12 @@ class _Process:
             start_new_session=True,
             preexec_fn=_preparation(_share_of_cores(rank, count) if device == "cpu" else None),
         )
-        self._lines: deque[bytes] = deque(maxlen=HELD_LINES)
+        self._lines: deque[bytes] = deque(maxlen=_HELD_LINES)
         self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
-    def poll(self) -> int | None:
-        return self.popen.poll()
+    def hold_back(self) -> None:
+        """Reads what it writes; once all have been started, as threads and forks do not mix."""
+        self._reader.start()
 
     def show(self) -> None:
         """Writes what was held back to standard error."""
@@ -244,13 +248,15 @@ def _reserved_port() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _counted_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM go to this list, instead of ending the process."""
+def collected_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM go to this list meanwhile, and do nothing else."""
     signals: list[int] = []
     previous = {
         number: signal.signal(number, lambda number, _: signals.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
+    for number in previous:
+        signal.siginterrupt(number, False)  # Paddle's connections take it for a failure
     try:
         yield signals
     finally:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from .errors import RunError
-from .files import write_bytes
+from .files import clear_leftovers, write_bytes
 from .run_dir import METRICS, TRAIN_LOG
 
 
@@ -90,6 +90,7 @@ class RunLog:
 
     def __init__(self, folder: Path, max_steps: int, start_step: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(folder / METRICS)
         _drop_after(folder / METRICS, start_step)
         self._max_steps = max_steps
         # Unbuffered: a line is one write, which a kill cannot cut.
@@ -212,7 +213,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+    ours = isinstance(record, dict) and {"kind", "step"} <= record.keys()
+    return record if ours and isinstance(record["step"], int) else None
 
 
 def _finite(value: Any) -> Any:

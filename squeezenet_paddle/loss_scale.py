@@ -22,14 +22,13 @@ class LossScale:
         self.value = value
         self._good = 0
 
-    def update(self, finite: bool) -> float:
-        """Takes note of an update whose gradients were finite or not; returns the new value."""
+    def update(self, finite: bool) -> None:
+        """Takes note of an update whose gradients were finite or not."""
         self._good = self._good + 1 if finite else 0
         if not finite:
             self.value = max(self.value / 2, SMALLEST)
         elif self._good == GROWTH_INTERVAL:
             self.value, self._good = min(self.value * 2, LARGEST), 0
-        return self.value
 
     def state_dict(self) -> dict[str, Any]:
         return {"value": self.value, "good": self._good}

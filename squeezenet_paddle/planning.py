@@ -67,13 +67,11 @@ def make_plan(args: argparse.Namespace) -> Plan:
         InputError: something is not as it should be.
     """
     pretrained = None if args.pretrained is None else read_info(args.pretrained)
-    names = None
+    classes = args.num_classes
+    names = None if pretrained is None else pretrained.names
     if args.synset_word_list is not None:
-        count = args.num_classes or len(read_lines(args.synset_word_list, "list of class names"))
-        names = read_names(args.synset_word_list, count)
-    elif pretrained is not None:
-        names = pretrained.names
-    classes = args.num_classes or (len(names) if args.synset_word_list is not None else None)
+        classes = classes or len(read_lines(args.synset_word_list, "list of class names"))
+        names = read_names(args.synset_word_list, classes)
     train = read_list(args.train_list, args.data_dir, classes, names)
     classes = classes or int(train.labels.max()) + 1
     val = None

@@ -106,6 +106,7 @@ class Trainer:
         self._ema = None if recipe.ema_decay is None else Ema(named, recipe.ema_decay)
         scaled = machine.amp is not None and machine.amp.dtype == "float16"
         self._loss_scale = LossScale() if scaled else None
+        self._use_loss_scale()
         self.step = 0
         self.best: float | None = None
         self._sums = _Sums()
@@ -132,7 +133,11 @@ class Trainer:
         self._sums = _Sums(**found.record["sums"])
         if self._loss_scale is not None:
             self._loss_scale.set_state_dict(found.record["loss_scale"])
+            self._use_loss_scale()
         self._saved = self.output_dir / CHECKPOINTS
+
+    def _use_loss_scale(self) -> None:
+        self._gradients.loss_scale = 1.0 if self._loss_scale is None else self._loss_scale.value
 
     def save(self) -> None:
         """Writes a checkpoint; the first process alone does.
@@ -270,7 +275,8 @@ class Trainer:
         for parameter in self._parameters:
             parameter.clear_gradient(False)
         if self._loss_scale is not None:
-            self._gradients.loss_scale = self._loss_scale.update(finite)
+            self._loss_scale.update(finite)
+            self._use_loss_scale()
         if self._buffers and self.group.world_size > 1:
             self._average_buffers()
         self.step += 1
@@ -323,27 +329,28 @@ class Trainer:
 
     def _evaluate(self, log: RunReport | None) -> None:
         """Scores the validation list and keeps the network in best/ if it is the best so far."""
-        if log is not None:
-            log.histograms(self.step, self._histograms())
-        if self.val_loader is None:
-            return
-        start = time.perf_counter()
-        with self._averaged():
-            summary = self._scores().summary()
-            best = self.best is None or summary["top1"] > self.best
-            if best:
-                self.best = summary["top1"]
-                self._write_model_dir(BEST, {"val": summary})
-        if log is not None:
-            log.validation(
-                ValRecord(
+        if self.val_loader is not None:
+            start = time.perf_counter()
+            with self._averaged():
+                summary = self._scores().summary()
+                best = self.best is None or summary["top1"] > self.best
+                if best:
+                    self.best = summary["top1"]
+                    self._write_model_dir(BEST, {"val": summary})
+            if log is not None:
+                record = ValRecord(
                     step=self.step,
                     epoch=self.step / self.updates_per_epoch,
-                    **summary,
+                    loss=summary["loss"],
+                    top1=summary["top1"],
+                    top5=summary["top5"],
+                    images=int(summary["images"]),
                     best=best,
                     seconds=time.perf_counter() - start,
                 )
-            )
+                log.validation(record)
+        if log is not None:
+            log.snapshot(self.step, self._weights())
 
     def _scores(self) -> Scores:
         """Of the whole validation list; each process counts its share."""
@@ -359,7 +366,7 @@ class Trainer:
         """The network with the averaged weights, where there are such."""
         return contextlib.nullcontext() if self._ema is None else self._ema.applied()
 
-    def _histograms(self) -> dict[str, np.ndarray]:
+    def _weights(self) -> dict[str, np.ndarray]:
         """Weights of the first layer and the classifier."""
         state = self.network.state_dict()
         names = ("conv1.weight", f"{classifier_name(self.network.config)}.weight")

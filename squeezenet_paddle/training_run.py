@@ -13,9 +13,10 @@ from . import checkpoint
 from .architecture import classifier_name
 from .augment import TrainTransform
 from .checkpoint import Checkpoint
+from .dataset import ImageList
 from .errors import InputError
 from .files import clear_leftovers
-from .loader import Loader
+from .loader import Loader, Transform
 from .model_dir import check_target, load_network, read_info
 from .planning import Plan
 from .preprocess import EvalTransform
@@ -69,12 +70,15 @@ def train(plan: Plan) -> bool:
     Raises:
         InputError, RunError: the run cannot start or go on.
     """
-    from .distributed import join  # Paddle, once everything else is right
+    import paddle  # once everything else is right
+
+    from .distributed import join
     from .prediction import choose_device
     from .reporting import RunReport
     from .training import Trainer
 
     device = choose_device(plan.device)
+    paddle.set_device(device)
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(join(device))
         found = None
@@ -87,7 +91,13 @@ def train(plan: Plan) -> bool:
             if plan.resume:
                 found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
         found = group.broadcast_object(found)
-        readers = [stack.enter_context(loader) for loader in _loaders(plan, group)]
+        preprocess = plan.info.preprocess
+        augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
+        loader = stack.enter_context(_loader(plan, group, plan.train, augmented, shuffle=True))
+        val_loader = None
+        if plan.val is not None:
+            plain = EvalTransform(preprocess)
+            val_loader = stack.enter_context(_loader(plan, group, plan.val, plain, shuffle=False))
         network, start = _network(plan)
         group.broadcast(list(network.state_dict().values()))
         trainer = Trainer(
@@ -96,8 +106,8 @@ def train(plan: Plan) -> bool:
             plan.recipe,
             Machine(device, plan.to_static, plan.amp),
             plan.intervals,
-            readers[0],
-            readers[1] if plan.val is not None else None,
+            loader,
+            val_loader,
             plan.output_dir,
             dataclasses.asdict(plan.settings),
             group,
@@ -106,7 +116,13 @@ def train(plan: Plan) -> bool:
             trainer.restore(found)
         if group.rank:
             return trainer.run(None)
-        with RunReport(plan.output_dir, plan.recipe.schedule.max_steps, trainer.step) as report:
+        with RunReport(
+            plan.output_dir,
+            plan.info,
+            _hyper_parameters(plan),
+            plan.recipe.schedule.max_steps,
+            trainer.step,
+        ) as report:
             report.message(_headline(plan, start, group.world_size))
             if found is not None:
                 report.message(f"goes on after update {found.step}")
@@ -132,25 +148,20 @@ def result(plan: Plan) -> str:
     return f"best validation top-1 {scores['top1']:.2%} in {best}, the last update's in {final}"
 
 
-def _loaders(plan: Plan, group: Group) -> list[Loader]:
-    """Of the training list and, if there is one, the validation list."""
-    recipe, preprocess = plan.recipe, plan.info.preprocess
-    part = recipe.batch_size // recipe.iter_size
-    place = {"rank": group.rank, "world_size": group.world_size}
-    parts = [
-        (
-            plan.train,
-            TrainTransform(preprocess, plan.augment, recipe.seed),
-            Sampler(len(plan.train), part, shuffle=True, seed=recipe.seed, **place),
-        )
-    ]
-    if plan.val is not None:
-        parts.append((plan.val, EvalTransform(preprocess), Sampler(len(plan.val), part, **place)))
+def _loader(
+    plan: Plan, group: Group, images: ImageList, transform: Transform, shuffle: bool
+) -> Loader:
+    """Reads this process's share of the parts in which batches are computed."""
+    sampler = Sampler(
+        len(images),
+        plan.recipe.batch_size // plan.recipe.iter_size,
+        shuffle=shuffle,
+        seed=plan.recipe.seed,
+        rank=group.rank,
+        world_size=group.world_size,
+    )
     skip = _report_skipped if plan.skip_unreadable else None
-    return [
-        Loader(images, transform, sampler, plan.num_workers, plan.max_pixels, skip)
-        for images, transform, sampler in parts
-    ]
+    return Loader(images, transform, sampler, plan.num_workers, plan.max_pixels, skip)
 
 
 def _network(plan: Plan) -> tuple[SqueezeNet, str]:
@@ -172,6 +183,21 @@ def _network(plan: Plan) -> tuple[SqueezeNet, str]:
         start += f", its classifier of {info.network.num_classes} classes replaced by a new one"
     load_state(network, state, str(plan.pretrained))
     return network, start
+
+
+def _hyper_parameters(plan: Plan) -> dict[str, object]:
+    """What VisualDL compares runs by. Short names: its board hangs where one is cut off."""
+    recipe = plan.recipe
+    return {
+        "version": plan.info.network.version,
+        "optimizer": recipe.optimizer,
+        "lr": recipe.schedule.base_lr,
+        "policy": recipe.schedule.policy,
+        "batch": recipe.batch_size,
+        "decay": recipe.weight_decay,
+        "updates": recipe.schedule.max_steps,
+        "seed": recipe.seed,
+    }
 
 
 def _headline(plan: Plan, start: str, processes: int) -> str:

@@ -116,12 +116,11 @@ def _attributes(config: ModelConfig, row: Row) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     if layer.type == "Pooling":
         attributes["pooling_type"] = "max" if layer.kernel else "avg"
+        attributes["ceil_mode"] = True
     if layer.type in ("Convolution", "Pooling") and layer.kernel:
         attributes["kernel_size"] = [layer.kernel] * 2
         attributes["strides"] = [layer.stride] * 2
         attributes["paddings"] = [layer.pad] * 2
-    if layer.type == "Pooling" and layer.kernel:
-        attributes["ceil_mode"] = True
     if layer.activated:
         attributes["activation"] = config.activation
     if layer.parameters:
@@ -131,28 +130,26 @@ def _attributes(config: ModelConfig, row: Row) -> dict[str, Any]:
 
 
 def _add_groups(nodes: _Named, tensors: _Named) -> None:
-    """Adds the fires, which hold what is named below them, and the root, which holds the rest."""
-    children: dict[str, list[str]] = {"/": []}
+    """Adds the fires, which hold what is named below them, and the root, which holds all."""
+    inside: dict[str, list[str]] = {}
     for path in nodes:
-        parent = path.rpartition("/")[0] or "/"
-        if parent not in children:
-            children[parent] = []
-            children["/"].append(parent)
-        children[parent].append(path)
-    for group, inside in children.items():
+        if fire := path.rpartition("/")[0]:
+            inside.setdefault(fire, []).append(path)
+    inside["/"] = list(dict.fromkeys("/" + path.split("/")[1] for path in nodes))
+    for group, paths in inside.items():
+        within = group.rstrip("/") + "/"
         inputs, outputs = [], []
         for name, tensor in tensors.items():
-            makes = tensor["from_node"] in inside
-            takes = [path in inside for path in tensor["to_nodes"]]
-            if any(takes) and not makes and not tensor["persistable"]:
+            made = tensor["from_node"].startswith(within)
+            taken = [path.startswith(within) for path in tensor["to_nodes"]]
+            if any(taken) and not made and not tensor["persistable"]:
                 inputs.append(name)
-            if makes and not all(takes):
+            if made and not all(taken):
                 outputs.append(name)
+        for path in paths:
+            nodes[path]["parent_node"] = group
         nodes[group] = {
             **_node(group.strip("/"), {"X": inputs}, {"Y": outputs}),
             "is_leaf_node": False,
-            "children_node": inside,
+            "children_node": paths,
         }
-    for group, inside in children.items():
-        for path in inside:
-            nodes[path]["parent_node"] = group

@@ -80,7 +80,7 @@ def histogram(tag: str, step: int, counts: np.ndarray, edges: np.ndarray) -> byt
 
 def records_until(path: Path, step: int) -> Iterator[bytes]:
     """What a file holds after its header, up to `step`; ends where a record was cut off."""
-    data, start = path.read_bytes(), 0
+    data, start = path.read_bytes() if path.exists() else b"", 0
     while len(data) >= start + _LENGTH.size:
         end = start + _LENGTH.size + _LENGTH.unpack_from(data, start)[0]
         if len(data) < end:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import io
 import json
 import os
 import pty
@@ -15,11 +16,12 @@ import sys
 import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from squeezenet_paddle.errors import RunError
-from squeezenet_paddle.logs import RunLog, TrainRecord, ValRecord, duration, read_metrics
+from squeezenet_paddle.logs import RunLog, TrainRecord, ValRecord, append, duration, read_metrics
 
 TRAIN = TrainRecord(
     step=120,
@@ -75,7 +77,8 @@ def test_records_for_programs(tmp_path: Path) -> None:
     with RunLog(tmp_path, max_steps=5000) as log:
         log.train(TRAIN)
         log.validation(VALIDATION)
-    train, val = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()  # written at once
+    train, val = map(json.loads, lines)
     assert before - 1 < train.pop("time") <= val.pop("time") < time.time() + 1
     assert train == {"kind": "train", **dataclasses.asdict(TRAIN)}
     assert val == {"kind": "val", **dataclasses.asdict(VALIDATION)}
@@ -131,7 +134,9 @@ def test_line_cut_off(tmp_path: Path, cut: int) -> None:
 
 
 def test_lines_that_are_no_records_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(b'\xff\n[1]\n{"step": "a"}\n\n{"step": 5}\n')
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b'\xff\n[1]\n{"kind": "val"}\n{"step": "a", "kind": "val"}\n\n{"step": 5, "kind": "val"}\n'
+    )
     assert steps(tmp_path) == [5]
     assert read_metrics(tmp_path / "none") == []
 
@@ -139,9 +144,11 @@ def test_lines_that_are_no_records_are_left_out(tmp_path: Path) -> None:
 def test_untouched_file_is_not_rewritten(tmp_path: Path) -> None:
     with RunLog(tmp_path, max_steps=50) as log:
         log.train(at(10))
+    (tmp_path / ".metrics.jsonl.abc").touch()  # of a process that was killed
     before = (tmp_path / "metrics.jsonl").stat().st_ino
     RunLog(tmp_path, max_steps=50, start_step=10).close()
     assert (tmp_path / "metrics.jsonl").stat().st_ino == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.jsonl", "train.log"]
 
 
 def test_kill_leaves_whole_lines(tmp_path: Path) -> None:
@@ -167,6 +174,16 @@ def test_kill_leaves_whole_lines(tmp_path: Path) -> None:
     data = file.read_bytes()
     assert data.endswith(b"}\n")
     assert all(json.loads(line)["step"] == 120 for line in data.splitlines())
+
+
+def test_appends_what_a_first_write_leaves_over() -> None:
+    class Slow(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data[:3]))
+
+    file = Slow()
+    append(file, b"ten bytes!")
+    assert file.getvalue() == b"ten bytes!"
 
 
 def test_full_disk_names_the_file(tmp_path: Path) -> None:
@@ -220,7 +237,7 @@ def test_durations() -> None:
 
 def test_import_is_cheap() -> None:
     code = (
-        "import sys, squeezenet_paddle.logs\n"
+        "import sys, squeezenet_paddle.logs, squeezenet_paddle.board, squeezenet_paddle.curves\n"
         "print([m for m in ('paddle', 'visualdl', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,8 +18,11 @@ from training_runs import (
 )
 
 from squeezenet_paddle import training, training_run
+from squeezenet_paddle.augment import TrainTransform
 from squeezenet_paddle.errors import InputError, RunError
+from squeezenet_paddle.loader import Loader
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
+from squeezenet_paddle.sampler import Sampler
 from squeezenet_paddle.training_run import is_finished
 
 
@@ -104,8 +107,10 @@ def test_one_update_is_the_gradient_of_the_mean_loss(data: Path, tmp_path: Path)
     plan = plan_of(flags(data, tmp_path, *arguments, "--max_steps", 2))
     paddle.seed(0)
     network = SqueezeNet(plan.info.network)
-    with training_run._loaders(plan, training_run_group())[0] as loader:
-        parts = [(batch.inputs.copy(), batch.labels) for batch in loader.epoch()]
+    transform = TrainTransform(plan.info.preprocess, plan.augment, plan.recipe.seed)
+    sampler = Sampler(len(plan.train), batch_size=4, shuffle=True, seed=plan.recipe.seed)
+    with Loader(plan.train, transform, sampler) as loader:
+        parts = [(batch.inputs, batch.labels) for batch in loader.epoch()]
     assert [len(labels) for _, labels in parts] == [4] * 7 + [2]
     for parts_of_update in (parts[:7], parts[7:]):
         inputs, labels = (np.concatenate(arrays) for arrays in zip(*parts_of_update))
@@ -120,12 +125,6 @@ def test_one_update_is_the_gradient_of_the_mean_loss(data: Path, tmp_path: Path)
     for name, parameter in network.named_parameters():
         wanted = parameter.numpy()
         assert np.abs(found[name] - wanted).max() <= 1e-4 * np.abs(wanted).max(), name
-
-
-def training_run_group():
-    from squeezenet_paddle.distributed import Group
-
-    return Group()
 
 
 @pytest.mark.parametrize("other", [("--iter_size", 4), ("--data_format", "NHWC"), ("--to_static",)])

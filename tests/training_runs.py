@@ -43,7 +43,8 @@ def plan_of(arguments: list[str]) -> Plan:
 def tool(name: str) -> ModuleType:
     """A tool as a module."""
     spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
