@@ -15,7 +15,7 @@ from .model import SqueezeNet
 class DynamicEngine:
     """Runs a network as it stands at each call; on a CPU in one thread a core.
 
-    A picture's logits do not depend on which others it comes with.
+    A picture's logits depend on the others that it comes with by rounding at most.
 
     Args:
         network: in evaluation mode.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Callable
 
 import distributed_worker
 import netns
@@ -17,6 +18,8 @@ import pytest
 from squeezenet_paddle import contact
 from squeezenet_paddle.contact import Contact
 from squeezenet_paddle.errors import RunError
+
+InTouch = Callable[[int], "list[Contact]"]
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +39,20 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def in_touch(pool: ThreadPoolExecutor, count: int) -> list[Contact]:
-    port = free_port()
-    return list(pool.map(lambda rank: Contact(rank, count, "127.0.0.1", port), range(count)))
+@pytest.fixture
+def in_touch(pool: ThreadPoolExecutor) -> Iterator[InTouch]:
+    """Makes the contacts of a number of processes."""
+    made: list[Contact] = []
+
+    def in_touch(count: int) -> list[Contact]:
+        port = free_port()
+        contacts = list(pool.map(lambda i: Contact(i, count, "127.0.0.1", port), range(count)))
+        made.extend(contacts)
+        return contacts
+
+    yield in_touch
+    for each in made:
+        each.close(done=False)
 
 
 def die(each: Contact) -> None:
@@ -48,8 +62,8 @@ def die(each: Contact) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def test_all_wait_for_the_slowest(pool: ThreadPoolExecutor) -> None:
-    contacts = in_touch(pool, 3)
+def test_all_wait_for_the_slowest(in_touch: InTouch, pool: ThreadPoolExecutor) -> None:
+    contacts = in_touch(3)
     for slowest in (0, 1, 2, 1):
         others = [pool.submit(each.meet) for each in contacts if each.rank != slowest]
         time.sleep(0.1)
@@ -57,33 +71,30 @@ def test_all_wait_for_the_slowest(pool: ThreadPoolExecutor) -> None:
         contacts[slowest].meet()
         for each in others:
             each.result(timeout=5)
-    for each in contacts:
-        each.close(done=True)
 
 
 @pytest.mark.parametrize("dying", [0, 1])
-def test_a_death_is_noticed(dying: int, pool: ThreadPoolExecutor) -> None:
-    contacts = in_touch(pool, 2)
+def test_a_death_is_noticed(dying: int, in_touch: InTouch, pool: ThreadPoolExecutor) -> None:
+    contacts = in_touch(2)
     waiting = pool.submit(contacts[1 - dying].meet)
     die(contacts[dying])
     with pytest.raises(RunError, match="another process of the run has ended"):
         waiting.result(timeout=5)
-    contacts[1 - dying].close(done=False)
 
 
 def test_a_process_that_has_done_its_part_may_leave_but_is_not_waited_for(
-    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    in_touch: InTouch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Contact, "STUCK_SECONDS", 0.1)
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
-    contacts = in_touch(pool, 2)
+    contacts = in_touch(2)
     contacts[1].close(done=True)
     time.sleep(0.3)
     assert not ended
     with pytest.raises(RunError, match="another process of the run has ended"):
         contacts[0].meet()
-    contacts = in_touch(pool, 2)
+    contacts = in_touch(2)
     die(contacts[1])
     time.sleep(0.5)
     assert ended == [1]

@@ -22,7 +22,7 @@ def fill(weights: dict[str, paddle.Tensor], arrays: dict[str, np.ndarray]) -> No
         weights[key].set_value(array)
 
 
-@pytest.fixture()
+@pytest.fixture
 def weights() -> dict[str, paddle.Tensor]:
     made = {key: paddle.create_parameter(list(s), "float32") for key, s in SHAPES.items()}
     fill(made, values(0))

@@ -76,17 +76,17 @@ def runs(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("rank", "how", "message"),
     [
-        ("kill", "distributed_worker.py: process {rank} (the first is 0) was killed by signal 9"),
-        ("7", "distributed_worker.py: process {rank} (the first is 0) ended with code 7"),
-        ("defect", "AssertionError: a defect"),
+        ("0", "kill", "distributed_worker.py: process 0 (the first is 0) was killed by signal 9"),
+        ("1", "kill", "distributed_worker.py: process 1 (the first is 0) was killed by signal 9"),
+        ("1", "7", "distributed_worker.py: process 1 (the first is 0) ended with code 7"),
+        ("1", "defect", "AssertionError: a defect"),
     ],
 )
 def test_the_death_of_one_ends_all(
-    how: str, message: str, rank: str, start: Start, tmp_path: Path
+    rank: str, how: str, message: str, start: Start, tmp_path: Path
 ) -> None:
     process = start("fail", RANK=rank, HOW=how)
     pids = [report["pid"] for report in reports(tmp_path)]
@@ -94,7 +94,7 @@ def test_the_death_of_one_ends_all(
     done = ended(process)
     assert time.monotonic() - begin < 10
     assert done.returncode == 1
-    assert done.stderr.count(message.format(rank=rank)) == 1, done.stderr
+    assert done.stderr.count(message) == 1, done.stderr
     assert (done.stdout + done.stderr).count(f"last words of process {rank}") == 1
     assert len(done.stderr.splitlines()) < (20 if how == "defect" else 3)
     assert not any(runs(pid) for pid in pids)

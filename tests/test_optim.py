@@ -138,9 +138,7 @@ def test_as_paddles_optimizer(name: str) -> None:
         judge.set_lr(lr)
         judge.step()
         for key in SHAPES:
-            np.testing.assert_allclose(
-                ours[key].numpy(), theirs[key].numpy(), rtol=2e-5, atol=2e-6
-            )
+            np.testing.assert_allclose(ours[key].numpy(), theirs[key].numpy(), rtol=2e-5, atol=2e-6)
 
 
 def test_momentum_is_not_paddles_under_a_changing_rate() -> None:

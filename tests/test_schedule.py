@@ -43,7 +43,7 @@ def test_as_paddles_scheduler(name: str) -> None:
     options, make = TWINS[name]
     ours, theirs = Schedule(STEPS, **options), make()
     for step in range(STEPS):
-        assert ours.lr(step) == pytest.approx(theirs.get_lr(), rel=1e-9)
+        assert ours.lr(step) == pytest.approx(theirs(), rel=1e-9)
         theirs.step()
 
 
@@ -59,7 +59,8 @@ def test_cosine_restarts() -> None:
     schedule = Schedule(10, base_lr=1.0, policy="cosine", cosine_t_max=4, eta_min=0.2)
     half = math.sqrt(0.5)
     period = [1.0, 0.6 + 0.4 * half, 0.6, 0.6 - 0.4 * half]
-    assert [schedule.lr(step) for step in range(10)] == pytest.approx([*period, *period, *period[:2]])
+    expected = [*period, *period, *period[:2]]
+    assert [schedule.lr(step) for step in range(10)] == pytest.approx(expected)
 
 
 def test_drops_are_at_the_update_that_is_named() -> None:
@@ -96,7 +97,7 @@ NAN = math.nan
         *(({"power": value}, "--power must be a number above 0") for value in (0, NAN, math.inf)),
         ({"policy": "cosine", "cosine_t_max": 0}, "--cosine_t_max must be at least 1, found 0"),
         *(
-            ({"policy": "cosine", "eta_min": value}, "--eta_min must be a number from 0 to --lr 0.04")
+            ({"policy": "cosine", "eta_min": value}, "--eta_min must be a number from 0 to")
             for value in (-0.1, 0.05, NAN)
         ),
         *(
@@ -117,7 +118,7 @@ NAN = math.nan
             ({"warmup_steps": value}, "--warmup_steps must be from 0 to the 60 updates of the run")
             for value in (-1, 61)
         ),
-        ({"policy": "step", "step_size": 5, "power": 2.0}, "--power is for --lr_policy poly, found"),
+        ({"policy": "step", "step_size": 5, "power": 2.0}, "--power is for --lr_policy poly"),
         ({"cosine_t_max": 5}, "--cosine_t_max is for --lr_policy cosine, found with poly"),
         ({"eta_min": 0.01}, "--eta_min is for --lr_policy cosine, found with poly"),
         ({"gamma": 0.5}, "--gamma is for --lr_policy step or multistep, found with poly"),

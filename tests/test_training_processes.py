@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import netns
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -128,3 +129,18 @@ def test_a_mistake_is_told_once(data: Path, tmp_path: Path) -> None:
     lines = [line for line in done.stderr.splitlines() if line.startswith("train.py:")]
     assert len(lines) == 1
     assert "line" in lines[0]
+
+
+def test_two_hosts_train_together(data: Path, tmp_path: Path) -> None:
+    common = ("--device", "cpu", "--batch_size", 32, "--max_steps", 4, "--eval_interval", 4)
+    common += ("--optimizer", "momentum", "--lr", 2e-3)
+    alone = finish(flags(data, tmp_path / "one", *common))
+    assert alone.returncode == 0, alone.stderr
+    with netns.two_hosts() as hosts:
+        script = command(flags(data, tmp_path / "two", *common))[1:]
+        for code, output in netns.run_job(hosts, tmp_path, *script):
+            assert code == 0, output
+    first, second = (weights(tmp_path / run / "final") for run in ("one", "two"))
+    for name, wanted in first.items():
+        assert np.abs(second[name] - wanted).max() <= TOLERANCE * np.abs(wanted).max(), name
+    assert [r["step"] for r in metrics(tmp_path / "two") if r["kind"] == "train"] == [1, 2, 3, 4]
