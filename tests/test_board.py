@@ -16,11 +16,11 @@ from visualdl.reader.reader import LogReader
 from visualdl.server import lib
 
 from squeezenet_paddle.architecture import CHOICES, ModelConfig, layers
-from squeezenet_paddle.board import CAPTION, Board, picture_grid, pixels
 from squeezenet_paddle.errors import RunError
-from squeezenet_paddle.logs import TrainRecord, ValRecord
 from squeezenet_paddle.model_dir import ModelInfo
 from squeezenet_paddle.preprocess import Preprocess
+from squeezenet_paddle.training.board import CAPTION, Board, picture_grid, pixels
+from squeezenet_paddle.training.logs import TrainRecord, ValRecord
 
 INFO = ModelInfo(
     ModelConfig(num_classes=3), Preprocess(resize_size=40, crop_size=32), ["apple", "car", "cow"]
@@ -200,7 +200,7 @@ def test_captions() -> None:
 def test_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captions: list[str] = []
     monkeypatch.setattr(
-        "squeezenet_paddle.board.picture_grid",
+        "squeezenet_paddle.training.board.picture_grid",
         lambda pictures, texts: captions.extend(texts) or b"",
     )
     inputs = np.zeros((40, *INFO.preprocess.input_shape), "float32")

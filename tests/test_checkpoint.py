@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squeezenet_paddle.checkpoint import Checkpoint, load_newest, save
 from squeezenet_paddle.errors import InputError, RunError
+from squeezenet_paddle.training.checkpoint import Checkpoint, load_newest, save
 
 
 def names(folder: Path) -> list[str]:
@@ -140,7 +140,7 @@ WRITER = """
 import itertools, sys
 from pathlib import Path
 import numpy as np
-from squeezenet_paddle.checkpoint import Checkpoint, load_newest, save
+from squeezenet_paddle.training.checkpoint import Checkpoint, load_newest, save
 found = load_newest(Path(sys.argv[1]))
 for step in itertools.count(found.step + 1 if found else 1):
     save(Path(sys.argv[1]), Checkpoint(step, {"a/b": np.full(200_000, step, "float32")}, {}), 2)
@@ -169,5 +169,5 @@ def test_after_a_kill_at_any_moment_the_last_one_saved_is_there(tmp_path: Path) 
 
 
 def test_no_paddle_is_needed() -> None:
-    code = "import sys, squeezenet_paddle.checkpoint; sys.exit('paddle' in sys.modules)"
+    code = "import sys, squeezenet_paddle.training.checkpoint; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

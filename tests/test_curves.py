@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from squeezenet_paddle.curves import write_curves
 from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.training.curves import write_curves
 
 COLOURS = {"blue": (31, 119, 180), "orange": (255, 127, 14), "green": (44, 160, 44)}  # RGB
 
@@ -106,7 +106,8 @@ def test_users_settings_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: TkAgg\n")
     (tmp_path / "run").mkdir()
     code = (
-        "import sys; from pathlib import Path; from squeezenet_paddle.curves import write_curves\n"
+        "import sys; from pathlib import Path\n"
+        "from squeezenet_paddle.training.curves import write_curves\n"
         "write_curves(Path(sys.argv[1]))\n"
         "import matplotlib\n"
         "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams['text.usetex'])"

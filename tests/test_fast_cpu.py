@@ -44,7 +44,8 @@ def gradients(network: SqueezeNet, logits: paddle.Tensor) -> dict[str, np.ndarra
         key: None if parameter.grad is None else parameter.grad.numpy()
         for key, parameter in network.named_parameters()
     }
-    network.clear_gradients()
+    for parameter in network.parameters():
+        parameter.clear_gradient(False)
     return result
 
 

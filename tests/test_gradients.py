@@ -11,10 +11,10 @@ from caffe_files import random_state
 
 from squeezenet_paddle.architecture import ModelConfig
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.gradients import dropout_mask, make_gradients
 from squeezenet_paddle.loader import Batch
 from squeezenet_paddle.model import SqueezeNet, load_state
-from squeezenet_paddle.recipe import Amp
+from squeezenet_paddle.training.gradients import dropout_mask, make_gradients
+from squeezenet_paddle.training.recipe import Amp
 
 SIZE = 49
 CLASSES = 5

@@ -21,7 +21,14 @@ from typing import Any
 import pytest
 
 from squeezenet_paddle.errors import RunError
-from squeezenet_paddle.logs import RunLog, TrainRecord, ValRecord, append, duration, read_metrics
+from squeezenet_paddle.training.logs import (
+    RunLog,
+    TrainRecord,
+    ValRecord,
+    append,
+    duration,
+    read_metrics,
+)
 
 TRAIN = TrainRecord(
     step=120,
@@ -237,7 +244,7 @@ def test_durations() -> None:
 
 def test_import_is_cheap() -> None:
     code = (
-        "import sys, squeezenet_paddle.logs, squeezenet_paddle.board, squeezenet_paddle.curves\n"
+        "import sys\nfrom squeezenet_paddle.training import board, curves, logs\n"
         "print([m for m in ('paddle', 'visualdl', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

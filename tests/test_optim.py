@@ -12,11 +12,11 @@ import numpy as np
 import paddle
 import pytest
 
-from squeezenet_paddle import optim
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.optim import joint_norm, make_optimizer, scale_gradients
-from squeezenet_paddle.recipe import OPTIMIZERS
-from squeezenet_paddle.schedule import Schedule
+from squeezenet_paddle.training import optim
+from squeezenet_paddle.training.optim import joint_norm, make_optimizer, scale_gradients
+from squeezenet_paddle.training.recipe import OPTIMIZERS
+from squeezenet_paddle.training.schedule import Schedule
 
 Arrays = dict[str, np.ndarray]
 SHAPES = {"conv1.weight": (4, 3, 2, 2), "conv1.bias": (4,), "fire2.squeeze1x1.weight": (2, 4, 1, 1)}

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_runs import flags, plan_of
 
-from squeezenet_paddle import training_flags
 from squeezenet_paddle.architecture import ModelConfig
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.preprocess import Preprocess
+from squeezenet_paddle.training import flags as training_flags
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.schedule import POLICIES, Schedule
+from squeezenet_paddle.training.schedule import POLICIES, Schedule
 
 STEPS = 60
 

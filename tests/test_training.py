@@ -17,13 +17,14 @@ from training_runs import (
     weights,
 )
 
-from squeezenet_paddle import training, training_run
 from squeezenet_paddle.augment import TrainTransform
 from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.loader import Loader
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
 from squeezenet_paddle.sampler import Sampler
-from squeezenet_paddle.training_run import is_finished
+from squeezenet_paddle.training import run as training_run
+from squeezenet_paddle.training import trainer
+from squeezenet_paddle.training.run import is_finished
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +38,13 @@ def train(arguments: list[str]) -> bool:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Makes the next run behave as if Ctrl-C came during the update before `step` is reached."""
-    original = training.Trainer._update
+    original = trainer.Trainer._update
 
-    def update(self: training.Trainer, count: float) -> None:
+    def update(self: trainer.Trainer, count: float) -> None:
         original(self, count)
         self._interrupted = self.step >= step - 1
 
-    monkeypatch.setattr(training.Trainer, "_update", update)
+    monkeypatch.setattr(trainer.Trainer, "_update", update)
 
 
 def test_a_run_leaves_its_models_and_its_records(data: Path, tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(data: Path, tmp_path: Path) -> N
 def test_a_loss_that_does_not_move_gets_a_hint(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(training, "STUCK_AFTER", 3)
+    monkeypatch.setattr(trainer, "STUCK_AFTER", 3)
     rate = ("--optimizer", "momentum", "--lr", 1e-9, "--scale", 1e-3)
     assert train(flags(data, tmp_path, "--max_steps", 5, *rate))
     hints = [line for line in capsys.readouterr().err.splitlines() if "hint" in line]

@@ -18,12 +18,13 @@ import pytest
 from conftest import ROOT
 from training_runs import assert_same_weights, flags, make_tiny_data, metrics, plan_of
 
-from squeezenet_paddle import cli, training_run
+from squeezenet_paddle import cli
+from squeezenet_paddle.training import run as training_run
 
 KILLS = 20
 # Processes come from one that has loaded Paddle and computed nothing: seconds less a start.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["squeezenet_paddle.training"])
+FORKS.set_forkserver_preload(["squeezenet_paddle.training.trainer"])
 
 
 @pytest.fixture(scope="module")

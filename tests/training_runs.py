@@ -12,8 +12,8 @@ from unittest import mock
 
 import numpy as np
 
-from squeezenet_paddle.planning import Plan, make_plan
 from squeezenet_paddle.sample_data import make_sample_data
+from squeezenet_paddle.training.plan import Plan, make_plan
 
 ROOT = Path(__file__).parent.parent
 TINY = (

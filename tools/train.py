@@ -25,9 +25,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from squeezenet_paddle import cli, launching, training_flags
-from squeezenet_paddle.planning import make_plan
-from squeezenet_paddle.training_run import is_finished, result, train
+from squeezenet_paddle import cli, launching
+from squeezenet_paddle.training import flags
+from squeezenet_paddle.training.plan import make_plan
+from squeezenet_paddle.training.run import is_finished, result, train
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,26 +43,22 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="leave out pictures that cannot be read, and name them (default: off)",
     )
-    training_flags.add_network(parser.add_argument_group("network"))
-    training_flags.add_preprocess(
+    flags.add_network(parser.add_argument_group("network"))
+    flags.add_preprocess(
         parser.add_argument_group("input", "Defaults with --pretrained: those of its model.")
     )
-    training_flags.add_augmentation(parser.add_argument_group("augmentation"))
-    training_flags.add_recipe(parser.add_argument_group("solver"))
+    flags.add_augmentation(parser.add_argument_group("augmentation"))
+    flags.add_recipe(parser.add_argument_group("solver"))
     run = parser.add_argument_group("run")
     run.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="(required)")
     run.add_argument(
         "--log_interval",
-        type=training_flags.interval,
+        type=flags.interval,
         default="20",
         help="updates, or epochs as 1e (default: 20)",
     )
-    run.add_argument(
-        "--eval_interval", type=training_flags.interval, default="1e", help="(default: 1e)"
-    )
-    run.add_argument(
-        "--save_interval", type=training_flags.interval, default="1e", help="(default: 1e)"
-    )
+    run.add_argument("--eval_interval", type=flags.interval, default="1e", help="(default: 1e)")
+    run.add_argument("--save_interval", type=flags.interval, default="1e", help="(default: 1e)")
     run.add_argument(
         "--keep_checkpoints", type=cli.positive_int, default=3, help="newest to keep (default: 3)"
     )

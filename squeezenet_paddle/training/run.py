@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from ..architecture import classifier_name
+from ..augment import TrainTransform
+from ..dataset import ImageList
+from ..errors import InputError
+from ..files import clear_leftovers
+from ..loader import Loader, Transform
+from ..model_dir import check_target, load_network, read_info
+from ..preprocess import EvalTransform
+from ..run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
+from ..sampler import Sampler
 from . import checkpoint
-from .architecture import classifier_name
-from .augment import TrainTransform
 from .checkpoint import Checkpoint
-from .dataset import ImageList
-from .errors import InputError
-from .files import clear_leftovers
-from .loader import Loader, Transform
-from .model_dir import check_target, load_network, read_info
-from .planning import Plan
-from .preprocess import EvalTransform
+from .plan import Plan
 from .recipe import Machine
-from .run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
-from .sampler import Sampler
 
 if TYPE_CHECKING:
-    from .distributed import Group
-    from .model import SqueezeNet
+    from ..distributed import Group
+    from ..model import SqueezeNet
 
 
 def is_finished(plan: Plan) -> bool:
@@ -72,10 +72,10 @@ def train(plan: Plan) -> bool:
     """
     import paddle  # once everything else is right
 
-    from .distributed import join
-    from .prediction import choose_device
-    from .reporting import RunReport
-    from .training import Trainer
+    from ..distributed import join
+    from ..prediction import choose_device
+    from .report import RunReport
+    from .trainer import Trainer
 
     device = choose_device(plan.device)
     paddle.set_device(device)
@@ -168,7 +168,7 @@ def _network(plan: Plan) -> tuple[SqueezeNet, str]:
     """The network with the weights it starts from, and a text that says which."""
     import paddle
 
-    from .model import SqueezeNet, load_state
+    from ..model import SqueezeNet, load_state
 
     paddle.seed(plan.recipe.seed)
     network = SqueezeNet(plan.info.network, plan.init, plan.classifier_bias)

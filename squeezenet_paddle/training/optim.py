@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from .errors import InputError, describe_problems
+from ..errors import InputError, describe_problems
 
 
 class Optimizer(ABC):

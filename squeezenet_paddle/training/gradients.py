@@ -14,11 +14,11 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from . import fast_cpu
-from .architecture import ModelConfig, layers, output_sizes
-from .errors import InputError
-from .loader import Batch
-from .model import SqueezeNet
+from .. import fast_cpu
+from ..architecture import ModelConfig, layers, output_sizes
+from ..errors import InputError
+from ..loader import Batch
+from ..model import SqueezeNet
 from .recipe import Amp
 
 Forward = Callable[..., paddle.Tensor]  # of x and keep, as `SqueezeNet.forward`

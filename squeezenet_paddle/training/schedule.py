@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from .errors import InputError
+from ..errors import InputError
 
 POLICIES = ("poly", "cosine", "step", "multistep", "constant")
 

@@ -10,7 +10,7 @@ import json
 from itertools import chain
 from typing import Any
 
-from .architecture import Layer, ModelConfig, Row, layer_table
+from ..architecture import Layer, ModelConfig, Row, layer_table
 
 FILE = "vdlgraph.log"  # VisualDL looks for "vdlgraph" in the name
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..model_dir import ModelInfo
+from ..run_dir import BOARD
 from .board import Board
 from .curves import write_curves
 from .logs import RunLog, TrainRecord, ValRecord
-from .model_dir import ModelInfo
-from .run_dir import BOARD
 
 
 class RunReport:

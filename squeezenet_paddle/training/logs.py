@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from .errors import RunError
-from .files import clear_leftovers, write_bytes
-from .run_dir import METRICS, TRAIN_LOG
+from ..errors import RunError
+from ..files import clear_leftovers, write_bytes
+from ..run_dir import METRICS, TRAIN_LOG
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .protobuf import message_classes
+from ..protobuf import message_classes
 
 FILE = "vdlrecords.log"  # VisualDL looks for "vdlrecords" in the name
 _LENGTH = struct.Struct("<Q")  # stands before every record

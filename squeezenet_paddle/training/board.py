@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..files import clear_leftovers, write_bytes, write_text
+from ..model_dir import ModelInfo
+from ..preprocess import Preprocess
 from . import vdl_graph, vdl_records
-from .files import clear_leftovers, write_bytes, write_text
 from .logs import TrainRecord, ValRecord, append
-from .model_dir import ModelInfo
-from .preprocess import Preprocess
 from .vdl_records import histogram, image, scalar
 
 SCORES = ("val/top1", "val/top5", "val/loss")

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from .architecture import CHOICES, ModelConfig
-from .augment import BORDERS, Augment
-from .cli import non_negative_int, positive_int, seed
-from .errors import InputError
-from .files import read_bytes
-from .preprocess import INTERPOLATIONS, Preprocess
+from ..architecture import CHOICES, ModelConfig
+from ..augment import BORDERS, Augment
+from ..cli import non_negative_int, positive_int, seed
+from ..errors import InputError
+from ..files import read_bytes
+from ..preprocess import INTERPOLATIONS, Preprocess
 from .recipe import OPTIMIZERS
 from .schedule import POLICIES, Schedule
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .files import atomic_path, clear_leftovers
+from ..files import atomic_path, clear_leftovers
+from ..run_dir import CURVES, METRICS
 from .logs import read_metrics
-from .run_dir import CURVES, METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,8 +20,8 @@ from typing import Any, Callable
 
 import numpy as np
 
-from .errors import InputError, RunError
-from .files import read_bytes, write_bytes
+from ..errors import InputError, RunError
+from ..files import read_bytes, write_bytes
 
 logger = logging.getLogger(__name__)
 

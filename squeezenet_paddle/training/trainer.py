@@ -20,24 +20,24 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ..architecture import classifier_name
+from ..distributed import Group
+from ..engines import DynamicEngine
+from ..errors import RunError
+from ..loader import Loader
+from ..metrics import Scores
+from ..model import SqueezeNet, load_state
+from ..model_dir import ModelInfo, write_model_dir
+from ..run_dir import BEST, CHECKPOINTS, FINAL
 from . import checkpoint
-from .architecture import classifier_name
 from .checkpoint import Checkpoint
-from .distributed import Group
 from .ema import Ema
-from .engines import DynamicEngine
-from .errors import RunError
 from .gradients import make_gradients
-from .loader import Loader
 from .logs import TrainRecord, ValRecord
 from .loss_scale import LossScale
-from .metrics import Scores
-from .model import SqueezeNet, load_state
-from .model_dir import ModelInfo, write_model_dir
 from .optim import joint_norm, make_optimizer, scale_gradients
 from .recipe import Intervals, Machine, Recipe
-from .reporting import RunReport
-from .run_dir import BEST, CHECKPOINTS, FINAL
+from .report import RunReport
 
 STUCK_AFTER = 200  # updates
 STUCK_WITHIN = 0.01  # of ln(classes), the loss of a network that has learnt nothing

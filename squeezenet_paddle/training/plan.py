@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import training_flags
-from .architecture import minimum_input_size
-from .augment import Augment
-from .dataset import ImageList, read_list, read_names
-from .errors import InputError
-from .files import read_bytes, read_lines, sha256
-from .model_dir import WEIGHTS, ModelInfo, read_info
-from .preprocess import Preprocess
+from ..architecture import minimum_input_size
+from ..augment import Augment
+from ..dataset import ImageList, read_list, read_names
+from ..errors import InputError
+from ..files import read_bytes, read_lines, sha256
+from ..model_dir import WEIGHTS, ModelInfo, read_info
+from ..preprocess import Preprocess
+from ..run_dir import Settings, model_dir_of
+from . import flags
 from .recipe import Amp, Intervals, Recipe
-from .run_dir import Settings, model_dir_of
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,8 @@ def make_plan(args: argparse.Namespace) -> Plan:
     val = None
     if args.val_list is not None:
         val = read_list(args.val_list, args.data_dir, classes, names)
-    config = training_flags.network_config(
-        args, None if pretrained is None else pretrained.network, classes
-    )
-    preprocess = training_flags.preprocess(
+    config = flags.network_config(args, None if pretrained is None else pretrained.network, classes)
+    preprocess = flags.preprocess(
         args, Preprocess() if pretrained is None else pretrained.preprocess, config.data_format
     )
     minimum = minimum_input_size(config.version)
@@ -98,10 +96,10 @@ def make_plan(args: argparse.Namespace) -> Plan:
     info = ModelInfo(
         config, preprocess, names if names and len(names) == classes else None, source=source
     )
-    iter_size = training_flags.iter_size(args)
+    iter_size = flags.iter_size(args)
     updates_per_epoch = -(-len(train) // args.batch_size)
     recipe = Recipe(
-        training_flags.schedule(args, training_flags.max_steps(args, updates_per_epoch)),
+        flags.schedule(args, flags.max_steps(args, updates_per_epoch)),
         args.batch_size,
         iter_size,
         args.optimizer,
@@ -118,7 +116,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         args.save_interval.updates(updates_per_epoch),
         args.keep_checkpoints,
     )
-    augment = training_flags.augment(args)
+    augment = flags.augment(args)
     settings = settings_of(args, info, augment, recipe, train)
     return Plan(
         train,
@@ -167,9 +165,9 @@ def settings_of(
         fixed["the weights of --pretrained"] = sha256(read_bytes(weights, "file of weights"))
     for part in (info.network, info.preprocess, augment):
         fixed.update({f"--{name}": value for name, value in dataclasses.asdict(part).items()})
-    flags = {"base_lr": "--lr", "policy": "--lr_policy"}
+    renamed = {"base_lr": "--lr", "policy": "--lr_policy"}
     free = {
-        flags.get(name, f"--{name}"): value
+        renamed.get(name, f"--{name}"): value
         for name, value in dataclasses.asdict(recipe.schedule).items()
     }
     for name in ("momentum", "weight_decay", "label_smoothing", "clip_norm", "ema_decay"):
