@@ -250,7 +250,9 @@ def test_an_unreadable_picture_ends_the_run_or_is_named_and_left_out(
     with pytest.raises(InputError, match=r"list\.txt, line 5: .*bad\.jpg"):
         train(flags(data, tmp_path / "a", *arguments))
     assert train(flags(data, tmp_path / "b", *arguments, "--skip_unreadable"))
-    assert "line 5" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "line 5" in told
+    assert "1 pictures could not be read and were left out" in told
 
 
 def test_batch_statistics_are_trained_and_kept(data: Path, tmp_path: Path) -> None:

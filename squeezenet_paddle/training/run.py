@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from ..architecture import classifier_name
@@ -115,7 +116,9 @@ def train(plan: Plan) -> bool:
         if found is not None:
             trainer.restore(found)
         if group.rank:
-            return trainer.run(None)
+            done = trainer.run(None)
+            _skipped(loader, group)
+            return done
         with RunReport(
             plan.output_dir,
             plan.info,
@@ -129,6 +132,8 @@ def train(plan: Plan) -> bool:
                 for change in changes_since(found, plan):
                     report.message(f"changed: {change}")
             done = trainer.run(report)
+            if skipped := _skipped(loader, group):
+                report.message(f"{skipped} pictures could not be read and were left out")
             if done:
                 report.message(f"finished; {result(plan)}")
             else:
@@ -211,6 +216,13 @@ def _headline(plan: Plan, start: str, processes: int) -> str:
         f"{last * recipe.batch_size / len(plan.train):.1f} epochs; "
         f"{processes} process{'es' if processes > 1 else ''}"
     )
+
+
+def _skipped(loader: Loader, group: Group) -> int:
+    """How many pictures were left out, by whichever process."""
+    left_out = np.zeros(len(loader.images))
+    left_out[list(loader.skipped)] = 1
+    return int(np.count_nonzero(group.sum(left_out)))
 
 
 def _report_skipped(message: str) -> None:
