@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Callable
@@ -69,7 +70,7 @@ def run_alone(way: str, args: argparse.Namespace) -> float | None:
     """Median seconds of a step in a new process; None where the library is missing."""
     if way.startswith("PyTorch") and importlib.util.find_spec("torch") is None:
         return None
-    command = [sys.executable, __file__, "--way", way, "--steps", str(args.steps)]
+    command = [sys.executable, "-W", "ignore", __file__, "--way", way, "--steps", str(args.steps)]
     command += ["--batch_size", str(args.batch_size), "--size", str(args.size)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
@@ -190,6 +191,7 @@ WAYS: dict[str, Callable[[int, int], Step]] = {
 
 def print_layers(args: argparse.Namespace) -> None:
     """Forward and backward of every layer by itself, on the input that it has in the network."""
+    warnings.filterwarnings("ignore", message="No ccache found")
     tune_process()
     import paddle
 
@@ -215,28 +217,34 @@ def print_layers(args: argparse.Namespace) -> None:
         network.clear_gradients()
 
     whole = median_seconds(step, args.steps)
-    seconds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    # Forward, backward, and what both would take without the bias.
+    seconds: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     for name, layer, given in calls:
-        for i, part in enumerate(time_layer(layer, given, name == "conv1", args.steps)):
-            seconds[name][i] += part
-    work = {
-        row.layer.name.replace("/", "."): row.multiply_adds
-        for row in layer_table(ModelConfig(), args.size, args.size)
-    }
-    print(f"{'':<20} forward ms  backward ms  share   Gflop/s")
-    for name, (forward, backward) in seconds.items():
-        # Two gradients cost as much as two forward passes; the picture itself needs none.
+        passes = time_layer(layer, given, name == "conv1", args.steps)
+        without = passes
+        if isinstance(layer, paddle.nn.Conv2D):
+            layer.bias = None
+            without = time_layer(layer, given, name == "conv1", args.steps)
+        seconds[name] += (*passes, sum(without))
+    seconds["all layers"] = total = sum(seconds.values(), np.zeros(3))
+    rows = layer_table(ModelConfig(), args.size, args.size)
+    work = {row.layer.name.replace("/", "."): row.multiply_adds for row in rows}
+    print(f"{'ms':<18} forward backward  biases of both  share  Gflop/s")
+    for name, (forward, backward, without) in seconds.items():
+        both = forward + backward
+        bias = f"{(both - without) * 1e3:.1f}" if both != without else ""
+        # The two gradients take as much again each; but the picture needs none.
         flops = 2 * args.batch_size * work.get(name, 0) * (2 if name == "conv1" else 3)
-        rate = f"{flops / (forward + backward) / 1e9:9.1f}" if flops else ""
-        share = (forward + backward) / whole
-        print(f"{name:<20} {forward * 1e3:10.1f} {backward * 1e3:12.1f} {share:6.1%} {rate}")
-    forward, backward = (sum(values) for values in zip(*seconds.values()))
-    print(f"{'all layers':<20} {forward * 1e3:10.1f} {backward * 1e3:12.1f}")
+        rate = f"{flops / both / 1e9:.1f}" if flops else ""
+        print(
+            f"{name:<18} {forward * 1e3:7.1f} {backward * 1e3:8.1f} {bias:>15} "
+            f"{both / total[:2].sum():6.1%} {rate:>8}"
+        )
     print(f"a whole step takes {whole * 1e3:.0f} ms, {args.batch_size / whole:.1f} images/s")
 
 
 def time_layer(layer: Any, given: Any, first: bool, steps: int) -> tuple[float, float]:
-    """Median seconds of a layer's forward and backward pass."""
+    """Median seconds of a layer's forward and of its backward pass."""
     import paddle
 
     inputs = [x.detach() for x in (given if isinstance(given, list) else [given])]
