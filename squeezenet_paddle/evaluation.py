@@ -1,8 +1,9 @@
-"""A model over a list file: its scores."""
+"""A model over a list file: what it says of each picture, and its scores."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,38 @@ from tqdm import tqdm
 
 from .errors import InputError, describe_problems
 from .loader import Loader
-from .metrics import Scores, softmax
+from .metrics import Predictions, softmax
 from .prediction import Predictor
 
 
-def evaluate(predictor: Predictor, loader: Loader, skip_unreadable: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model made of a list.
+
+    Attributes:
+        predictions: of every picture that could be read, in the order of the list.
+        unreadable: what was wrong with the others.
+        seconds: that reading and predicting took.
+    """
+
+    predictions: Predictions
+    unreadable: list[str]
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """The scores as a program wants them.
+
+        images (how many were counted), top1 and top5 in 0..1, loss (mean cross-entropy, nats),
+        images_per_second, and unreadable.
+        """
+        return {
+            **self.predictions.scores.summary(),
+            "images_per_second": len(self.predictions) / self.seconds,
+            "unreadable": self.unreadable,
+        }
+
+
+def evaluate(predictor: Predictor, loader: Loader, skip_unreadable: bool = False) -> Evaluation:
     """Counts every picture of a list exactly once, with a progress bar on standard error.
 
     Args:
@@ -23,21 +51,20 @@ def evaluate(predictor: Predictor, loader: Loader, skip_unreadable: bool = False
             at once; its transform may give ten crops, whose probabilities are averaged.
         skip_unreadable: give a score that leaves pictures out.
 
-    Returns:
-        images (how many were counted), top1 and top5 in 0..1, loss (mean cross-entropy, nats),
-        images_per_second, and unreadable (the messages of those that were left out).
-
     Raises:
         InputError: a picture cannot be read and `skip_unreadable` is not set, or none can.
     """
-    scores, total = Scores(), len(loader.images)
+    parts: list[Predictions] = []
+    counted, total = 0, len(loader.images)
     start = time.perf_counter()
     with tqdm(total=total, unit="image", disable=None) as bar:
         for batch in loader.epoch():
             # Without a score to give, the rest is only read, to name every bad picture.
             if len(batch.indices) and (skip_unreadable or not loader.skipped):
-                scores.add(_logits(predictor, batch.inputs), batch.labels)
-            bar.update(scores.count + len(loader.skipped) - bar.n)
+                logits = _logits(predictor, batch.inputs)
+                parts.append(Predictions.of(batch.indices, logits, batch.labels))
+                counted += len(batch.indices)
+            bar.update(counted + len(loader.skipped) - bar.n)
     seconds = time.perf_counter() - start
     unreadable = [loader.skipped[index] for index in sorted(loader.skipped)]
     if unreadable and not skip_unreadable:
@@ -45,13 +72,9 @@ def evaluate(predictor: Predictor, loader: Loader, skip_unreadable: bool = False
             f"{len(unreadable)} of {total} pictures cannot be read, and no score is given that "
             f"leaves pictures out without --skip_unreadable: {describe_problems(unreadable)}"
         )
-    if not scores.count:
+    if not parts:
         raise InputError(f"none of the {total} pictures can be read.")
-    return {
-        **scores.summary(),
-        "images_per_second": scores.count / seconds,
-        "unreadable": unreadable,
-    }
+    return Evaluation(Predictions.joined(parts), unreadable, seconds)
 
 
 def _logits(predictor: Predictor, inputs: np.ndarray) -> np.ndarray:

@@ -14,6 +14,13 @@ pictures first, before the network is loaded:
     python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --check_files bad_list.txt
 
+--report_dir writes report.html, which a browser opens without a network, and what it shows as
+files: precision, recall and F1 of every class, the confusion matrix, the most confused pairs, the
+most confidently wrong pictures, and how far the probabilities can be trusted:
+
+    python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
+        --test_list data/val_list.txt --data_dir data --report_dir output/report
+
 The list may be a CSV file with the columns image and label, and labels may be class names where the
 model directory or --synset_word_list has them.
 """
@@ -28,13 +35,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from squeezenet_paddle import cli
+from squeezenet_paddle.comparison import variant
 from squeezenet_paddle.dataset import ImageList, read_list
 from squeezenet_paddle.errors import InputError, describe_problems
 from squeezenet_paddle.evaluation import evaluate
 from squeezenet_paddle.files import check_file_target, write_text
 from squeezenet_paddle.loader import Loader, check_files
-from squeezenet_paddle.model_dir import read_info
+from squeezenet_paddle.model_dir import ModelInfo, read_info
+from squeezenet_paddle.prediction import Predictor
 from squeezenet_paddle.preprocess import EvalTransform
+from squeezenet_paddle.report import REPORT, Report, check_report_target, write_report
 from squeezenet_paddle.sampler import Sampler
 
 
@@ -54,6 +64,13 @@ def parse_arguments() -> argparse.Namespace:
     result = parser.add_argument_group("result")
     result.add_argument(
         "--metrics_json", type=Path, metavar="FILE", help="write the scores there (default: none)"
+    )
+    result.add_argument(
+        "--report_dir",
+        type=Path,
+        metavar="DIR",
+        help="write a report there, report.html and the numbers and figures that it shows "
+        "(default: none)",
     )
     pictures = parser.add_argument_group("pictures that cannot be read")
     pictures.add_argument(
@@ -78,10 +95,13 @@ def main() -> None:
     args = parse_arguments()
     info = read_info(args.model_dir)
     classes = info.network.num_classes
-    images = read_list(args.test_list, args.data_dir, classes, cli.class_names(args, info))
+    names = cli.class_names(args, info)
+    images = read_list(args.test_list, args.data_dir, classes, names)
     for path in (args.metrics_json, args.check_files):
         if path is not None:
             check_file_target(path)
+    if args.report_dir is not None:
+        check_report_target(args.report_dir)
     if args.check_files is not None:
         check(images, args)
     transform = EvalTransform(info.preprocess, args.ten_crop)
@@ -91,10 +111,10 @@ def main() -> None:
     with Loader(
         images, transform, sampler, args.num_workers, args.max_pixels, on_unreadable=note
     ) as loader:
-        # Paddle, once the flags are right and the readers are starting.
-        from squeezenet_paddle.prediction import Predictor
-
-        scores = evaluate(Predictor(args.model_dir, args.device), loader, args.skip_unreadable)
+        # Loads Paddle, once the flags are right and the readers are starting.
+        predictor = Predictor(args.model_dir, args.device)
+        evaluation = evaluate(predictor, loader, args.skip_unreadable)
+    scores = evaluation.summary()
     skipped = f"  {len(scores['unreadable'])} skipped" if scores["unreadable"] else ""
     print(
         f"top-1 {scores['top1']:.2%}  top-5 {scores['top5']:.2%}  loss {scores['loss']:.4f}  "
@@ -102,6 +122,23 @@ def main() -> None:
     )
     if args.metrics_json is not None:
         write_text(args.metrics_json, json.dumps(scores, indent=2) + "\n")
+    if args.report_dir is not None:
+        report = Report(evaluation, images, classes, names, facts(args, info), args.max_pixels)
+        write_report(args.report_dir, report)
+        print(f"report: {args.report_dir / REPORT}")
+
+
+def facts(args: argparse.Namespace, info: ModelInfo) -> dict[str, str]:
+    """What was evaluated and how, for the report."""
+    preprocess = info.preprocess
+    crops = "ten crops" if args.ten_crop else "center crop"
+    size = f"{preprocess.resize_size} pixels ({preprocess.resize})"
+    return {
+        "model": str(args.model_dir),
+        "network": f"SqueezeNet {variant(info.network)}, {info.network.num_classes} classes",
+        "list": str(args.test_list),
+        "input": f"{crops} of {preprocess.crop_size} pixels from {size}",
+    }
 
 
 def report_skipped(message: str) -> None:

@@ -6,6 +6,11 @@
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --format json
 
+--explain shows where in a picture its first class was found: the class activation map over the
+network's crop of it, a PNG file a picture in a folder, red where the class is strongest:
+
+    python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
+
 A picture that cannot be read is named on standard error, the others go on, and the exit code is 1.
 """
 
@@ -14,6 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -23,8 +29,10 @@ from typing import Any
 from squeezenet_paddle import cli
 from squeezenet_paddle.dataset import ImageList, find_images, read_list
 from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.explain import Explainer, PngFolder, explain
 from squeezenet_paddle.loader import Loader
 from squeezenet_paddle.model_dir import read_info
+from squeezenet_paddle.prediction import Predictor, predict
 from squeezenet_paddle.preprocess import EvalTransform
 from squeezenet_paddle.sampler import Sampler
 
@@ -47,6 +55,13 @@ def parse_arguments() -> argparse.Namespace:
     result.add_argument(
         "--format", choices=tuple(WRITERS), default="text", help="of the output (default: text)"
     )
+    result.add_argument(
+        "--explain",
+        type=Path,
+        metavar="DIR",
+        help="save each picture with its class activation map there, beside what is there "
+        "(default: none)",
+    )
     running = parser.add_argument_group("running")
     cli.add_loading(running)
     cli.add_device(running)
@@ -54,20 +69,26 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def text_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The picture, then a line a class: probability, class id, name."""
+    """The picture, then a line a class: probability, class id, name; where its map is."""
     for result in results:
         yield result["image"]
         for item in result["classes"]:
             yield f"  {item['probability']:.4f}  {item['id']:>4}  {item['name'] or ''}".rstrip()
+        if "map" in result:
+            yield f"  map: {result['map']}"
 
 
 def csv_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
     """A line a picture and class, under a header."""
-    yield "image,rank,class_id,probability,name"
-    for result in results:
+    results = iter(results)
+    first = next(results, {"classes": []})
+    yield "image,rank,class_id,probability,name" + (",map" if "map" in first else "")
+    for result in itertools.chain([first], results):
         for rank, item in enumerate(result["classes"], 1):
             line = io.StringIO()
-            row = (result["image"], rank, item["id"], f"{item['probability']:.7f}", item["name"])
+            row = [result["image"], rank, item["id"], f"{item['probability']:.7f}", item["name"]]
+            if "map" in result:
+                row.append(result["map"])
             csv.writer(line, lineterminator="").writerow(row)
             yield line.getvalue()
 
@@ -95,6 +116,7 @@ def main() -> int:
         images = ImageList.of_paths(find_images(args.image))
     else:
         images = read_list(args.test_list, args.data_dir, classes, names)
+    maps = None if args.explain is None else PngFolder(args.explain)
     if names is None:
         print(
             "infer.py: no class names: the model directory has none and no --synset_word_list is "
@@ -111,13 +133,14 @@ def main() -> int:
         args.max_pixels,
         on_unreadable=lambda message: print(f"infer.py: {message}", file=sys.stderr),
     ) as loader:
-        from squeezenet_paddle.prediction import (
-            Predictor,
-            predict,
-        )  # Paddle, once the flags are right
-
-        predictor = Predictor(args.model_dir, args.device)
-        for line in WRITERS[args.format](named(predict(predictor, loader, args.top_k), names)):
+        # Paddle, once the flags are right and the readers are starting.
+        predictions: Iterable[tuple[Any, ...]]
+        if maps is None:
+            predictions = predict(Predictor(args.model_dir, args.device), loader, args.top_k)
+        else:
+            explainer = Explainer(args.model_dir, args.device)
+            predictions = explain(explainer, loader, args.top_k, maps)
+        for line in WRITERS[args.format](named(predictions, names)):
             print(line)
     if loader.skipped:
         print(
@@ -128,16 +151,13 @@ def main() -> int:
 
 
 def named(
-    predictions: Iterable[tuple[Path, list[tuple[int, float]]]], names: list[str] | None
+    predictions: Iterable[tuple[Any, ...]], names: list[str] | None
 ) -> Iterator[dict[str, Any]]:
-    """Predictions as the objects that the formats are made of."""
-    for path, top in predictions:
-        yield {
-            "image": str(path),
-            "classes": [
-                {"id": i, "probability": p, "name": names[i] if names else None} for i, p in top
-            ],
-        }
+    """What `predict` or `explain` yields, as the objects that the formats are made of."""
+    for path, top, *saved in predictions:
+        classes = [{"id": i, "probability": p, "name": names[i] if names else None} for i, p in top]
+        maps = {"map": str(saved[0])} if saved else {}
+        yield {"image": str(path), "classes": classes, **maps}
 
 
 if __name__ == "__main__":
