@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 # The library also runs on the newest paddlepaddle-gpu of PyPI, 2.6.2; this is its CPU twin.
 VENV2 := .venv-paddle2
 
-.PHONY: help venv demo test test-paddle2 lint clean
+.PHONY: help venv demo board test test-paddle2 lint clean
 
 help:
 	@echo "make venv          set up $(VENV) with the project and what its tests need"
 	@echo "make demo          show the main job on data made on the spot"
+	@echo "make board         open VisualDL's board of the runs in output/ at http://127.0.0.1:8040"
 	@echo "make test          run the tests"
 	@echo "make test-paddle2  run the tests on PaddlePaddle 2.6.2, numpy 1 and protobuf 3.20"
 	@echo "make lint          check format, style and types"
@@ -32,6 +33,9 @@ $(VENV2)/.up_to_date: pyproject.toml constraints-paddle2.txt
 
 demo: venv
 	$(BIN)/python tools/demo.py
+
+board: venv
+	$(BIN)/visualdl --logdir output --host 127.0.0.1 --port 8040 --disable-telemetry
 
 test: venv
 	$(BIN)/python -m pytest

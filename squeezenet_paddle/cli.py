@@ -158,6 +158,10 @@ def add_loading(group: Any) -> None:
     group.add_argument(
         "--batch_size", type=positive_int, default=32, help="pictures a batch (default: 32)"
     )
+    add_reading(group)
+
+
+def add_reading(group: Any) -> None:
     group.add_argument(
         "--num_workers",
         type=non_negative_int,
@@ -177,4 +181,16 @@ def add_device(group: Any) -> None:
         "--device",
         metavar="NAME",
         help="cpu, gpu or gpu:N (default: gpu where Paddle finds one, else cpu)",
+    )
+
+
+def add_processes(group: Any) -> None:
+    count = group.add_mutually_exclusive_group()
+    count.add_argument(
+        "--num_gpus", type=positive_int, help="GPUs, with a process for each (default: one process)"
+    )
+    count.add_argument(
+        "--num_procs",
+        type=positive_int,
+        help="processes on the CPU, with --device cpu (default: one process)",
     )

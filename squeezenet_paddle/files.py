@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -74,6 +75,21 @@ def _replace_directory(path: Path, new: Path) -> None:
         raise
     new.replace(path)
     shutil.rmtree(old)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Removes what a process that was killed left beside `path`, which nobody else is writing.
+
+    If it was about to replace a directory and had moved the old one away, that is put back.
+    """
+    for entry in sorted(path.parent.glob(f".{glob.escape(path.name)}.*")):
+        moved_away = entry.name.startswith(f".{path.name}.old.") and any(entry.iterdir())
+        if moved_away and not path.exists():
+            entry.replace(path)
+        elif entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def check_directory(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> None:

@@ -47,6 +47,17 @@ class Scores:
         self.top5_hits += int(hits.sum())
         self.loss_sum -= float(log_softmax(logits)[np.arange(len(labels)), labels].sum())
 
+    def as_array(self) -> np.ndarray:
+        """float64 [4], whose sum over processes is the `Scores` of all their pictures."""
+        values = [self.count, self.top1_hits, self.top5_hits, self.loss_sum]
+        return np.array(values, "float64")
+
+    @staticmethod
+    def of_array(values: np.ndarray) -> Scores:
+        """From what `as_array` gives."""
+        count, top1_hits, top5_hits, loss_sum = values.tolist()
+        return Scores(int(count), int(top1_hits), int(top5_hits), loss_sum)
+
     def summary(self) -> dict[str, float]:
         """Shares in 0..1 and the mean loss in nats."""
         return {

@@ -105,17 +105,25 @@ class SqueezeNet(nn.Layer):
         init: "caffe", the authors' initialisation: uniform in +-sqrt(3 / fan_in), the classifier
             normal with deviation 0.01, biases 0; "xavier_normal", normal with variance
             2 / (fan_in + fan_out).
+        classifier_bias: initial bias of a new conv10. Its activation makes the logits positive,
+            and where they all fall to 0 they get no gradient any more; from a bias of 3 a network
+            of few classes learns several times faster than from Caffe's 0.
 
     Raises:
         InputError: `init` is not one of these; or, in `forward`, the input is too small.
     """
 
-    def __init__(self, config: ModelConfig | None = None, init: str = "caffe") -> None:
+    def __init__(
+        self,
+        config: ModelConfig | None = None,
+        init: str = "caffe",
+        classifier_bias: float = 0.0,
+    ) -> None:
         super().__init__()
         if init not in ("caffe", "xavier_normal"):
             raise InputError(f"init must be one of caffe, xavier_normal; found {init!r}.")
         self.config = config = config or ModelConfig()
-        self._init = init
+        self._init, self._classifier_bias = init, classifier_bias
         version = VERSIONS[config.version]
         activation = ACTIVATIONS[config.activation]
         conv = partial(_conv, init=init, data_format=config.data_format)
@@ -165,6 +173,7 @@ class SqueezeNet(nn.Layer):
             1,
             padding=VERSIONS[self.config.version].conv10_pad,
             init="classifier" if self._init == "caffe" else self._init,
+            bias=self._classifier_bias,
             data_format=self.config.data_format,
         )
 
@@ -250,6 +259,7 @@ def _conv(
     stride: int = 1,
     padding: int = 0,
     init: str,
+    bias: float = 0.0,
     data_format: str,
 ) -> nn.Layer:
     fan_in = in_channels * kernel * kernel
@@ -266,7 +276,7 @@ def _conv(
         stride=stride,
         padding=padding,
         weight_attr=paddle.ParamAttr(initializer=weight),
-        bias_attr=paddle.ParamAttr(initializer=Constant(0.0)),
+        bias_attr=paddle.ParamAttr(initializer=Constant(bias)),
         data_format=data_format,
     )
 

@@ -24,6 +24,7 @@ from .dataset import read_names
 from .errors import InputError
 from .files import atomic_directory, check_directory, read_bytes
 from .preprocess import Preprocess
+from .run_dir import model_dir_of
 from .weights import read_state
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def read_info(path: Path) -> ModelInfo:
     Raises:
         InputError: it is no model directory, or something in it is not as expected.
     """
+    path = model_dir_of(path)
     if not path.is_dir():
         raise InputError(f"--model_dir {path}: no such directory.")
     file = path / CONFIG
@@ -148,7 +150,7 @@ def load_network(path: Path, info: ModelInfo) -> SqueezeNet:
     """
     from .model import SqueezeNet, load_state
 
-    file = path / WEIGHTS
+    file = model_dir_of(path) / WEIGHTS
     if not file.is_file():
         raise InputError(f"--model_dir {path}: it has no {WEIGHTS}.")
     state = read_state(file)

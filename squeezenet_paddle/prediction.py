@@ -31,23 +31,15 @@ class Predictor:
         self.info = read_info(model_dir)
         import paddle
 
-        self._paddle = paddle
+        from .engines import DynamicEngine
+
         self.device = choose_device(device)
         paddle.set_device(self.device)
-        self._network = load_network(model_dir, self.info)
-        # Paddle's CPU kernels are limited by memory traffic: maps of one picture stay in the
-        # cache, those of a batch do not, and a picture at a time is faster.
-        self._chunk = 1 if self.device == "cpu" else None
+        self._engine = DynamicEngine(load_network(model_dir, self.info), self.device)
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *preprocess.input_shape] -> float32 [N, num_classes]."""
-        chunk = self._chunk or max(len(inputs), 1)
-        parts = [np.empty((0, self.info.network.num_classes), "float32")]
-        with self._paddle.no_grad():
-            for start in range(0, len(inputs), chunk):
-                batch = self._paddle.to_tensor(inputs[start : start + chunk])
-                parts.append(self._network(batch).numpy())
-        return np.concatenate(parts)
+        return self._engine.logits(inputs)
 
 
 def choose_device(device: str | None) -> str:

@@ -37,8 +37,20 @@ def test_mkl_is_told_of_an_amd_processor_with_avx2_alone(
     assert os.environ.get("MKL_DEBUG_CPU_TYPE") == expected
 
 
-def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        ({}, {"MKL_DEBUG_CPU_TYPE": "5", "MKL_NUM_THREADS": "1"}),
+        (
+            {"MKL_DEBUG_CPU_TYPE": "4", "MKL_NUM_THREADS": "3"},
+            {"MKL_DEBUG_CPU_TYPE": "4", "MKL_NUM_THREADS": "3"},
+        ),
+    ],
+)
+def test_what_the_user_has_set_stays(
+    users: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Path, "read_text", lambda path, encoding: AMD)
-    monkeypatch.setattr(os, "environ", {"MKL_DEBUG_CPU_TYPE": "4"})
+    monkeypatch.setattr(os, "environ", users)
     tune_process()
-    assert os.environ["MKL_DEBUG_CPU_TYPE"] == "4"
+    assert os.environ == expected

@@ -5,7 +5,7 @@
 
 prints one line like
 
-    top-1 53.33%  top-5 81.00%  loss 1.9800  300 images  47.0 images/s
+    top-1 53.33%  top-5 81.00%  loss 1.9800  300 images  94.7 images/s
 
 Every line of the list counts exactly once. A picture that cannot be read ends the run without a
 score, unless --skip_unreadable is given; then it is named and counted. --check_files looks for such

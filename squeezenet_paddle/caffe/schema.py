@@ -1,27 +1,13 @@
 """The part of Caffe's protocol buffer messages that a SqueezeNet file uses.
 
-Field names, numbers and enum values are those of BVLC Caffe's caffe.proto. The descriptors are
-built here, at import, in a pool of their own: a generated module would pin a protobuf version, and
-would clash with another package that registers Caffe's messages.
+Field names, numbers and enum values are those of BVLC Caffe's caffe.proto.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-_Field = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {
-    "string": _Field.TYPE_STRING,
-    "bytes": _Field.TYPE_BYTES,
-    "bool": _Field.TYPE_BOOL,
-    "float": _Field.TYPE_FLOAT,
-    "double": _Field.TYPE_DOUBLE,
-    "int32": _Field.TYPE_INT32,
-    "int64": _Field.TYPE_INT64,
-    "uint32": _Field.TYPE_UINT32,
-}
+from ..protobuf import message_classes
 
 # message.enum -> its values
 _ENUMS = {
@@ -72,7 +58,7 @@ _ENUMS = {
     },
 }
 
-# message -> its fields: name, number, type; * repeated, + repeated and packed, = a default
+# message -> its fields: name, number, type as `message_classes` reads it
 _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "BlobShape": [("dim", 1, "int64+")],
     "BlobProto": [
@@ -169,50 +155,7 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
 }
 
 
-def _add_field(message: Any, name: str, number: int, kind: str) -> None:
-    kind, _, default = kind.partition("=")
-    repeated = kind[-1] in "*+"
-    field = message.field.add(
-        name=name,
-        number=number,
-        label=_Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL,
-    )
-    if kind.endswith("+"):
-        field.options.packed = True
-    if default:
-        field.default_value = default
-    kind = kind.rstrip("*+")
-    if kind in _SCALARS:
-        field.type = _SCALARS[kind]
-    else:
-        field.type = _Field.TYPE_ENUM if kind in _ENUMS else _Field.TYPE_MESSAGE
-        field.type_name = f".caffe.{kind}"
-
-
-def _build() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="squeezenet_paddle/caffe.proto", package="caffe", syntax="proto2"
-    )
-    messages = {}
-    for message_name, fields in _MESSAGES.items():
-        messages[message_name] = message = file.message_type.add(name=message_name)
-        for field in fields:
-            _add_field(message, *field)
-    for path, values in _ENUMS.items():
-        message_name, enum_name = path.split(".")
-        enum = messages[message_name].enum_type.add(name=enum_name)
-        for name, number in values.items():
-            enum.value.add(name=name, number=number)
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    descriptors = {name: pool.FindMessageTypeByName(f"caffe.{name}") for name in _MESSAGES}
-    if hasattr(message_factory, "GetMessageClass"):  # protobuf 4.22 and later
-        return {name: message_factory.GetMessageClass(d) for name, d in descriptors.items()}
-    factory = message_factory.MessageFactory(pool)
-    return {name: factory.GetPrototype(d) for name, d in descriptors.items()}
-
-
-_classes = _build()
+_classes = message_classes("caffe", _MESSAGES, _ENUMS)
 NetParameter: Any = _classes["NetParameter"]
 LayerParameter: Any = _classes["LayerParameter"]
 BlobNumbers: Any = _classes["BlobNumbers"]

@@ -1,0 +1,47 @@
+"""What computes logits: a network in dynamic graph."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Callable
+
+import numpy as np
+import paddle
+
+from . import fast_cpu
+from .model import SqueezeNet
+
+
+class DynamicEngine:
+    """Runs a network as it stands at each call; on a CPU in one thread a core.
+
+    A picture's logits depend on the others that it comes with by rounding at most.
+
+    Args:
+        network: in evaluation mode.
+        device: "cpu", "gpu" or "gpu:N".
+        threads: on a CPU; None takes all cores that the process may use.
+    """
+
+    def __init__(self, network: SqueezeNet, device: str, threads: int | None = None) -> None:
+        self._num_classes = network.config.num_classes
+        self._forward: Callable[[paddle.Tensor], paddle.Tensor] = network
+        self._pixels: int | None = None  # all at once
+        self._cores = fast_cpu.Cores(threads if device == "cpu" else 1)
+        if device == "cpu":
+            self._pixels = fast_cpu.PLAIN_PIXELS
+            if network.config.data_format == "NCHW":
+                self._forward = partial(fast_cpu.forward, network)
+                self._pixels = fast_cpu.MICRO_PIXELS
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """float32 [N, *input] -> float32 [N, num_classes]."""
+        logits = np.empty((len(inputs), self._num_classes), "float32")
+
+        def work(part: slice) -> None:
+            with paddle.no_grad():  # which each thread has to say
+                for micro in fast_cpu.micro_batches(part, inputs, self._pixels):
+                    logits[micro] = self._forward(paddle.to_tensor(inputs[micro])).numpy()
+
+        self._cores.run(work, fast_cpu.split(slice(0, len(inputs)), self._cores.threads))
+        return logits

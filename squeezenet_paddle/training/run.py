@@ -1,0 +1,229 @@
+"""A training run from a plan: readers, network, trainer, and what is told of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from ..architecture import classifier_name
+from ..augment import TrainTransform
+from ..dataset import ImageList
+from ..errors import InputError
+from ..files import clear_leftovers
+from ..loader import Loader, Transform
+from ..model_dir import check_target, load_network, read_info
+from ..preprocess import EvalTransform
+from ..run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
+from ..sampler import Sampler
+from . import checkpoint
+from .checkpoint import Checkpoint
+from .plan import Plan
+from .recipe import Machine
+
+if TYPE_CHECKING:
+    from ..distributed import Group
+    from ..model import SqueezeNet
+
+
+def is_finished(plan: Plan) -> bool:
+    """Checks that the run may start or go on in its directory; whether there is nothing to do.
+
+    Raises:
+        InputError: the directory holds something else, or a run of other settings.
+    """
+    for name in MODELS:
+        check_target(plan.output_dir / name)
+    if not plan.resume:
+        there = entries(plan.output_dir, (*CONTINUED, *MODELS))
+        if there and not plan.overwrite:
+            raise InputError(
+                f"--no_resume: {plan.output_dir} holds a run already ({there[0].name}); "
+                "--overwrite removes it."
+            )
+        return False
+    found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
+    if found is None:
+        return False
+    changes_since(found, plan)
+    last = plan.recipe.schedule.max_steps
+    if found.step > last:
+        raise InputError(
+            f"{plan.output_dir}: this run has done {found.step} updates, and the flags ask for "
+            f"{last}."
+        )
+    final = plan.output_dir / FINAL
+    return found.step == last and final.is_dir() and read_info(final).source.get("step") == last
+
+
+def changes_since(found: Checkpoint, plan: Plan) -> list[str]:
+    """What the flags change of a run that they go on with, a text for each."""
+    return plan.settings.changes_since(Settings(**found.record["settings"]), plan.output_dir)
+
+
+def train(plan: Plan) -> bool:
+    """This process's part of the run; False if a signal ended it early.
+
+    Raises:
+        InputError, RunError: the run cannot start or go on.
+    """
+    import paddle  # once everything else is right
+
+    from ..distributed import join
+    from ..prediction import choose_device
+    from .report import RunReport
+    from .trainer import Trainer
+
+    device = choose_device(plan.device)
+    paddle.set_device(device)
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(join(device))
+        found = None
+        if not group.rank:
+            stack.enter_context(locked(plan.output_dir))
+            for name in (*CONTINUED, *MODELS):
+                clear_leftovers(plan.output_dir / name)
+            if plan.overwrite:
+                remove(entries(plan.output_dir, (*CONTINUED, *MODELS)))
+            if plan.resume:
+                found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
+        found = group.broadcast_object(found)
+        preprocess = plan.info.preprocess
+        augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
+        loader = stack.enter_context(_loader(plan, group, plan.train, augmented, shuffle=True))
+        val_loader = None
+        if plan.val is not None:
+            plain = EvalTransform(preprocess)
+            val_loader = stack.enter_context(_loader(plan, group, plan.val, plain, shuffle=False))
+        network, start = _network(plan)
+        group.broadcast(list(network.state_dict().values()))
+        trainer = Trainer(
+            network,
+            plan.info,
+            plan.recipe,
+            Machine(device, plan.to_static, plan.amp),
+            plan.intervals,
+            loader,
+            val_loader,
+            plan.output_dir,
+            dataclasses.asdict(plan.settings),
+            group,
+        )
+        if found is not None:
+            trainer.restore(found)
+        if group.rank:
+            done = trainer.run(None)
+            _skipped(loader, group)
+            return done
+        with RunReport(
+            plan.output_dir,
+            plan.info,
+            _hyper_parameters(plan),
+            plan.recipe.schedule.max_steps,
+            trainer.step,
+        ) as report:
+            report.message(_headline(plan, start, group.world_size))
+            if found is not None:
+                report.message(f"goes on after update {found.step}")
+                for change in changes_since(found, plan):
+                    report.message(f"changed: {change}")
+            done = trainer.run(report)
+            if skipped := _skipped(loader, group):
+                report.message(f"{skipped} pictures could not be read and were left out")
+            if done:
+                report.message(f"finished; {result(plan)}")
+            else:
+                report.message(
+                    f"stopped after update {trainer.step} of {plan.recipe.schedule.max_steps} and "
+                    "saved; the same command goes on from there"
+                )
+            return done
+
+
+def result(plan: Plan) -> str:
+    """Which model directories a finished run has left, and the best score."""
+    final, best = plan.output_dir / FINAL, plan.output_dir / BEST
+    if plan.val is None:
+        return f"the model directory is {final}"
+    scores = read_info(best).scores["val"]
+    return f"best validation top-1 {scores['top1']:.2%} in {best}, the last update's in {final}"
+
+
+def _loader(
+    plan: Plan, group: Group, images: ImageList, transform: Transform, shuffle: bool
+) -> Loader:
+    """Reads this process's share of the parts in which batches are computed."""
+    sampler = Sampler(
+        len(images),
+        plan.recipe.batch_size // plan.recipe.iter_size,
+        shuffle=shuffle,
+        seed=plan.recipe.seed,
+        rank=group.rank,
+        world_size=group.world_size,
+    )
+    skip = _report_skipped if plan.skip_unreadable else None
+    return Loader(images, transform, sampler, plan.num_workers, plan.max_pixels, skip)
+
+
+def _network(plan: Plan) -> tuple[SqueezeNet, str]:
+    """The network with the weights it starts from, and a text that says which."""
+    import paddle
+
+    from ..model import SqueezeNet, load_state
+
+    paddle.seed(plan.recipe.seed)
+    network = SqueezeNet(plan.info.network, plan.init, plan.classifier_bias)
+    if plan.pretrained is None:
+        return network, f"from scratch ({plan.init} initialisation)"
+    info = read_info(plan.pretrained)
+    state = {k: v.numpy() for k, v in load_network(plan.pretrained, info).state_dict().items()}
+    start = f"from {plan.pretrained}"
+    if info.network.num_classes != plan.info.network.num_classes:
+        own, classifier = network.state_dict(), classifier_name(plan.info.network)
+        state.update({k: v.numpy() for k, v in own.items() if k.startswith(f"{classifier}.")})
+        start += f", its classifier of {info.network.num_classes} classes replaced by a new one"
+    load_state(network, state, str(plan.pretrained))
+    return network, start
+
+
+def _hyper_parameters(plan: Plan) -> dict[str, object]:
+    """What VisualDL compares runs by. Short names: its board hangs where one is cut off."""
+    recipe = plan.recipe
+    return {
+        "version": plan.info.network.version,
+        "optimizer": recipe.optimizer,
+        "lr": recipe.schedule.base_lr,
+        "policy": recipe.schedule.policy,
+        "batch": recipe.batch_size,
+        "decay": recipe.weight_decay,
+        "updates": recipe.schedule.max_steps,
+        "seed": recipe.seed,
+    }
+
+
+def _headline(plan: Plan, start: str, processes: int) -> str:
+    """What is about to be trained, on what."""
+    network, recipe, last = plan.info.network, plan.recipe, plan.recipe.schedule.max_steps
+    part = recipe.batch_size // recipe.iter_size
+    return (
+        f"SqueezeNet v{network.version}, {network.num_classes} classes, {start}; "
+        f"{len(plan.train)} training and {0 if plan.val is None else len(plan.val)} validation "
+        f"pictures; {last} updates of {recipe.batch_size} ({recipe.iter_size} x {part}), "
+        f"{last * recipe.batch_size / len(plan.train):.1f} epochs; "
+        f"{processes} process{'es' if processes > 1 else ''}"
+    )
+
+
+def _skipped(loader: Loader, group: Group) -> int:
+    """How many pictures were left out, by whichever process."""
+    left_out = np.zeros(len(loader.images))
+    left_out[list(loader.skipped)] = 1
+    return int(np.count_nonzero(group.sum(left_out)))
+
+
+def _report_skipped(message: str) -> None:
+    tqdm.write(f"skipped: {message}", file=sys.stderr)

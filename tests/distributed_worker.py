@@ -1,0 +1,127 @@
+"""A stand-in for tools/train.py, which starts its processes as that does.
+
+    python tests/distributed_worker.py ACTION FOLDER NUM_PROCS
+
+Each process does what ACTION says and leaves a file by its rank in FOLDER. Where one process acts
+otherwise than the others, WORKER_RANK names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from squeezenet_paddle import cli, launching
+from squeezenet_paddle.contact import Contact
+from squeezenet_paddle.errors import InputError
+
+RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+CHOSEN = os.environ.get("WORKER_RANK", str(RANK)) == str(RANK)
+SHAPES = [(3, 2), (5,), (2, 2, 2)]
+
+
+def gradients(rank: int) -> list[np.ndarray | None]:
+    """What the processes add up: the second one is missing in all, the third in process 1."""
+    random = np.random.default_rng(rank)
+    grads: list[np.ndarray | None] = [random.standard_normal(s).astype("float32") for s in SHAPES]
+    grads[1] = None
+    if rank == 1:
+        grads[2] = None
+    return grads
+
+
+def sums(folder: Path) -> int:
+    """Calls each method of the group, and writes down what it gave."""
+    import paddle
+
+    from squeezenet_paddle.distributed import join
+
+    with join("cpu") as group:
+        parameters = [paddle.create_parameter(shape, "float32") for shape in SHAPES]
+        for parameter, grad in zip(parameters, gradients(group.rank)):
+            parameter.set_value(paddle.full(parameter.shape, 5.0 + group.rank))
+            if grad is not None:
+                (parameter * paddle.to_tensor(grad)).sum().backward()
+        group.sum_gradients(parameters)
+        group.broadcast(parameters)
+        given = {"rank": group.rank, "array": np.arange(3 + group.rank)}
+        got = group.broadcast_object(given)
+        write(
+            folder,
+            world_size=group.world_size,
+            grads=[parameter.grad.numpy().tolist() for parameter in parameters],
+            weights=[parameter.numpy().tolist() for parameter in parameters],
+            sum=group.sum(np.array([2.0**40 + group.rank, 0.5])).tolist(),
+            object=[got["rank"], got["array"].tolist()],
+            cores=sorted(os.sched_getaffinity(0)),
+        )
+    return 0
+
+
+def meet(folder: Path) -> int:
+    """Meets the others."""
+    contact = Contact.from_environment()
+    assert contact is not None
+    contact.meet()
+    contact.close(done=True)
+    write(folder, port=contact.port)
+    return 0
+
+
+def fail(folder: Path) -> int:
+    """Meets the others, and fails as WORKER_HOW says; the others wait for it."""
+    contact = Contact.from_environment()
+    assert contact is not None
+    contact.meet()
+    write(folder, pid=os.getpid())
+    if not CHOSEN:
+        if os.environ.get("WORKER_OTHERS") == "busy":
+            Contact.STUCK_SECONDS = 1.0
+            time.sleep(600)
+        contact.meet()
+    how = os.environ["WORKER_HOW"]
+    if how == "mistake":
+        raise InputError("cat.jpg is a dog.")
+    print(f"last words of process {RANK}", flush=True)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "defect":
+        raise AssertionError("a defect")
+    return int(how)
+
+
+def train(folder: Path) -> int:
+    """Waits for SIGINT or SIGTERM, and saves."""
+    came: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: came.append(number))
+    write(folder, pid=os.getpid())
+    while not came or os.environ.get("WORKER_HOW") == "stubborn":
+        time.sleep(0.01)
+    time.sleep(0.3)
+    write(folder, pid=os.getpid(), came=came)
+    return launching.INTERRUPTED
+
+
+def write(folder: Path, **values: Any) -> None:
+    path = folder / f"{RANK}.json"
+    path.with_suffix(".new").write_text(json.dumps(values))
+    path.with_suffix(".new").replace(path)
+
+
+def main() -> int:
+    action, folder, num_procs = sys.argv[1:]
+    if not launching.is_started():
+        return launching.launch(launching.processes("cpu", None, int(num_procs)), "cpu")
+    return {"sums": sums, "meet": meet, "fail": fail, "train": train}[action](Path(folder))
+
+
+if __name__ == "__main__":
+    cli.run(main)
