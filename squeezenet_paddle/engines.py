@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from . import fast_cpu
+from .cores import Cores, micro_batches, split
 from .model import SqueezeNet
 
 
@@ -27,7 +28,7 @@ class DynamicEngine:
         self._num_classes = network.config.num_classes
         self._forward: Callable[[paddle.Tensor], paddle.Tensor] = network
         self._pixels: int | None = None  # all at once
-        self._cores = fast_cpu.Cores(threads if device == "cpu" else 1)
+        self._cores = Cores(threads if device == "cpu" else 1)
         if device == "cpu":
             self._pixels = fast_cpu.PLAIN_PIXELS
             if network.config.data_format == "NCHW":
@@ -40,8 +41,8 @@ class DynamicEngine:
 
         def work(part: slice) -> None:
             with paddle.no_grad():  # which each thread has to say
-                for micro in fast_cpu.micro_batches(part, inputs, self._pixels):
+                for micro in micro_batches(part, inputs, self._pixels):
                     logits[micro] = self._forward(paddle.to_tensor(inputs[micro])).numpy()
 
-        self._cores.run(work, fast_cpu.split(slice(0, len(inputs)), self._cores.threads))
+        self._cores.run(work, split(slice(0, len(inputs)), self._cores.threads))
         return logits

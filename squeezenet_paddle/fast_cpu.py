@@ -9,21 +9,15 @@ whose maps stay in the cache, in one thread a core.
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
 from .architecture import FIRES, VERSIONS
 from .model import SqueezeNet, _check_input
-
-Part = TypeVar("Part")
-Result = TypeVar("Result")
 
 # In place; PaddlePaddle 2.6 takes ten times as long so.
 _relu = F.relu if paddle.__version__.startswith("2.") else F.relu_
@@ -120,53 +114,3 @@ def _indices_round_up() -> bool:
     """Whether ceil_mode is heeded where indices are asked for; PaddlePaddle 2.6 rounds down."""
     pooled, _ = F.max_pool2d(paddle.zeros([1, 1, 4, 4]), 3, 2, ceil_mode=True, return_mask=True)
     return pooled.shape[2] == 2
-
-
-class Cores:
-    """Runs parts of a task in threads of their own, the i-th part always on the i-th core.
-
-    Args:
-        threads: how many; None takes all cores that the process may use.
-    """
-
-    def __init__(self, threads: int | None = None) -> None:
-        cpus = _cpus()
-        self.threads = threads or len(cpus)
-        # Left to themselves, threads share a core at times while another is idle. Fewer threads
-        # than cores are not pinned: other processes may have the same cores.
-        self._cpus = cpus if self.threads == len(cpus) else []
-        self._pool = ThreadPoolExecutor(self.threads)
-
-    def run(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-        """`work` of each of at most `threads` parts."""
-        parts = list(parts)
-        if len(parts) == 1:
-            return [work(parts[0])]
-
-        def pinned(i: int, part: Part) -> Result:
-            if self._cpus:
-                os.sched_setaffinity(0, {self._cpus[i]})  # each time, as OpenMP resets it
-            return work(part)
-
-        return list(self._pool.map(pinned, range(len(parts)), parts))
-
-
-def _cpus() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def split(part: slice, count: int) -> list[slice]:
-    """Cuts a part into at most `count` of nearly the same length, none of them empty."""
-    length = part.stop - part.start
-    cuts = [part.start + length * i // count for i in range(count + 1)]
-    return [slice(a, b) for a, b in zip(cuts, cuts[1:]) if a < b]
-
-
-def micro_batches(part: slice, inputs: np.ndarray, pixels: int | None) -> list[slice]:
-    """Cuts a part of a batch into micro-batches of about so many pixels; None leaves it whole."""
-    if pixels is None or part.start == part.stop:
-        return split(part, 1)
-    size = max(round(pixels / (inputs[0].size // 3)), 1)
-    return split(part, -(-(part.stop - part.start) // size))

@@ -64,12 +64,17 @@ def check_state(
             problems.append(f"{key} has shape {list(shape)} where {list(wanted)} is expected")
         elif state[key].dtype.kind != "f":
             problems.append(f"{key} holds {state[key].dtype} where float32 is expected")
-        elif not np.isfinite(state[key].astype("float32")).all():
+        elif not _fit_float32(state[key]):
             problems.append(f"{key} holds NaN or infinite values")
     if problems:
         raise InputError(
             f"{source}: the weights do not fit the network: {describe_problems(problems)}."
         )
+
+
+def _fit_float32(values: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(values.astype("float32")).all())
 
 
 def read_state(file: Path) -> dict[str, np.ndarray]:

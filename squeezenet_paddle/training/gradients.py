@@ -16,6 +16,7 @@ import paddle.nn.functional as F
 
 from .. import fast_cpu
 from ..architecture import ModelConfig, layers, output_sizes
+from ..cores import Cores, micro_batches, split
 from ..errors import InputError
 from ..loader import Batch
 from ..model import SqueezeNet
@@ -59,8 +60,8 @@ class Gradients:
 
     def _add(self, forward: Forward, batch: Batch, epoch: int, part: slice) -> tuple[float, int]:
         """`add` for a part of a batch, in micro-batches."""
-        micro_batches = fast_cpu.micro_batches(part, batch.inputs, self._micro_pixels)
-        return _total(self._add_at_once(forward, batch, epoch, each) for each in micro_batches)
+        parts = micro_batches(part, batch.inputs, self._micro_pixels)
+        return _total(self._add_at_once(forward, batch, epoch, each) for each in parts)
 
     def _add_at_once(
         self, forward: Forward, batch: Batch, epoch: int, part: slice
@@ -89,11 +90,11 @@ class ThreadedGradients(Gradients):
         super().__init__(
             network, fast_cpu.forward, seed, label_smoothing, None, fast_cpu.MICRO_PIXELS
         )
-        self._cores = fast_cpu.Cores(threads)
+        self._cores = Cores(threads)
 
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
         """As `Gradients.add`."""
-        parts = fast_cpu.split(slice(0, len(batch.labels)), self._cores.threads)
+        parts = split(slice(0, len(batch.labels)), self._cores.threads)
         # Each thread has tensors that share the weights but have gradients of their own.
         leaves = [_shared_leaves(self._network) for _ in parts]
 
