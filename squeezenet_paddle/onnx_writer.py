@@ -25,14 +25,13 @@ from .onnx_schema import (
     ModelProto,
 )
 from .preprocess import Preprocess
+from .quantisation import Statistics
 from .weights import BATCH_NORM_EPSILON, key_of
 
 OPSET = 13  # the first in which weights are quantised by channel
 _IR_VERSION = 7  # of ONNX 1.8, which brought that opset
 _LARGEST_WEIGHT = 63  # 7 bits: sums of two products with a uint8 then fit 16 bits, as AVX2 has them
 _OPERATORS = {"relu": "Relu", "elu": "Elu"}
-
-Ranges = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def onnx_model(
     graph_input: GraphInput,
     preprocess: Preprocess,
     concat: bool = True,
-    ranges: Ranges | None = None,
+    statistics: Mapping[str, Statistics] | None = None,
 ) -> bytes:
     """The file, from the input to "logits", float32 [N, num_classes].
 
@@ -69,13 +68,13 @@ def onnx_model(
         preprocess: how a picture becomes the network's input, for the file's metadata.
         concat: write the concatenations of the fires; else what reads one reads both halves, as
             the sum of two convolutions or as two pools, which copies less and is faster.
-        ranges: of the values of "data" and of every layer, with which the network is quantised to
-            8 bits; None writes float32.
+        statistics: of "data" and of every layer, with which the network is quantised to 8 bits;
+            None writes float32.
     """
-    if ranges is None:
+    if statistics is None:
         writer = _Writer(config, state, concat)
     else:
-        writer = _QuantisingWriter(config, state, ranges)
+        writer = _QuantisingWriter(config, state, statistics)
     model = ModelProto(
         ir_version=_IR_VERSION, producer_name="squeezenet_paddle", producer_version=__version__
     )
@@ -245,15 +244,19 @@ class _QuantisingWriter(_Writer):
     """
 
     def __init__(
-        self, config: ModelConfig, state: Mapping[str, np.ndarray], ranges: Ranges
+        self,
+        config: ModelConfig,
+        state: Mapping[str, np.ndarray],
+        statistics: Mapping[str, Statistics],
     ) -> None:
         super().__init__(config, state)
-        self._ranges = dict(ranges)
+        self._means = {name: np.array(s.mean) for name, s in statistics.items()}
+        self._ranges = {name: (s.low, s.high) for name, s in statistics.items()}
         for layer in layers(config):
             if layer.type == "Concat":  # copies integers, if both its inputs mean the same by them
                 for bottom in layer.bottoms:
-                    self._ranges[bottom] = ranges[layer.name]
-        self._scales: dict[str, np.ndarray] = {}  # by tensor
+                    self._ranges[bottom] = self._ranges[layer.name]
+        self._scales: dict[str, np.float32] = {}  # by tensor
 
     def _input(self, graph_input: GraphInput) -> list[str]:
         [x] = super()._input(graph_input)
@@ -262,13 +265,18 @@ class _QuantisingWriter(_Writer):
     def _convolution(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [[x]] = inputs
         key = key_of(layer)
-        weight = self._state[f"{key}.weight"]
-        scale = np.abs(weight).max(axis=(1, 2, 3)) / np.float32(_LARGEST_WEIGHT)
-        scale = np.maximum(scale, np.finfo("float32").tiny / self._scales[x])
+        weight, bias = self._state[f"{key}.weight"], self._state[f"{key}.bias"]
+        # A channel's step also has to let its bias fit 32 bits, which counts if the weights are 0.
+        scale = np.maximum(
+            np.abs(weight).max(axis=(1, 2, 3)) / np.float32(_LARGEST_WEIGHT),
+            np.maximum(np.abs(bias) / self._scales[x], np.float32(1e-20)) / np.float32(2**30),
+        )
         rounded = np.rint(weight / scale[:, None, None, None]).astype("int8")
+        # What rounding the weights adds to each output on average is taken off the bias.
+        added = (rounded * scale[:, None, None, None] - weight).sum(axis=(2, 3))
+        bias = bias - added @ self._means[layer.bottoms[0]]
         bias_scale = scale * self._scales[x]
-        bias = np.rint(self._state[f"{key}.bias"] / bias_scale)
-        bias = np.clip(bias, -(2.0**31), 2.0**31 - 1).astype("int32")
+        bias = np.rint(bias / bias_scale).astype("int32")
         tensors = [
             x,
             self._restored(f"{key}.weight", rounded, scale),

@@ -1,0 +1,56 @@
+"""What the layers of a network give on real pictures, from which 8-bit integers get their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .architecture import ModelConfig
+from .reference import activations
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a layer's output, or of the network's input.
+
+    Attributes:
+        low, high: its smallest and largest value.
+        mean: of each channel.
+    """
+
+    low: float
+    high: float
+    mean: tuple[float, ...]
+
+
+def calibrate(
+    config: ModelConfig, state: Mapping[str, np.ndarray], inputs: Iterable[np.ndarray]
+) -> dict[str, Statistics]:
+    """Runs pictures through the network and keeps what its layers give.
+
+    Args:
+        config: which network.
+        state: arrays by state-dict key.
+        inputs: as `Preprocess` makes them, one a picture, of at least one picture.
+
+    Returns:
+        Statistics of "data" and of every layer, by name.
+    """
+    found: dict[str, list[Statistics]] = {}
+    for x in inputs:
+        for name, values in activations(config, state, x).items():
+            maps = values.reshape(len(values), -1)
+            one = Statistics(float(maps.min()), float(maps.max()), tuple(maps.mean(axis=1)))
+            found.setdefault(name, []).append(one)
+    return {name: _joined(parts) for name, parts in found.items()}
+
+
+def _joined(parts: list[Statistics]) -> Statistics:
+    mean = np.mean([part.mean for part in parts], axis=0, dtype="float64")
+    return Statistics(
+        min(part.low for part in parts),
+        max(part.high for part in parts),
+        tuple(round(float(value), 6) for value in mean),
+    )
