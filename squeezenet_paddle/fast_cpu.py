@@ -25,7 +25,7 @@ from .model import SqueezeNet, _check_input
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
-# In place; PaddlePaddle 2.6 takes ten times as long so.
+# In place, but for PaddlePaddle 2.6, which takes ten times as long for that.
 _relu = F.relu if paddle.__version__.startswith("2.") else F.relu_
 
 MICRO_PIXELS = 8 * 227 * 227  # of a micro-batch for `forward`, measured
@@ -123,7 +123,7 @@ def _indices_round_up() -> bool:
 
 
 class Cores:
-    """Runs parts of a task in threads of their own, the i-th part always on the i-th core.
+    """Runs the parts of a task side by side, each in a thread.
 
     Args:
         threads: how many; None takes all cores that the process may use.
@@ -132,8 +132,8 @@ class Cores:
     def __init__(self, threads: int | None = None) -> None:
         cpus = _cpus()
         self.threads = threads or len(cpus)
-        # Left to themselves, threads share a core at times while another is idle. Fewer threads
-        # than cores are not pinned: other processes may have the same cores.
+        # Left to themselves, threads share a core at times while another is idle. Where there is a
+        # thread for each core of the process, each is bound to one.
         self._cpus = cpus if self.threads == len(cpus) else []
         self._pool = ThreadPoolExecutor(self.threads)
 
