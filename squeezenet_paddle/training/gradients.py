@@ -137,7 +137,8 @@ def make_gradients(
     on_cpu = device == "cpu"
     if amp is not None and on_cpu:
         raise InputError(
-            "mixed precision (amp) needs a GPU: on a CPU Paddle's auto_cast does nothing but warn."
+            "mixed precision (--amp) needs a GPU: on a CPU Paddle's auto_cast has no effect, and "
+            "its convolutions take float32 and float64 alone."
         )
     fast = on_cpu and config.data_format == "NCHW" and not to_static
     # Batch normalisation is over all pictures of the batch at once.
