@@ -18,6 +18,7 @@ from .evaluation import Evaluation
 from .metrics import TOP_K
 from .model_dir import WEIGHTS, ModelInfo
 from .prediction import Predictor
+from .run_dir import model_dir_of
 
 _ROUNDS = 5
 
@@ -97,7 +98,7 @@ def table(
                 str(path),
                 f"{variant(info.network)} at {size}",
                 *(scores["top1"], scores["top5"], scores["loss"]),
-                (path / WEIGHTS).stat().st_size,
+                (model_dir_of(path) / WEIGHTS).stat().st_size,
                 sum(row.layer.parameters for row in layers),
                 sum(row.multiply_adds for row in layers),
                 rate,

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class Cores:
-    """Runs parts of a task in threads of their own, the i-th part always on the i-th core.
+    """Runs the parts of a task side by side, each in a thread.
 
     Args:
         threads: how many; None takes all cores that the process may use.
@@ -23,8 +23,8 @@ class Cores:
     def __init__(self, threads: int | None = None) -> None:
         cpus = _cpus()
         self.threads = threads or len(cpus)
-        # Left to themselves, threads share a core at times while another is idle. Fewer threads
-        # than cores are not pinned: other processes may have the same cores.
+        # Left to themselves, threads share a core at times while another is idle. Where there is a
+        # thread for each core of the process, each is bound to one.
         self._cpus = cpus if self.threads == len(cpus) else []
         self._pool = ThreadPoolExecutor(self.threads)
 

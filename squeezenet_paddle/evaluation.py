@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,6 +14,12 @@ from .errors import InputError, describe_problems
 from .loader import Loader
 from .metrics import Predictions, softmax
 from .prediction import Predictor
+
+if TYPE_CHECKING:
+    from .distributed import Group
+
+
+_NONE = np.empty(0, "int64")
 
 
 @dataclass(frozen=True)
@@ -42,19 +49,27 @@ class Evaluation:
         }
 
 
-def evaluate(predictor: Predictor, loader: Loader, skip_unreadable: bool = False) -> Evaluation:
+def evaluate(
+    predictor: Predictor,
+    loader: Loader,
+    skip_unreadable: bool = False,
+    group: Group | None = None,
+) -> Evaluation:
     """Counts every picture of a list exactly once, with a progress bar on standard error.
 
     Args:
         predictor: the model.
-        loader: of the whole list, with an `on_unreadable`, so that every bad picture can be named
-            at once; its transform may give ten crops, whose probabilities are averaged.
+        loader: of the list, or of this process's share of it, with an `on_unreadable`, so that
+            every bad picture can be named at once; its transform may give ten crops, whose
+            probabilities are averaged.
         skip_unreadable: give a score that leaves pictures out.
+        group: the processes that share the list; each of them gets what all made of it.
 
     Raises:
         InputError: a picture cannot be read and `skip_unreadable` is not set, or none can.
     """
-    parts: list[Predictions] = []
+    classes = predictor.info.network.num_classes
+    parts = [Predictions.of(_NONE, np.empty((0, classes), "float32"), _NONE)]
     counted, total = 0, len(loader.images)
     start = time.perf_counter()
     with tqdm(total=total, unit="image", disable=None) as bar:
@@ -65,16 +80,33 @@ def evaluate(predictor: Predictor, loader: Loader, skip_unreadable: bool = False
                 parts.append(Predictions.of(batch.indices, logits, batch.labels))
                 counted += len(batch.indices)
             bar.update(counted + len(loader.skipped) - bar.n)
+    predictions, skipped = Predictions.joined(parts), loader.skipped
+    if group is not None:
+        predictions = Predictions.of_array(group.sum(predictions.as_array(total)))
+        skipped = _union(skipped, group)
     seconds = time.perf_counter() - start
-    unreadable = [loader.skipped[index] for index in sorted(loader.skipped)]
+    unreadable = [skipped[index] for index in sorted(skipped)]
     if unreadable and not skip_unreadable:
         raise InputError(
             f"{len(unreadable)} of {total} pictures cannot be read, and no score is given that "
             f"leaves pictures out without --skip_unreadable: {describe_problems(unreadable)}"
         )
-    if not parts:
+    if not len(predictions):
         raise InputError(f"none of the {total} pictures can be read.")
-    return Evaluation(Predictions.joined(parts), unreadable, seconds)
+    return Evaluation(predictions, unreadable, seconds)
+
+
+def _union(messages: dict[int, str], group: Group) -> dict[int, str]:
+    """Those of all processes, sent as bytes that stand in a row for each process."""
+    data = np.frombuffer(json.dumps(list(messages.items())).encode(), np.uint8)
+    lengths = np.zeros(group.world_size)
+    lengths[group.rank] = len(data)
+    lengths = group.sum(lengths).astype(int)
+    rows = np.zeros((group.world_size, lengths.max()))
+    rows[group.rank, : len(data)] = data
+    rows = group.sum(rows).astype("uint8")
+    texts = [row[:length].tobytes() for row, length in zip(rows, lengths)]
+    return dict(item for text in texts for item in json.loads(text))
 
 
 def _logits(predictor: Predictor, inputs: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from paddle.autograd import PyLayer
 from .architecture import FIRES, VERSIONS
 from .model import SqueezeNet, _check_input
 
-# In place; PaddlePaddle 2.6 takes ten times as long so.
+# In place, but for PaddlePaddle 2.6, which takes ten times as long for that.
 _relu = F.relu if paddle.__version__.startswith("2.") else F.relu_
 
 MICRO_PIXELS = 8 * 227 * 227  # of a micro-batch for `forward`, measured

@@ -96,6 +96,26 @@ class Predictions:
         confidence = np.exp(logs[rows, top[:, 0]]).astype("float32")
         return Predictions(indices, labels, top, confidence, -logs[rows, labels])
 
+    def as_array(self, total: int) -> np.ndarray:
+        """float64 [total, 4 + k], a row a line of the list, zeros for the lines that are not here.
+
+        The sum over processes that share a list is the array of all of it.
+        """
+        array = np.zeros((total, 4 + self.top.shape[1]))
+        columns = (np.ones(len(self)), self.labels, self.confidence, self.loss, self.top)
+        array[self.indices] = np.column_stack(columns)
+        return array
+
+    @staticmethod
+    def of_array(array: np.ndarray) -> Predictions:
+        """From what `as_array` gives."""
+        indices = np.flatnonzero(array[:, 0])
+        _, labels, confidence, loss, *top = array[indices].T
+        return Predictions(
+            *(indices, labels.astype("int64"), np.stack(top, axis=1).astype("int32")),
+            *(confidence.astype("float32"), loss),
+        )
+
     @staticmethod
     def joined(parts: Sequence[Predictions]) -> Predictions:
         """Those of several batches, in the order of the list."""

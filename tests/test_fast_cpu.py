@@ -14,9 +14,10 @@ from squeezenet_paddle.architecture import CHOICES, ModelConfig
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.model import SqueezeNet, load_state
 
-VARIANTS = list(
-    itertools.product(*(CHOICES[key] for key in ("version", "bypass", "activation", "head")))
-)
+BODIES = itertools.product(*(CHOICES[key] for key in ("version", "bypass", "activation")))
+HEADS = itertools.product(CHOICES["version"], ("conv_bn", "conv_fc"))
+VARIANTS = [(*body, "conv") for body in BODIES]
+VARIANTS += [(version, "none", "relu", head) for version, head in HEADS]
 
 
 def build(**variant: object) -> SqueezeNet:

@@ -95,6 +95,25 @@ def test_predictions_of_batches_in_any_order_are_those_of_the_whole(
     np.testing.assert_allclose(np.exp(-found.loss), label_probabilities)
 
 
+@given(st.data(), st.integers(1, 8), st.integers(1, 3))
+def test_the_arrays_of_processes_sum_to_that_of_all(
+    data: st.DataObject, classes: int, world_size: int
+) -> None:
+    counts = st.integers(-4, 4).map(float)
+    logits = data.draw(arrays("float32", (6, classes), elements=counts))
+    labels = data.draw(arrays("int64", 6, elements=st.integers(0, classes - 1)))
+    rank = data.draw(arrays("int64", 6, elements=st.integers(-1, world_size - 1)))  # -1: left out
+    shares = [
+        Predictions.of(rows, logits[rows], labels[rows])
+        for rows in (np.flatnonzero(rank == i) for i in range(world_size))
+    ]
+    found = Predictions.of_array(sum(share.as_array(6) for share in shares))
+    expected = Predictions.joined(shares)
+    for name, values in vars(expected).items():
+        assert getattr(found, name).dtype == values.dtype
+        np.testing.assert_array_equal(getattr(found, name), values)
+
+
 LABELS = np.array([0, 0, 0, 0, 1, 1, 3, 3])
 PREDICTED = np.array([0, 0, 1, 2, 1, 0, 0, 0])
 

@@ -260,6 +260,24 @@ def test_eval_writes_a_report(model: Path, tmp_path: Path, run_tool: Run) -> Non
     assert "top-3" in page.text
 
 
+def test_processes_share_a_list(model: Path, tmp_path: Path, run_tool: Run) -> None:
+    arguments = ("eval", "--model_dir", model / "model", "--test_list", model / "list.txt")
+    three = ("--device", "cpu", "--num_procs", 3, "--batch_size", 4)
+    found = []
+    for name, processes in (("one", ()), ("three", three)):
+        file = tmp_path / f"{name}.json"
+        done = run_tool(*arguments, *processes, "--skip_unreadable", "--metrics_json", file)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("top-1") == 1
+        assert "5 images  1 skipped" in done.stdout
+        assert done.stderr.count("gone.png") == 1
+        found.append(json.loads(file.read_text()))
+        del found[-1]["images_per_second"]
+    assert found[0] == found[1]
+    refused = run_tool(*arguments, *three)
+    assert_user_error(refused, "1 of 6 pictures cannot be read", "gone.png")
+
+
 def test_eval_refuses_a_wrong_folder_before_the_work(model: Path, run_tool: Run) -> None:
     done = run_tool(
         *("eval", "--model_dir", model / "model", "--test_list", model / "list.txt"),

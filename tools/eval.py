@@ -21,6 +21,11 @@ most confidently wrong pictures, and how far the probabilities can be trusted:
     python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --report_dir output/report
 
+Several processes share the list; each picture counts once:
+
+    python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
+        --test_list data/val_list.txt --data_dir data --device cpu --num_procs 2
+
 The list may be a CSV file with the columns image and label, and labels may be class names where the
 model directory or --synset_word_list has them.
 """
@@ -28,13 +33,15 @@ model directory or --synset_word_list has them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from squeezenet_paddle import cli
+from squeezenet_paddle import cli, launching
 from squeezenet_paddle.comparison import variant
 from squeezenet_paddle.dataset import ImageList, read_list
 from squeezenet_paddle.errors import InputError, describe_problems
@@ -42,10 +49,13 @@ from squeezenet_paddle.evaluation import evaluate
 from squeezenet_paddle.files import check_file_target, write_text
 from squeezenet_paddle.loader import Loader, check_files
 from squeezenet_paddle.model_dir import ModelInfo, read_info
-from squeezenet_paddle.prediction import Predictor
+from squeezenet_paddle.prediction import Predictor, choose_device
 from squeezenet_paddle.preprocess import EvalTransform
 from squeezenet_paddle.report import REPORT, Report, check_report_target, write_report
 from squeezenet_paddle.sampler import Sampler
+
+if TYPE_CHECKING:
+    from squeezenet_paddle.distributed import Group
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -88,10 +98,11 @@ def parse_arguments() -> argparse.Namespace:
     running = parser.add_argument_group("running")
     cli.add_loading(running)
     cli.add_device(running)
+    cli.add_processes(running)
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     args = parse_arguments()
     info = read_info(args.model_dir)
     classes = info.network.num_classes
@@ -102,18 +113,31 @@ def main() -> None:
             check_file_target(path)
     if args.report_dir is not None:
         check_report_target(args.report_dir)
-    if args.check_files is not None:
-        check(images, args)
+    if not launching.is_started():
+        if args.check_files is not None:
+            check(images, args)
+        count = launching.processes(args.device, args.num_gpus, args.num_procs)
+        if count > 1:
+            return launching.launch(count, "gpu" if args.num_gpus else "cpu")
     transform = EvalTransform(info.preprocess, args.ten_crop)
-    sampler = Sampler(len(images), args.batch_size)
     # Without --skip_unreadable, bad pictures are named together at the end.
     note = report_skipped if args.skip_unreadable else str
-    with Loader(
-        images, transform, sampler, args.num_workers, args.max_pixels, on_unreadable=note
-    ) as loader:
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(joined(args)) if launching.is_started() else None
+        rank, world_size = (0, 1) if group is None else (group.rank, group.world_size)
+        sampler = Sampler(len(images), args.batch_size, rank=rank, world_size=world_size)
+        loader = stack.enter_context(
+            Loader(images, transform, sampler, args.num_workers, args.max_pixels, note)
+        )
         # Loads Paddle, once the flags are right and the readers are starting.
         predictor = Predictor(args.model_dir, args.device)
-        evaluation = evaluate(predictor, loader, args.skip_unreadable)
+        evaluation = evaluate(predictor, loader, args.skip_unreadable, group)
+    if rank:
+        return 0
+    told = set(loader.skipped.values())
+    for message in evaluation.unreadable:
+        if message not in told:  # another process found it
+            report_skipped(message)
     scores = evaluation.summary()
     skipped = f"  {len(scores['unreadable'])} skipped" if scores["unreadable"] else ""
     print(
@@ -126,6 +150,14 @@ def main() -> None:
         report = Report(evaluation, images, classes, names, facts(args, info), args.max_pixels)
         write_report(args.report_dir, report)
         print(f"report: {args.report_dir / REPORT}")
+    return 0
+
+
+def joined(args: argparse.Namespace) -> Group:
+    """The processes that share the list."""
+    from squeezenet_paddle.distributed import join  # Paddle
+
+    return join(choose_device(args.device))
 
 
 def facts(args: argparse.Namespace, info: ModelInfo) -> dict[str, str]:

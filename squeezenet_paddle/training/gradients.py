@@ -99,9 +99,7 @@ class ThreadedGradients(Gradients):
         leaves = [_shared_leaves(self._network) for _ in parts]
 
         def work(i: int) -> tuple[float, int]:
-            def forward(x: paddle.Tensor, keep: paddle.Tensor | None) -> paddle.Tensor:
-                return fast_cpu.forward(self._network, x, keep, leaves[i])
-
+            forward = partial(fast_cpu.forward, self._network, parameters=leaves[i])
             return self._add(forward, batch, epoch, parts[i])
 
         total = _total(self._cores.run(work, range(len(parts))))
@@ -129,7 +127,7 @@ def make_gradients(
         device: "cpu", "gpu" or "gpu:N".
         seed: of the dropout.
         label_smoothing: the share of each target that is spread over all classes evenly.
-        to_static: run the forward pass as a static graph.
+        to_static: run the network as a static graph, with the same numbers to rounding.
         amp: mixed precision, on a GPU.
         threads: on a CPU; None takes all cores that the process may use.
 
@@ -140,7 +138,8 @@ def make_gradients(
     on_cpu = device == "cpu"
     if amp is not None and on_cpu:
         raise InputError(
-            "mixed precision (amp) needs a GPU: on a CPU Paddle's auto_cast does nothing but warn."
+            "mixed precision (--amp) needs a GPU: on a CPU Paddle's auto_cast has no effect, and "
+            "its convolutions take float32 and float64 alone."
         )
     fast = on_cpu and config.data_format == "NCHW" and not to_static
     # Batch normalisation is over all pictures of the batch at once.
