@@ -16,6 +16,7 @@ from typing import Any, Callable, NoReturn
 
 from .dataset import read_names
 from .decoding import MAX_PIXELS
+from .engine_choice import ENGINES, PRECISIONS
 from .errors import InputError, RunError
 from .model_dir import ModelInfo
 from .tuning import tune_process
@@ -181,6 +182,22 @@ def add_device(group: Any) -> None:
         "--device",
         metavar="NAME",
         help="cpu, gpu or gpu:N (default: gpu where Paddle finds one, else cpu)",
+    )
+
+
+def add_engine(group: Any) -> None:
+    group.add_argument(
+        "--engine",
+        choices=("auto", *ENGINES),
+        default="auto",
+        help="what computes: auto is the fastest that is installed and agrees with the network "
+        "(default: auto)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of its arithmetic; int8 takes an export of int8 (default: float32)",
     )
 
 

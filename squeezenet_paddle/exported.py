@@ -12,7 +12,6 @@ of other weights are never taken for these.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,17 +27,6 @@ ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
 CAFFEMODEL, PROTOTXT = "model.caffemodel", "deploy.prototxt"
 STATISTICS = "int8.json"
 NAMES = (*GRAPHS, PARAMETERS, ONNX, ONNX_INT8, CAFFEMODEL, PROTOTXT, STATISTICS, RECORD)
-
-
-def fingerprint(weights: bytes, network: Any, preprocess: Any) -> str:
-    """A checksum of all that an export depends on.
-
-    Args:
-        weights: the bytes of model.pdparams.
-        network, preprocess: the dataclasses of the model directory.
-    """
-    described = json.dumps([dataclasses.asdict(each) for each in (network, preprocess)])
-    return sha256(weights + described.encode())
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -88,5 +76,7 @@ def find(folder: Path, kind: str, expected: str, how: str) -> dict[str, Any]:
         )
     for name, checksum in entry.get("files", {}).items():
         if not (folder / name).is_file() or sha256((folder / name).read_bytes()) != checksum:
-            raise InputError(f"{folder / name} is not the file that was exported; make it anew by: {how}")
+            raise InputError(
+                f"{folder / name} is not the file that was exported; make it anew by: {how}"
+            )
     return entry

@@ -4,8 +4,9 @@
     config.json        network, preprocessing, source, verification, scores
     synset_words.txt   class names, where they are known
 
-It is read strictly and written whole or not at all. As with every Paddle file, model.pdparams is a
-pickle; here, reading it runs nothing of it.
+and what export.py added to them (see `exported.py`), which ends with these weights. It is read
+strictly and written whole or not at all. As every Paddle file, model.pdparams is a pickle; reading
+it here runs nothing that is in it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from .architecture import ModelConfig
 from .dataset import read_names
 from .errors import InputError
-from .files import atomic_directory, check_directory, read_bytes
+from .exported import NAMES as EXPORTED
+from .files import atomic_directory, check_directory, read_bytes, sha256
 from .preprocess import Preprocess
 from .run_dir import model_dir_of
-from .weights import read_state
+from .weights import check_state, read_state, state_shapes
 
 if TYPE_CHECKING:
     from .model import SqueezeNet
@@ -64,13 +68,27 @@ class ModelInfo:
             )
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What model.pdparams holds.
+
+    Attributes:
+        state: float32 arrays by state-dict key.
+        fingerprint: checksum of these, the network and the preprocessing: of all that an export
+            depends on.
+    """
+
+    state: dict[str, np.ndarray]
+    fingerprint: str
+
+
 def check_target(path: Path) -> None:
     """Refuses a path that `write_model_dir` would refuse, before any work is done.
 
     Raises:
         InputError: `path` holds something else than a model directory.
     """
-    check_directory(path, (CONFIG, WEIGHTS), (NAMES,))
+    check_directory(path, (CONFIG, WEIGHTS), (NAMES, *EXPORTED))
 
 
 def write_model_dir(path: Path, info: ModelInfo, state: Mapping[str, Any]) -> None:
@@ -94,7 +112,7 @@ def write_model_dir(path: Path, info: ModelInfo, state: Mapping[str, Any]) -> No
         "verification": info.verification,
         "scores": info.scores,
     }
-    with atomic_directory(path, (CONFIG, WEIGHTS), (NAMES,)) as temporary:
+    with atomic_directory(path, (CONFIG, WEIGHTS), (NAMES, *EXPORTED)) as temporary:
         paddle.save(dict(state), str(temporary / WEIGHTS))
         if info.names is not None:
             text = "".join(f"{name}\n" for name in info.names)
@@ -140,6 +158,23 @@ def read_info(path: Path) -> ModelInfo:
         raise InputError(f"{file}: {error}") from error
 
 
+def read_weights(path: Path, info: ModelInfo) -> Weights:
+    """The weights of a model directory; needs no Paddle.
+
+    Raises:
+        InputError: they cannot be read or do not fit config.json.
+    """
+    file = model_dir_of(path) / WEIGHTS
+    if not file.is_file():
+        raise InputError(f"--model_dir {path}: it has no {WEIGHTS}.")
+    data = read_bytes(file, "file of weights")
+    state = read_state(data, str(file))
+    check_state(state_shapes(info.network), state, str(file))
+    described = [dataclasses.asdict(each) for each in (info.network, info.preprocess)]
+    state = {key: np.asarray(values, "float32") for key, values in state.items()}
+    return Weights(state, sha256(data + json.dumps(described).encode()))
+
+
 def load_network(path: Path, info: ModelInfo) -> SqueezeNet:
     """The network of a model directory with its weights, in evaluation mode.
 
@@ -148,12 +183,9 @@ def load_network(path: Path, info: ModelInfo) -> SqueezeNet:
     """
     from .model import SqueezeNet, load_state
 
-    file = model_dir_of(path) / WEIGHTS
-    if not file.is_file():
-        raise InputError(f"--model_dir {path}: it has no {WEIGHTS}.")
-    state = read_state(file)
+    state = read_weights(path, info).state
     network = SqueezeNet(info.network)
-    load_state(network, state, str(file))
+    load_state(network, state, str(path))
     network.eval()
     return network
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from .engine_choice import Engine, load_engine
 from .errors import InputError
 from .loader import Loader
 from .metrics import softmax, top_k
@@ -19,27 +21,69 @@ class Predictor:
     Args:
         model_dir: as `model_dir.py` describes it.
         device: "cpu", "gpu" or "gpu:N"; None takes a GPU where Paddle finds one.
+        engine: one of `engine_choice.ENGINES`, or "auto": on a CPU, the fastest that is installed
+            and agrees with the network; on a GPU, "dynamic".
+        precision: "float32", "bfloat16" or "int8", where the engine has it.
+        threads: on a CPU; None takes all cores that the process may use.
 
     Attributes:
         info: what the model directory says.
+        device: which it is.
+        engine: which it is.
+        precision: as above.
 
     Raises:
-        InputError: the model directory or the device is not usable.
+        InputError: the model directory, the device or the engine is not usable.
+        RunError: the engine does not compute the network.
     """
 
-    def __init__(self, model_dir: Path, device: str | None = None) -> None:
+    def __init__(
+        self,
+        model_dir: Path,
+        device: str | None = None,
+        engine: str = "auto",
+        precision: str = "float32",
+        threads: int | None = None,
+    ) -> None:
         self.info = read_info(model_dir)
+        self.device = _device_for(engine, device)
+        self.precision = precision
+        self._engine: Engine
+        if self.device == "cpu":
+            self.engine, self._engine = load_engine(
+                model_dir, self.info, engine, precision, threads
+            )
+            return
+        if engine not in ("auto", "dynamic") or precision != "float32":
+            raise InputError(
+                f"--device {self.device}: only the engine dynamic, in float32, runs on a GPU."
+            )
         import paddle
 
         from .engines import DynamicEngine
 
-        self.device = choose_device(device)
         paddle.set_device(self.device)
+        self.engine = "dynamic"
         self._engine = DynamicEngine(load_network(model_dir, self.info), self.device)
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *preprocess.input_shape] -> float32 [N, num_classes]."""
         return self._engine.logits(inputs)
+
+
+def _device_for(engine: str, device: str | None) -> str:
+    """The device of an engine; loads Paddle only if there may be a GPU for it to find."""
+    if device is None and (engine not in ("auto", "dynamic") or not _has_gpu_package()):
+        return "cpu"
+    return device if device == "cpu" else choose_device(device)
+
+
+def _has_gpu_package() -> bool:
+    try:
+        importlib.metadata.version("paddlepaddle-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def choose_device(device: str | None) -> str:

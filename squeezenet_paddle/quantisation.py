@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -54,3 +56,13 @@ def _joined(parts: list[Statistics]) -> Statistics:
         max(part.high for part in parts),
         tuple(round(float(value), 6) for value in mean),
     )
+
+
+def to_json(statistics: Mapping[str, Statistics]) -> str:
+    """A file of statistics."""
+    return json.dumps({name: dataclasses.asdict(each) for name, each in statistics.items()}) + "\n"
+
+
+def from_json(text: str) -> dict[str, Statistics]:
+    """What `to_json` wrote."""
+    return {name: Statistics(**each) for name, each in json.loads(text).items()}

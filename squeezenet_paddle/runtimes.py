@@ -16,7 +16,6 @@ import numpy as np
 
 from .cores import Cores, micro_batches, split
 
-PRECISIONS = ("float32", "bfloat16", "int8")
 _MICRO_PIXELS = 2 * 227 * 227  # of a micro-batch on one core, measured
 _MICRO_PIXELS_PADDLE = 8 * 227 * 227  # of one on all cores; an operator costs 40 us beyond its work
 
@@ -147,17 +146,11 @@ class PaddleEngine:
         graph: the static graph, `inference.json` of Paddle 3 or `inference.pdmodel` of Paddle 2.
         parameters: `inference.pdiparams`.
         num_classes: length of the logits.
-        precision: "float32", or "bfloat16", which processors without such instructions ignore.
         threads: None takes all cores that the process may use.
     """
 
     def __init__(
-        self,
-        graph: Path,
-        parameters: Path,
-        num_classes: int,
-        precision: str,
-        threads: int | None = None,
+        self, graph: Path, parameters: Path, num_classes: int, threads: int | None = None
     ) -> None:
         from paddle.inference import Config, create_predictor
 
@@ -166,8 +159,6 @@ class PaddleEngine:
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(Cores(threads).threads)
         config.enable_mkldnn()
-        if precision == "bfloat16":
-            config.enable_mkldnn_bfloat16()
         self._predictor = create_predictor(config)
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])

@@ -7,14 +7,12 @@ layer `fire2/squeeze1x1`, and the weight of `fc` is transposed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from .architecture import Layer, ModelConfig, layers
 from .array_pickle import PickledArray, load_dict
 from .errors import InputError, describe_problems
-from .files import read_bytes
 
 BATCH_NORM_EPSILON = 1e-5  # Paddle's default, and Caffe's
 _PARAMETER_NAMES = "StructuredToParameterName@@"  # paddle.save adds it to a state dict
@@ -77,19 +75,23 @@ def _fit_float32(values: np.ndarray) -> bool:
         return bool(np.isfinite(values.astype("float32")).all())
 
 
-def read_state(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a state dict that paddle.save wrote. Nothing in the file is run.
+def read_state(data: bytes, source: str) -> dict[str, np.ndarray]:
+    """The arrays of a state dict that paddle.save wrote. Nothing in it is run.
+
+    Args:
+        data: the file.
+        source: its name, for errors.
 
     Raises:
-        InputError: it cannot be read, or holds anything else than arrays of numbers.
+        InputError: it is damaged, or holds anything else than arrays of numbers.
     """
-    content = load_dict(read_bytes(file, "file of weights"), str(file))
+    content = load_dict(data, source)
     content.pop(_PARAMETER_NAMES, None)
     state = {}
     for key, array in content.items():
         if not isinstance(key, str) or not isinstance(array, PickledArray):
-            raise InputError(f"{file}: a state dict of arrays was expected.")
+            raise InputError(f"{source}: a state dict of arrays was expected.")
         if array.values is None:
-            raise InputError(f"{file}: {key} holds something else than floating-point numbers.")
+            raise InputError(f"{source}: {key} holds something else than floating-point numbers.")
         state[key] = array.values
     return state

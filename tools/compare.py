@@ -48,6 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     running = parser.add_argument_group("running")
     cli.add_loading(running)
     cli.add_device(running)
+    cli.add_engine(running)
     return parser.parse_args()
 
 
@@ -63,7 +64,9 @@ def main() -> None:
     comparison.check_comparable(args.model_dir, infos)
     images = read_list(args.test_list, args.data_dir, classes, names)
     sampler = Sampler(len(images), args.batch_size)
-    predictors = [Predictor(path, args.device) for path in args.model_dir]
+    predictors = [
+        Predictor(path, args.device, args.engine, args.precision) for path in args.model_dir
+    ]
     evaluations = []
     for predictor in predictors:
         transform = EvalTransform(predictor.info.preprocess)

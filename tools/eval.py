@@ -98,6 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     running = parser.add_argument_group("running")
     cli.add_loading(running)
     cli.add_device(running)
+    cli.add_engine(running)
     cli.add_processes(running)
     return parser.parse_args()
 
@@ -130,7 +131,7 @@ def main() -> int:
             Loader(images, transform, sampler, args.num_workers, args.max_pixels, note)
         )
         # Loads Paddle, once the flags are right and the readers are starting.
-        predictor = Predictor(args.model_dir, args.device)
+        predictor = Predictor(args.model_dir, args.device, args.engine, args.precision)
         evaluation = evaluate(predictor, loader, args.skip_unreadable, group)
     if rank:
         return 0

@@ -65,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     running = parser.add_argument_group("running")
     cli.add_loading(running)
     cli.add_device(running)
+    cli.add_engine(running)
     return parser.parse_args()
 
 
@@ -136,7 +137,11 @@ def main() -> int:
         # Paddle, once the flags are right and the readers are starting.
         predictions: Iterable[tuple[Any, ...]]
         if maps is None:
-            predictions = predict(Predictor(args.model_dir, args.device), loader, args.top_k)
+            predictions = predict(
+                Predictor(args.model_dir, args.device, args.engine, args.precision),
+                loader,
+                args.top_k,
+            )
         else:
             explainer = Explainer(args.model_dir, args.device)
             predictions = explain(explainer, loader, args.top_k, maps)

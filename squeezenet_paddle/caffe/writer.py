@@ -2,54 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from google.protobuf import text_format
 
 from ..architecture import Layer, ModelConfig, layers
-from ..errors import InputError
+from ..weights import BATCH_NORM_EPSILON, key_of
 from .schema import LayerParameter, NetParameter
 
 _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}
+_SCALE_SUFFIX = "_scale"  # of the layer that does the second half of a batch normalisation
 
 
-def deploy_prototxt(config: ModelConfig, height: int, width: int) -> str:
-    """The network as text, with an input of 1x3xheightxwidth and a softmax at the end."""
-    return text_format.MessageToString(_net(config, height, width))
+def deploy_prototxt(config: ModelConfig, height: int, width: int, batch: int = 1) -> str:
+    """The network as text, with an input of batch x 3 x height x width, and a softmax at the end.
+
+    Caffe's networks are NCHW, whatever the layout of ours.
+    """
+    return text_format.MessageToString(_net(config, height, width, batch))
 
 
 def caffemodel(
-    config: ModelConfig, state: Mapping[str, np.ndarray], height: int = 227, width: int = 227
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    height: int = 227,
+    width: int = 227,
+    batch: int = 1,
 ) -> bytes:
     """The network with its weights, in today's `layer` format.
 
     Args:
-        config: a variant with the head `conv`.
+        config: which network.
         state: arrays by state-dict key.
-        height, width: of the input that the graph in the file states.
+        height, width, batch: of the input that the graph in the file states.
     """
-    net = _net(config, height, width)
-    for layer in net.layer:
-        key = layer.name.replace("/", ".")
-        if layer.type != "Convolution":
-            continue
-        for array in (state[f"{key}.weight"], state[f"{key}.bias"]):
-            blob = layer.blobs.add()
-            blob.shape.dim.extend(array.shape)
-            blob.data.append(array.astype("<f4").tobytes())
+    net = _net(config, height, width, batch)
+    messages = {message.name: message for message in net.layer}
+    for layer in layers(config):
+        key = key_of(layer)
+        if layer.type == "BatchNorm":
+            ones = np.ones(1, "float32")  # what the sums of mean and variance are divided by
+            _add_blobs(
+                messages[layer.name], [state[f"{key}._mean"], state[f"{key}._variance"], ones]
+            )
+            _add_blobs(
+                messages[layer.name + _SCALE_SUFFIX],
+                [state[f"{key}.weight"], state[f"{key}.bias"]],
+            )
+        elif layer.weight_shape:
+            weight = state[f"{key}.weight"]
+            if layer.type == "InnerProduct":  # which is transposed in Paddle
+                weight = weight.T
+            _add_blobs(messages[layer.name], [weight, state[f"{key}.bias"]])
     return net.SerializeToString()
 
 
-def _net(config: ModelConfig, height: int, width: int) -> NetParameter:
-    if config.head != "conv":
-        raise InputError(f"only the head 'conv' is written as a Caffe file; found {config.head!r}.")
+def _add_blobs(message: LayerParameter, arrays: Iterable[np.ndarray]) -> None:
+    for array in arrays:
+        blob = message.blobs.add()
+        blob.shape.dim.extend(array.shape)
+        blob.data.append(array.astype("<f4").tobytes())
+
+
+def _net(config: ModelConfig, height: int, width: int, batch: int) -> NetParameter:
     net = NetParameter(name=f"SqueezeNet v{config.version}")
     data = net.layer.add(name="data", type="Input", top=["data"])
-    data.input_param.shape.add(dim=[1, 3, height, width])
+    data.input_param.shape.add(dim=[batch, 3, height, width])
     activation = _ACTIVATIONS[config.activation]
-    for layer in layers(config):
-        if layer.name == "conv10":
+    chain = layers(config)
+    for layer in chain:
+        if layer.name == "conv10" and config.head != "conv_bn":
             # In place, as the authors write it.
             drop = net.layer.add(
                 name="drop9", type="Dropout", bottom=layer.bottoms, top=layer.bottoms
@@ -59,11 +82,15 @@ def _net(config: ModelConfig, height: int, width: int) -> NetParameter:
             name=layer.name, type=layer.type, bottom=layer.bottoms, top=[layer.name]
         )
         _set_param(message, layer)
+        if layer.type == "BatchNorm":
+            name = layer.name + _SCALE_SUFFIX
+            scale = net.layer.add(name=name, type="Scale", bottom=[layer.name], top=[layer.name])
+            scale.scale_param.bias_term = True
         if layer.activated:
             folder, _, last = layer.name.rpartition("/")
             name = f"{folder}/relu_{last}" if folder else f"relu_{last}"
             net.layer.add(name=name, type=activation, bottom=[layer.name], top=[layer.name])
-    net.layer.add(name="prob", type="Softmax", bottom=["pool10"], top=["prob"])
+    net.layer.add(name="prob", type="Softmax", bottom=[chain[-1].name], top=["prob"])
     return net
 
 
@@ -85,3 +112,8 @@ def _set_param(message: LayerParameter, layer: Layer) -> None:
         message.pooling_param.stride = layer.stride
     elif layer.type == "Eltwise":
         message.eltwise_param.operation = message.eltwise_param.SUM
+    elif layer.type == "BatchNorm":
+        message.batch_norm_param.use_global_stats = True
+        message.batch_norm_param.eps = BATCH_NORM_EPSILON
+    elif layer.type == "InnerProduct":
+        message.inner_product_param.num_output = layer.channels
