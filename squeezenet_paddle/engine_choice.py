@@ -51,6 +51,19 @@ def is_installed(name: str) -> bool:
     return name not in _PACKAGES or importlib.util.find_spec(name) is not None
 
 
+def check_installed(name: str, what: str) -> None:
+    """Refuses an engine whose package is missing; `what` says what wanted it.
+
+    Raises:
+        InputError: it is missing.
+    """
+    if not is_installed(name):
+        raise InputError(
+            f"{what}: the package {name} is not installed; "
+            f"pip install 'squeezenet_paddle[{name}]' brings it."
+        )
+
+
 def version_of(name: str) -> str:
     """The engine with its version, e.g. "onnxruntime 1.20.1"."""
     if name in _PACKAGES:
@@ -116,11 +129,7 @@ def _proven(
             f"--precision {precision}: the engine {name} has {', '.join(ENGINES[name])} alone; "
             f"{precision} takes {' or '.join(able)}."
         )
-    if not is_installed(name):
-        raise InputError(
-            f"--engine {name}: the package {name} is not installed; "
-            f"'pip install {name}' or 'squeezenet_paddle[{name}]' brings it."
-        )
+    check_installed(name, f"--engine {name}")
     engine = _make(model_dir, info, weights, name, precision, threads)
     if name == "dynamic":
         return engine

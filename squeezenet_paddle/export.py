@@ -1,38 +1,39 @@
 """Writes the network of a model directory for other programs, and checks what was written.
 
-Each file is run by the program that it is for, on real pictures, before it gets its name, and its
-logits are compared with those of the network in dynamic graph.
+Each file is run by the program that it is for, on pictures, before it gets its name, and its logits
+are compared with those of the network in dynamic graph.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
 import cv2
 import numpy as np
+import paddle
+from paddle import nn
 
-from . import exported, quantisation
-from .engine_choice import is_installed, version_of
+from . import exported
+from .architecture import layers
+from .caffe.writer import caffemodel, deploy_prototxt
 from .engines import DynamicEngine
 from .errors import InputError, RunError
-from .files import check_file_target, write_bytes
+from .files import atomic_path
 from .metrics import top_k
-from .model_dir import ModelInfo, Weights, load_network, read_info, read_weights
+from .model import SqueezeNet
+from .model_dir import ModelInfo, Weights, load_network, read_weights
 from .onnx_writer import GraphInput, onnx_model
 from .preprocess import Preprocess
-from .run_dir import model_dir_of
-from .runtimes import OnnxRuntimeEngine, PaddleEngine
+from .quantisation import calibrate, to_json
 
-FORMATS = ("paddle", "onnx", "caffe")
-_TOLERANCE = 1e-4  # of the largest logit
-_TOLERANCE_INT8 = 0.3
+CHECKED_PICTURES = 32
+_LARGEST_ERROR = {"float32": 1e-4, "int8": 0.3}  # between logits, as a share of the largest one
 
 Logits = Callable[[np.ndarray], np.ndarray]
 
@@ -42,12 +43,12 @@ class Export:
     """What is to be written.
 
     Attributes:
-        format: one of `FORMATS`.
+        format: "paddle", the static graph for Paddle Inference; "onnx"; or "caffe".
         input_size: side of the pictures, in pixels.
-        batch: pictures at a time; None for any number.
+        batch: pictures at a time; None for any number, of which Caffe's files state one.
         with_preprocess: the graph takes pixels, uint8 [N, H, W, 3] in the channel order of the
             model directory, instead of what `Preprocess` makes of them.
-        precision: "float32", or "int8" for the format onnx.
+        precision: "float32"; or "int8", for the format onnx.
     """
 
     format: str
@@ -56,17 +57,22 @@ class Export:
     with_preprocess: bool = False
     precision: str = "float32"
 
-    @property
-    def kind(self) -> str:
-        """Under which `exports.json` notes it."""
-        return self.format if self.precision == "float32" else self.precision
+    def __post_init__(self) -> None:
+        if self.format == "caffe" and self.with_preprocess:
+            raise InputError(
+                "--with_preprocess: Caffe has no layers for uint8 pixels; leave it out, or "
+                "give --format onnx or paddle."
+            )
+        if self.format != "onnx" and self.precision != "float32":
+            raise InputError(f"--precision {self.precision} goes with --format onnx alone.")
 
 
 @dataclass(frozen=True)
-class Check:
-    """How a written file compares with the network in dynamic graph.
+class Result:
+    """What was written, and how it compares with the network in dynamic graph.
 
     Attributes:
+        files: what was written.
         judge: the program that ran it.
         pictures: how many it ran.
         difference: the largest one between two logits.
@@ -74,8 +80,203 @@ class Check:
         same_top1: for how many pictures the first class is the same.
     """
 
+    files: list[Path]
     judge: str
     pictures: int
     difference: float
     relative: float
     same_top1: int
+
+    def record(self) -> dict[str, Any]:
+        """What exports.json keeps of it."""
+        record = dataclasses.asdict(self)
+        del record["files"]
+        return record
+
+
+def export(
+    model_dir: Path, info: ModelInfo, what: Export, images: Sequence[np.ndarray], output_dir: Path
+) -> Result:
+    """Writes and checks an export.
+
+    Args:
+        model_dir: as `model_dir.py` describes it.
+        info: what it says.
+        what: to write.
+        images: decoded pictures, uint8 [H, W, 3] in BGR, to check it on and to quantise with.
+        output_dir: where the files go; the model directory itself, for engines to find them.
+
+    Raises:
+        InputError: the program that has to check it is not installed.
+        RunError: what was written does not compute the network; no file is left.
+    """
+    preprocess = _resized(info.preprocess, what.input_size)
+    weights = read_weights(model_dir, info)
+    network = load_network(model_dir, info)
+    crops = np.stack([preprocess.center_crop(preprocess.resized(image)) for image in images])
+    inputs = np.stack([preprocess.normalise(crop) for crop in crops])
+    checked = slice(0, CHECKED_PICTURES)
+    expected = DynamicEngine(network, "cpu").logits(inputs[checked])
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=output_dir) as temporary:
+        folder = Path(temporary)
+        if what.format == "paddle":
+            files = _write_paddle(network, what, preprocess, folder)
+            judge, run = _paddle_judge(files)
+        elif what.format == "onnx":
+            files = _write_onnx(info, weights, what, preprocess, inputs, folder)
+            judge, run = _onnx_judge(files[0])
+        else:
+            files = _write_caffe(info, weights, what, folder)
+            judge, run = _caffe_judge(info, *files)
+        if what.with_preprocess:
+            inputs = crops[:, :, :, ::-1] if preprocess.channel_order == "RGB" else crops
+        found = _in_batches(run, np.ascontiguousarray(inputs[checked]), what.batch)
+        result = _compared(judge, expected, found, [output_dir / file.name for file in files])
+        limit = _LARGEST_ERROR[what.precision]
+        if not result.relative <= limit:
+            raise RunError(
+                f"{judge} gives other logits than the network: they differ by "
+                f"{result.relative:.2g} of the largest one, and at most {limit:g} was expected; "
+                "nothing was written."
+            )
+        for file, target in zip(files, result.files):
+            with atomic_path(target) as path:
+                shutil.copyfile(file, path)
+    entry = {
+        "fingerprint": weights.fingerprint,
+        "input_size": what.input_size,
+        "batch": what.batch,
+        "with_preprocess": what.with_preprocess,
+        "check": result.record(),
+    }
+    kind = what.format if what.precision == "float32" else what.precision
+    exported.add_record(output_dir, kind, entry, [file.name for file in files])
+    return result
+
+
+def _resized(preprocess: Preprocess, size: int) -> Preprocess:
+    """The same for another size of the input."""
+    if size == preprocess.crop_size:
+        return preprocess
+    resize_size = round(preprocess.resize_size * size / preprocess.crop_size)
+    return dataclasses.replace(preprocess, crop_size=size, resize_size=resize_size)
+
+
+def _compared(judge: str, expected: np.ndarray, found: np.ndarray, files: list[Path]) -> Result:
+    difference = float(np.abs(found - expected).max())
+    largest = float(np.abs(expected).max())
+    same = int((top_k(found, 1) == top_k(expected, 1)).sum())
+    relative = difference / largest if largest else difference
+    return Result(files, judge, len(expected), difference, relative, same)
+
+
+def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarray:
+    """Logits of all pictures; where any number is taken, of one alone and of the rest at once."""
+    if batch is None:
+        cuts = [inputs[:1], inputs[1:]]
+        return np.concatenate([run(part) for part in cuts if len(part)])
+    filled = np.resize(inputs, (-(-len(inputs) // batch) * batch, *inputs.shape[1:]))
+    parts = np.split(filled, len(filled) // batch)
+    return np.concatenate([run(part) for part in parts])[: len(inputs)]
+
+
+# The static graph
+
+
+class _OfPixels(nn.Layer):
+    """The network behind the arithmetic of `Preprocess.normalise`, in the same order."""
+
+    def __init__(self, network: SqueezeNet, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.network = network
+        self._preprocess = preprocess
+
+    def forward(self, pixels: paddle.Tensor) -> paddle.Tensor:
+        preprocess = self._preprocess
+        x = pixels.astype("float32")
+        if preprocess.scale != 1.0:
+            x = x * preprocess.scale
+        x = x - paddle.to_tensor(preprocess.mean, "float32")
+        if preprocess.std != (1.0, 1.0, 1.0):
+            x = x / paddle.to_tensor(preprocess.std, "float32")
+        return self.network(x if preprocess.data_format == "NHWC" else x.transpose([0, 3, 1, 2]))
+
+
+def _write_paddle(
+    network: SqueezeNet, what: Export, preprocess: Preprocess, folder: Path
+) -> list[Path]:
+    layer: nn.Layer = network
+    n, size = what.batch, what.input_size
+    spec = paddle.static.InputSpec([n, *preprocess.input_shape], "float32", "data")
+    if what.with_preprocess:
+        layer = _OfPixels(network, preprocess)
+        layer.eval()
+        spec = paddle.static.InputSpec([n, size, size, 3], "uint8", "pixels")
+    paddle.jit.save(layer, str(folder / "inference"), input_spec=[spec])
+    graph = next(folder / name for name in exported.GRAPHS if (folder / name).is_file())
+    return [graph, folder / exported.PARAMETERS]
+
+
+def _paddle_judge(files: list[Path]) -> tuple[str, Logits]:
+    from .runtimes import paddle_run
+
+    return f"Paddle Inference {paddle.__version__}", paddle_run(*files, threads=1)
+
+
+# ONNX
+
+
+def _write_onnx(
+    info: ModelInfo,
+    weights: Weights,
+    what: Export,
+    preprocess: Preprocess,
+    inputs: np.ndarray,
+    folder: Path,
+) -> list[Path]:
+    files, statistics = [folder / exported.ONNX], None
+    if what.precision == "int8":
+        statistics = calibrate(info.network, weights.state, inputs)
+        files = [folder / exported.ONNX_INT8, folder / exported.STATISTICS]
+        files[1].write_text(to_json(statistics), encoding="utf-8")
+    size = what.input_size
+    graph_input = GraphInput(size, size, what.batch, preprocess if what.with_preprocess else None)
+    model = onnx_model(info.network, weights.state, graph_input, preprocess, statistics=statistics)
+    files[0].write_bytes(model)
+    return files
+
+
+def _onnx_judge(file: Path) -> tuple[str, Logits]:
+    from .engine_choice import check_installed
+    from .runtimes import onnxruntime_run
+
+    check_installed("onnxruntime", "an ONNX file is checked by ONNX Runtime")
+    import onnxruntime
+
+    return f"ONNX Runtime {onnxruntime.__version__}", onnxruntime_run(file.read_bytes(), threads=1)
+
+
+# Caffe
+
+
+def _write_caffe(info: ModelInfo, weights: Weights, what: Export, folder: Path) -> list[Path]:
+    size, batch = what.input_size, what.batch or 1
+    files = [folder / exported.PROTOTXT, folder / exported.CAFFEMODEL]
+    files[0].write_text(deploy_prototxt(info.network, size, size, batch), encoding="utf-8")
+    files[1].write_bytes(caffemodel(info.network, weights.state, size, size, batch))
+    return files
+
+
+def _caffe_judge(info: ModelInfo, prototxt: Path, weights: Path) -> tuple[str, Logits]:
+    from .caffe.verify import CaffeJudge
+
+    judge = CaffeJudge(prototxt, weights)
+    last = layers(info.network)[-1].name
+
+    def run(inputs: np.ndarray) -> np.ndarray:
+        if info.network.data_format == "NHWC":
+            inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+        return judge.outputs(inputs, [last])[last].reshape(len(inputs), -1)
+
+    return f"OpenCV {cv2.__version__}", run

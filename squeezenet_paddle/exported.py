@@ -20,6 +20,7 @@ from typing import Any
 from .errors import InputError
 from .files import read_bytes, sha256, write_text
 
+FORMATS = ("paddle", "onnx", "caffe")
 RECORD = "exports.json"
 GRAPHS = ("inference.json", "inference.pdmodel")  # of Paddle 3 and 2
 PARAMETERS = "inference.pdiparams"

@@ -12,6 +12,8 @@ import numpy as np
 from .architecture import ModelConfig
 from .reference import activations
 
+CALIBRATION_PICTURES = 64
+
 
 @dataclass(frozen=True)
 class Statistics:

@@ -79,21 +79,24 @@ class OnnxRuntimeEngine(_RuntimeOnCores):
         self._model = model
 
     def _compile_for_all_cores(self) -> Run:
-        return self._session(self._cores.threads)
+        return onnxruntime_run(self._model, self._cores.threads)
 
     def _compile_for_one_core(self) -> list[Run]:
-        return [self._session(threads=1)] * self._cores.threads  # it computes in the caller's
+        # One for all: it computes in the thread that calls it.
+        return [onnxruntime_run(self._model, threads=1)] * self._cores.threads
 
-    def _session(self, threads: int) -> Run:
-        import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors
-        providers = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(self._model, options, providers=providers)
-        name = session.get_inputs()[0].name
-        return lambda inputs: session.run(None, {name: inputs})[0]
+def onnxruntime_run(model: bytes, threads: int) -> Run:
+    """An ONNX file with one input and one output as a function."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model, options, providers=providers)
+    name = session.get_inputs()[0].name
+    return lambda inputs: session.run(None, {name: inputs})[0]
 
 
 class OpenvinoEngine(_RuntimeOnCores):
@@ -152,23 +155,33 @@ class PaddleEngine:
     def __init__(
         self, graph: Path, parameters: Path, num_classes: int, threads: int | None = None
     ) -> None:
-        from paddle.inference import Config, create_predictor
-
-        config = Config(str(graph), str(parameters))
-        config.disable_gpu()
-        config.disable_glog_info()
-        config.set_cpu_math_library_num_threads(Cores(threads).threads)
-        config.enable_mkldnn()
-        self._predictor = create_predictor(config)
-        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self._run = paddle_run(graph, parameters, Cores(threads).threads)
         self._num_classes = num_classes
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input] -> float32 [N, num_classes]."""
         logits = np.empty((len(inputs), self._num_classes), "float32")
         for micro in micro_batches(slice(0, len(inputs)), inputs, _MICRO_PIXELS_PADDLE):
-            self._input.copy_from_cpu(inputs[micro])
-            self._predictor.run()
-            logits[micro] = self._output.copy_to_cpu()
+            logits[micro] = self._run(inputs[micro])
         return logits
+
+
+def paddle_run(graph: Path, parameters: Path, threads: int) -> Run:
+    """A static graph with one input and one output as a function."""
+    from paddle.inference import Config, create_predictor
+
+    config = Config(str(graph), str(parameters))
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.set_cpu_math_library_num_threads(threads)
+    config.enable_mkldnn()
+    predictor = create_predictor(config)
+    to_graph = predictor.get_input_handle(predictor.get_input_names()[0])
+    from_graph = predictor.get_output_handle(predictor.get_output_names()[0])
+
+    def run(inputs: np.ndarray) -> np.ndarray:
+        to_graph.copy_from_cpu(np.ascontiguousarray(inputs))
+        predictor.run()
+        return from_graph.copy_to_cpu()
+
+    return run

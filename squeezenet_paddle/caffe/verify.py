@@ -71,7 +71,7 @@ class CaffeJudge:
     def __init__(self, prototxt: Path, caffemodel: Path) -> None:
         if not hasattr(cv2.dnn, "readNetFromCaffe"):
             raise InputError(
-                f"--verify needs the Caffe importer of OpenCV 4; found OpenCV {cv2.__version__}."
+                f"this takes the Caffe importer of OpenCV 4; found OpenCV {cv2.__version__}."
             )
         try:
             self.net = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
