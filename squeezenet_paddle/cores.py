@@ -49,9 +49,12 @@ def _cpus() -> list[int]:
 
 
 def split(part: slice, count: int) -> list[slice]:
-    """Cuts a part into at most `count` of nearly the same length, none of them empty."""
+    """Cuts a part into at most `count` of nearly the same length, none of them empty.
+
+    Of an odd batch the first half is the longer one, as for two processes.
+    """
     length = part.stop - part.start
-    cuts = [part.start + length * i // count for i in range(count + 1)]
+    cuts = [part.start - (-length * i // count) for i in range(count + 1)]
     return [slice(a, b) for a, b in zip(cuts, cuts[1:]) if a < b]
 
 

@@ -66,7 +66,7 @@ def test_splitting_is_even_and_complete(start: int, length: int, count: int) -> 
     ("count", "pixels", "lengths"),
     [
         (16, 4 * 50 * 50, [4, 4, 4, 4]),
-        (17, 4 * 50 * 50, [3, 3, 4, 3, 4]),
+        (17, 4 * 50 * 50, [4, 3, 4, 3, 3]),
         (3, 1, [1, 1, 1]),
         (16, 10**9, [16]),
         (16, None, [16]),
