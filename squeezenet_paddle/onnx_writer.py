@@ -256,7 +256,7 @@ class _QuantisingWriter(_Writer):
             if layer.type == "Concat":  # copies integers, if both its inputs mean the same by them
                 for bottom in layer.bottoms:
                     self._ranges[bottom] = self._ranges[layer.name]
-        self._scales: dict[str, np.float32] = {}  # by tensor
+        self._scales: dict[str, np.ndarray] = {}  # by tensor
 
     def _input(self, graph_input: GraphInput) -> list[str]:
         [x] = super()._input(graph_input)
@@ -306,7 +306,7 @@ class _QuantisingWriter(_Writer):
     def _quantised(self, x: str, limits: tuple[float, float]) -> str:
         """The tensor rounded to 256 steps, of which 0 is one."""
         low, high = min(limits[0], 0.0), max(limits[1], 0.0)
-        scale = np.float32(max((high - low) / 255, 1e-30))
+        scale = np.array(max((high - low) / 255, 1e-30), "float32")
         zero = np.array(np.rint(-low / scale), "uint8")
         constants = [
             self._constant(f"{x}/scale", np.array(scale)),
