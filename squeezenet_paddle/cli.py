@@ -193,19 +193,23 @@ def add_threads(group: Any) -> None:
     )
 
 
-def add_engine(group: Any) -> None:
+def add_engine(group: Any, several: bool = False) -> None:
+    """--engine and --precision; or lists of them."""
+    lists: dict[str, Any] = {"nargs": "+"} if several else {}
     group.add_argument(
         "--engine",
         choices=("auto", *ENGINES),
-        default="auto",
+        default=["auto"] if several else "auto",
         help="what computes: auto is the fastest that is installed and agrees with the network "
         "(default: auto)",
+        **lists,
     )
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
-        default="float32",
+        default=["float32"] if several else "float32",
         help="of its arithmetic; int8 takes an export of int8 (default: float32)",
+        **lists,
     )
 
 

@@ -1,4 +1,4 @@
-"""Several models over one list: what each scores and costs, and how often they agree."""
+"""Several models or engines over one list: what each scores and costs, how often they agree."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from .architecture import ModelConfig, layer_table
 from .errors import InputError
 from .evaluation import Evaluation
+from .exported import ONNX_INT8
 from .metrics import TOP_K
 from .model_dir import WEIGHTS, ModelInfo
 from .prediction import Predictor
@@ -24,22 +25,47 @@ _ROUNDS = 5
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One of those that are compared.
+
+    Attributes:
+        model_dir: as the user named it.
+        info: what it says.
+        engine, precision: what computes it.
+    """
+
+    model_dir: Path
+    info: ModelInfo
+    engine: str
+    precision: str = "float32"
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the file of weights."""
+        name = ONNX_INT8 if self.precision == "int8" else WEIGHTS
+        return (model_dir_of(self.model_dir) / name).stat().st_size
+
+
+@dataclass(frozen=True)
 class Row:
     """A line of the table.
 
     Attributes:
         model: the model directory, as the user named it.
         network: version and variant.
+        engine, precision: what computes it.
         top1, top5, loss: of the list.
         weights_bytes: size of the file of weights.
         parameters, multiply_adds: of the network, for one input.
         images_per_second: of the network alone.
-        agreement: shares of the pictures for which each model of the table, this one too, gives
-            the same class as this one.
+        agreement: shares of the pictures for which each row of the table, this one too, gives the
+            same class as this one.
     """
 
     model: str
     network: str
+    engine: str
+    precision: str
     top1: float
     top5: float
     loss: float
@@ -75,30 +101,28 @@ def check_comparable(paths: Sequence[Path], infos: Sequence[ModelInfo]) -> None:
 
 
 def table(
-    paths: Sequence[Path],
-    infos: Sequence[ModelInfo],
-    evaluations: Sequence[Evaluation],
-    rates: Sequence[float],
+    candidates: Sequence[Candidate], evaluations: Sequence[Evaluation], rates: Sequence[float]
 ) -> list[Row]:
-    """The table, a row a model.
+    """The table, a row a candidate.
 
     Args:
-        paths: model directories.
-        infos: what they say.
+        candidates: those that are compared.
         evaluations: of one list by each of them.
         rates: images a second of each.
     """
     predicted = [evaluation.predictions.predicted for evaluation in evaluations]
     rows = []
-    for path, info, evaluation, rate, mine in zip(paths, infos, evaluations, rates, predicted):
-        size, scores = info.preprocess.crop_size, evaluation.summary()
-        layers = layer_table(info.network, size, size)
+    for candidate, evaluation, rate, mine in zip(candidates, evaluations, rates, predicted):
+        network, size = candidate.info.network, candidate.info.preprocess.crop_size
+        scores, layers = evaluation.summary(), layer_table(network, size, size)
         rows.append(
             Row(
-                str(path),
-                f"{variant(info.network)} at {size}",
+                str(candidate.model_dir),
+                f"{variant(network)} at {size}",
+                candidate.engine,
+                candidate.precision,
                 *(scores["top1"], scores["top5"], scores["loss"]),
-                (model_dir_of(path) / WEIGHTS).stat().st_size,
+                candidate.weights_bytes,
                 sum(row.layer.parameters for row in layers),
                 sum(row.multiply_adds for row in layers),
                 rate,
@@ -154,7 +178,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Exact numbers, under a header."""
-    names = [row.model for row in rows]
+    names = [f"{row.model} {row.engine} {row.precision}" for row in rows]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     fields = list(Row.__dataclass_fields__)[:-1]
@@ -166,17 +190,28 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 FORMATS = {"text": text, "markdown": markdown, "csv": as_csv}
 
-_LEFT = (1, 2)  # columns of words
+_LEFT = (1, 2, 3)  # columns of words
 
 
 def _cells(rows: Sequence[Row]) -> list[list[str]]:
-    """The table for people: a header, then a line a model."""
-    head = ["", "model", "network", "top-1", f"top-{TOP_K}", "loss", "size", "parameters"]
-    head += ["multiply-adds", "images/s", *(f"same as {i + 1}" for i in range(len(rows)))]
+    """The table for people, under a header."""
+    head = ["", "model", "network", "engine", "top-1", f"top-{TOP_K}", "loss", "size"]
+    head += [
+        "parameters",
+        "multiply-adds",
+        "images/s",
+        *(f"same as {i + 1}" for i in range(len(rows))),
+    ]
     lines = [head]
     for number, row in enumerate(rows, 1):
-        cells: list[Any] = [number, row.model, row.network, f"{row.top1:.2%}", f"{row.top5:.2%}"]
-        cells += [f"{row.loss:.4f}", f"{row.weights_bytes / 1e6:.2f} MB", f"{row.parameters:,}"]
+        cells: list[Any] = [number, row.model, row.network, f"{row.engine} {row.precision}"]
+        cells += [
+            f"{row.top1:.2%}",
+            f"{row.top5:.2%}",
+            f"{row.loss:.4f}",
+            f"{row.weights_bytes / 1e6:.2f} MB",
+            f"{row.parameters:,}",
+        ]
         cells += [f"{row.multiply_adds / 1e6:,.0f} M", f"{row.images_per_second:.1f}"]
         cells += [f"{share:.2%}" for share in row.agreement]
         lines.append([str(cell) for cell in cells])

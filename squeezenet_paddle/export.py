@@ -221,7 +221,8 @@ def _write_paddle(
 def _paddle_judge(files: list[Path]) -> tuple[str, Logits]:
     from .runtimes import paddle_run
 
-    return f"Paddle Inference {paddle.__version__}", paddle_run(*files, threads=1)
+    graph, parameters = files
+    return f"Paddle Inference {paddle.__version__}", paddle_run(graph, parameters, threads=1)
 
 
 # ONNX

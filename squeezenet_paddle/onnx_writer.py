@@ -308,7 +308,10 @@ class _QuantisingWriter(_Writer):
         low, high = min(limits[0], 0.0), max(limits[1], 0.0)
         scale = np.float32(max((high - low) / 255, 1e-30))
         zero = np.array(np.rint(-low / scale), "uint8")
-        constants = [self._constant(f"{x}/scale", scale), self._constant(f"{x}/zero", zero)]
+        constants = [
+            self._constant(f"{x}/scale", np.array(scale)),
+            self._constant(f"{x}/zero", zero),
+        ]
         rounded = self._node("QuantizeLinear", [x, *constants], f"{x}/uint8")
         y = self._node("DequantizeLinear", [rounded, *constants], f"{x}/rounded")
         self._scales[y] = scale

@@ -27,7 +27,8 @@ class Predictor:
         threads: on a CPU; None takes all cores that the process may use.
 
     Attributes:
-        info: what the model directory says.
+        model_dir: as above.
+        info: what it says.
         device: which it is.
         engine: which it is.
         precision: as above.
@@ -45,6 +46,7 @@ class Predictor:
         precision: str = "float32",
         threads: int | None = None,
     ) -> None:
+        self.model_dir = model_dir
         self.info = read_info(model_dir)
         self.device = _device_for(engine, device)
         self.precision = precision

@@ -13,17 +13,52 @@ import pytest
 from conftest import Run, assert_user_error
 
 from squeezenet_paddle.architecture import ModelConfig
-from squeezenet_paddle.comparison import Row, as_csv, check_comparable, markdown, table, text
+from squeezenet_paddle.comparison import (
+    Candidate,
+    Row,
+    as_csv,
+    check_comparable,
+    markdown,
+    table,
+    text,
+)
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation import Evaluation
+from squeezenet_paddle.exported import ONNX_INT8
 from squeezenet_paddle.metrics import Predictions
 from squeezenet_paddle.model import SqueezeNet
 from squeezenet_paddle.model_dir import WEIGHTS, ModelInfo, write_model_dir
 from squeezenet_paddle.preprocess import Preprocess
 
 ROWS = [
-    Row("a|b", "v1.1 at 227", 0.5, 0.75, 1.25, 4_946_364, 1_235_496, 387_747_520, 40.25, (1, 0.5)),
-    Row("long/name", "v1.0 at 227", 1, 1, 0.5, 4_998_076, 1_248_424, 861_339_936, 9.5, (0.5, 1)),
+    Row(
+        "a|b",
+        "v1.1 at 227",
+        "auto",
+        "int8",
+        0.5,
+        0.75,
+        1.25,
+        4_946_364,
+        1_235_496,
+        387_747_520,
+        40.25,
+        (1, 0.5),
+    ),
+    Row(
+        "long/name",
+        "v1.0 at 227",
+        "auto",
+        "int8",
+        1,
+        1,
+        0.5,
+        4_998_076,
+        1_248_424,
+        861_339_936,
+        9.5,
+        (0.5, 1),
+    ),
 ]
 
 
@@ -45,13 +80,20 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
     for size, path in enumerate(paths, 100):
         path.mkdir()
         (path / WEIGHTS).write_bytes(bytes(size))
+    (paths[1] / ONNX_INT8).write_bytes(bytes(30))
+    candidates = [
+        Candidate(paths[0], infos[0], "dynamic"),
+        Candidate(paths[1], infos[1], "openvino", "int8"),
+    ]
     labels = [0, 1, 2, 3]
     evaluations = [evaluation([0, 1, 2, 0], labels), evaluation([0, 0, 2, 0], labels)]
-    rows = table(paths, infos, evaluations, [10.0, 5.0])
+    rows = table(candidates, evaluations, [10.0, 5.0])
     assert [row.model for row in rows] == [str(path) for path in paths]
     assert [row.network for row in rows] == ["v1.1 at 227", "v1.0 simple bypass conv_bn at 227"]
     assert [row.top1 for row in rows] == [0.75, 0.5]
-    assert [row.weights_bytes for row in rows] == [100, 101]
+    assert [row.weights_bytes for row in rows] == [100, 30]
+    assert [row.engine for row in rows] == ["dynamic", "openvino"]
+    assert [row.precision for row in rows] == ["float32", "int8"]
     assert [row.images_per_second for row in rows] == [10, 5]
     assert [row.agreement for row in rows] == [(1, 0.75), (0.75, 1)]
     # v1.1 of 1,000 classes has 387,747,520; its conv10 has 512 x 14 x 14 a class.
@@ -62,7 +104,21 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
 def test_text_is_aligned() -> None:
     lines = text(ROWS).splitlines()
     assert lines[1].split() == [
-        *("1", "a|b", "v1.1", "at", "227", "50.00%", "75.00%", "1.2500", "4.95", "MB", "1,235,496"),
+        *(
+            "1",
+            "a|b",
+            "v1.1",
+            "at",
+            "227",
+            "auto",
+            "int8",
+            "50.00%",
+            "75.00%",
+            "1.2500",
+            "4.95",
+            "MB",
+            "1,235,496",
+        ),
         *("388", "M", "40.2", "100.00%", "50.00%"),
     ]
     assert len({len(line) for line in lines}) == 1
@@ -72,7 +128,7 @@ def test_text_is_aligned() -> None:
 def test_markdown_keeps_its_columns_whatever_a_name_holds() -> None:
     lines = markdown(ROWS).splitlines()
     assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
-    assert r"| 1 | a\|b | v1.1 at 227 | 50.00% |" in lines[2]
+    assert r"| 1 | a\|b | v1.1 at 227 | auto int8 | 50.00% |" in lines[2]
     assert set(lines[1]) == set("|:- ")
 
 
@@ -81,7 +137,7 @@ def test_csv_is_exact() -> None:
     assert [row["model"] for row in rows] == ["a|b", "long/name"]
     assert rows[0]["multiply_adds"] == "387747520"
     assert float(rows[0]["images_per_second"]) == 40.25
-    assert float(rows[0]["agreement with long/name"]) == 0.5
+    assert float(rows[0]["agreement with long/name auto int8"]) == 0.5
 
 
 def test_models_of_other_classes_are_refused() -> None:
@@ -133,9 +189,10 @@ def test_compare(models: Path, tmp_path: Path, run_tool: Run) -> None:
     )
     assert done.returncode == 0, done.stderr
     one, two = csv.DictReader(done.stdout.splitlines())
-    assert one[f"agreement with {models}/two"] == two[f"agreement with {models}/one"]
-    for row in (one, two):
-        assert float(row[f"agreement with {row['model']}"]) == 1
+    names = [" ".join(row[key] for key in ("model", "engine", "precision")) for row in (one, two)]
+    assert one[f"agreement with {names[1]}"] == two[f"agreement with {names[0]}"]
+    for name, row in zip(names, (one, two)):
+        assert float(row[f"agreement with {name}"]) == 1
         assert float(row["images_per_second"]) > 0
     assert [row["network"] for row in (one, two)] == ["v1.1 at 33", "v1.0 at 50"]
     run_tool(
@@ -145,3 +202,15 @@ def test_compare(models: Path, tmp_path: Path, run_tool: Run) -> None:
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert float(two["top1"]) == scores["top1"]
     assert float(two["loss"]) == pytest.approx(scores["loss"])
+
+
+def test_compare_engines(models: Path, run_tool: Run) -> None:
+    done = run_tool(
+        *("compare", "--model_dir", models / "one", "--test_list", models / "list.txt"),
+        *("--engine", "dynamic", "onnxruntime", "--format", "csv"),
+    )
+    assert done.returncode == 0, done.stderr
+    dynamic, other = csv.DictReader(done.stdout.splitlines())
+    assert [dynamic["engine"], other["engine"]] == ["dynamic", "onnxruntime"]
+    assert float(dynamic[f"agreement with {models}/one onnxruntime float32"]) == 1
+    assert float(dynamic["loss"]) == pytest.approx(float(other["loss"]), abs=1e-5)

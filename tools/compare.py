@@ -3,9 +3,15 @@
     python tools/compare.py --model_dir pretrained/squeezenet_v1.0 pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data
 
-prints a line for each model; the columns "same as N" are the shares of pictures to which a model
-gives the same class as model N. With --format markdown the table goes into a README, with
+prints a line for each model; the columns "same as N" are the shares of pictures to which a line
+gives the same class as line N. With --format markdown the table goes into a README, with
 --format csv its exact numbers into a program.
+
+Several engines or precisions make a line each, for every model that is named; this tells what a
+lower precision costs:
+
+    python tools/compare.py --model_dir pretrained/squeezenet_v1.1 --precision float32 int8 \\
+        --test_list data/val_list.txt --data_dir data
 
 The models may differ in everything but their classes; each one gets the pictures as it was trained
 on them. Images a second are those of the network alone, without reading.
@@ -15,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 
 from squeezenet_paddle import cli, comparison
@@ -48,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     running = parser.add_argument_group("running")
     cli.add_loading(running)
     cli.add_device(running)
-    cli.add_engine(running)
+    cli.add_engine(running, several=True)
     return parser.parse_args()
 
 
@@ -64,9 +71,8 @@ def main() -> None:
     comparison.check_comparable(args.model_dir, infos)
     images = read_list(args.test_list, args.data_dir, classes, names)
     sampler = Sampler(len(images), args.batch_size)
-    predictors = [
-        Predictor(path, args.device, args.engine, args.precision) for path in args.model_dir
-    ]
+    choices = itertools.product(args.model_dir, args.engine, args.precision)
+    predictors = [Predictor(path, args.device, *choice) for path, *choice in choices]
     evaluations = []
     for predictor in predictors:
         transform = EvalTransform(predictor.info.preprocess)
@@ -75,7 +81,10 @@ def main() -> None:
         ) as loader:
             evaluations.append(evaluate(predictor, loader))
     rates = comparison.measure_rates(predictors, args.batch_size)
-    rows = comparison.table(args.model_dir, infos, evaluations, rates)
+    candidates = [
+        comparison.Candidate(p.model_dir, p.info, p.engine, p.precision) for p in predictors
+    ]
+    rows = comparison.table(candidates, evaluations, rates)
     print(comparison.FORMATS[args.format](rows), end="")
 
 

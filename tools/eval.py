@@ -48,7 +48,7 @@ from squeezenet_paddle.errors import InputError, describe_problems
 from squeezenet_paddle.evaluation import evaluate
 from squeezenet_paddle.files import check_file_target, write_text
 from squeezenet_paddle.loader import Loader, check_files
-from squeezenet_paddle.model_dir import ModelInfo, read_info
+from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.prediction import Predictor, choose_device
 from squeezenet_paddle.preprocess import EvalTransform
 from squeezenet_paddle.report import REPORT, Report, check_report_target, write_report
@@ -130,7 +130,7 @@ def main() -> int:
         loader = stack.enter_context(
             Loader(images, transform, sampler, args.num_workers, args.max_pixels, note)
         )
-        # Loads Paddle, once the flags are right and the readers are starting.
+        # Loads the engine, once the flags are right and the readers are starting.
         predictor = Predictor(args.model_dir, args.device, args.engine, args.precision)
         evaluation = evaluate(predictor, loader, args.skip_unreadable, group)
     if rank:
@@ -139,7 +139,8 @@ def main() -> int:
     for message in evaluation.unreadable:
         if message not in told:  # another process found it
             report_skipped(message)
-    scores = evaluation.summary()
+    engine = {"engine": predictor.engine, "precision": predictor.precision}
+    scores = {**evaluation.summary(), **engine}
     skipped = f"  {len(scores['unreadable'])} skipped" if scores["unreadable"] else ""
     print(
         f"top-1 {scores['top1']:.2%}  top-5 {scores['top5']:.2%}  loss {scores['loss']:.4f}  "
@@ -148,7 +149,7 @@ def main() -> int:
     if args.metrics_json is not None:
         write_text(args.metrics_json, json.dumps(scores, indent=2) + "\n")
     if args.report_dir is not None:
-        report = Report(evaluation, images, classes, names, facts(args, info), args.max_pixels)
+        report = Report(evaluation, images, classes, names, facts(args, predictor), args.max_pixels)
         write_report(args.report_dir, report)
         print(f"report: {args.report_dir / REPORT}")
     return 0
@@ -161,8 +162,9 @@ def joined(args: argparse.Namespace) -> Group:
     return join(choose_device(args.device))
 
 
-def facts(args: argparse.Namespace, info: ModelInfo) -> dict[str, str]:
+def facts(args: argparse.Namespace, predictor: Predictor) -> dict[str, str]:
     """What was evaluated and how, for the report."""
+    info = predictor.info
     preprocess = info.preprocess
     crops = "ten crops" if args.ten_crop else "center crop"
     size = f"{preprocess.resize_size} pixels ({preprocess.resize})"
@@ -170,6 +172,7 @@ def facts(args: argparse.Namespace, info: ModelInfo) -> dict[str, str]:
         "model": str(args.model_dir),
         "network": f"SqueezeNet {variant(info.network)}, {info.network.num_classes} classes",
         "list": str(args.test_list),
+        "engine": f"{predictor.engine}, {predictor.precision}",
         "input": f"{crops} of {preprocess.crop_size} pixels from {size}",
     }
 

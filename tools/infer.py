@@ -117,6 +117,10 @@ def main() -> int:
         images = ImageList.of_paths(find_images(args.image))
     else:
         images = read_list(args.test_list, args.data_dir, classes, names)
+    if args.explain is not None and (
+        args.engine not in ("auto", "dynamic") or args.precision != "float32"
+    ):
+        raise InputError("--explain takes the engine dynamic, in float32, which keeps the maps.")
     maps = None if args.explain is None else PngFolder(args.explain)
     if names is None:
         print(
@@ -134,7 +138,7 @@ def main() -> int:
         args.max_pixels,
         on_unreadable=lambda message: print(f"infer.py: {message}", file=sys.stderr),
     ) as loader:
-        # Paddle, once the flags are right and the readers are starting.
+        # The engine, once the flags are right and the readers are starting.
         predictions: Iterable[tuple[Any, ...]]
         if maps is None:
             predictions = predict(
