@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 import tempfile
 import time
@@ -75,7 +74,7 @@ class Trace:
     def table(self) -> str:
         """The slowest operators, a line each under a header."""
         slowest = self.operators[:SHOWN]
-        width = max(len(each.name) for each in slowest)
+        width = max(len("operator"), *(len(each.name) for each in slowest))
         lines = [f"{'operator':<{width}} {'calls':>7} {'ms':>10} {'ms a call':>10} {'share':>7}"]
         lines += [
             f"{each.name:<{width}} {each.calls:>7} {each.milliseconds:>10.2f} "
@@ -161,9 +160,10 @@ def trace(step: Step, steps: int, path: Path, device: str = "cpu") -> Trace:
             milliseconds.append((time.perf_counter() - start) * 1e3)
             watch.step()
         watch.stop()
-        operators = _operators(json.loads(written.read_bytes())["traceEvents"])
-        shutil.copyfile(written, target)
-    return Trace(milliseconds, operators)
+        found = json.loads(written.read_bytes())
+        found["traceEvents"] = [event for event in found["traceEvents"] if event]  # the last is {}
+        target.write_text(json.dumps(found), encoding="utf-8")
+    return Trace(milliseconds, _operators(found["traceEvents"]))
 
 
 def _operators(events: Sequence[dict[str, Any]]) -> list[Operator]:
