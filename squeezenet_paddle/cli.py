@@ -185,6 +185,14 @@ def add_device(group: Any) -> None:
     )
 
 
+def add_threads(group: Any) -> None:
+    group.add_argument(
+        "--threads",
+        type=positive_int,
+        help="that compute, on a CPU (default: one for each core that the process may use)",
+    )
+
+
 def add_engine(group: Any, several: bool = False) -> None:
     """--engine and --precision; or lists of them."""
     lists: dict[str, Any] = {"nargs": "+"} if several else {}
