@@ -22,7 +22,7 @@ def test_statistics_join_pictures() -> None:
     conv1 = np.stack([reference.activations(config, state, x)["conv1"] for x in inputs])
     assert found["conv1"].high <= conv1.max()
     beyond = [np.mean(maps > found["conv1"].high) for maps in conv1]
-    assert 0 < max(beyond) <= 1e-4
+    assert 0 < max(beyond) <= 2e-4
     assert found["conv1"].mean == pytest.approx(conv1.mean(axis=(0, 2, 3)), abs=1e-5)
 
 
