@@ -131,7 +131,6 @@ FROZEN = [
     ({"head": "multiscale"}, "head", {"threads": 2}),
     ({"head": "multiscale", "version": "1.0", "bypass": "complex"}, "fire8", {"threads": 2}),
     ({"head": "multiscale", "data_format": "NHWC"}, "fire7", {}),
-    ({"data_format": "NHWC"}, "head", {}),
 ]
 
 
