@@ -31,7 +31,7 @@ from squeezenet_paddle.sampler import Sampler
 from squeezenet_paddle.training import run as training_run
 from squeezenet_paddle.training import trainer
 from squeezenet_paddle.training.checkpoint import load_newest
-from squeezenet_paddle.training.recipe import balanced_weights
+from squeezenet_paddle.training.recipe import Inputs, balanced_weights
 from squeezenet_paddle.weights import state_stages
 
 
@@ -232,7 +232,7 @@ def test_features_train_what_pictures_train(
                 found.update(zip(batch.indices.tolist(), np.concatenate(parts, axis=1)))
             features = np.stack([found[i] for i in range(len(found))])
             rows.append(Rows(batches.images, batches.sampler, features))
-        return trainer.Inputs(*rows, features_size=36)
+        return Inputs(*rows, features_size=36)
 
     plan = plan_of(tuned(data, start, tmp_path / "features", *arguments))
     assert training_run.train(plan, source)
