@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
@@ -59,13 +60,18 @@ class _RuntimeOnCores(ABC):
             logits[:] = self._on_all_cores(inputs)
             return logits
 
-        def work(part: tuple[Run, slice]) -> None:
-            run, whole = part
-            for micro in micro_batches(whole, inputs, _MICRO_PIXELS):
+        micros = deque(micro_batches(slice(0, len(inputs)), inputs, _MICRO_PIXELS))
+
+        def work(run: Run) -> None:
+            # Each takes the next one, as readers of pictures may slow one core more than another.
+            while micros:
+                try:
+                    micro = micros.popleft()
+                except IndexError:  # another thread was faster
+                    return
                 logits[micro] = run(inputs[micro])
 
-        parts = split(slice(0, len(inputs)), self._cores.threads)
-        self._cores.run(work, zip(self._on_one_core, parts))
+        self._cores.run(work, self._on_one_core)
         return logits
 
 
