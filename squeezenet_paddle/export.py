@@ -184,38 +184,50 @@ def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarra
 # The static graph
 
 
-class _OfPixels(nn.Layer):
-    """The network behind the arithmetic of `Preprocess.normalise`, in the same order."""
+class _Graph(nn.Layer):
+    """The network behind what makes its input, which stays NHWC where the model directory is that.
 
-    def __init__(self, network: SqueezeNet, preprocess: Preprocess) -> None:
+    The network is NCHW in any case, with the same weights: oneDNN fails on Paddle's NHWC.
+    """
+
+    def __init__(self, network: SqueezeNet, preprocess: Preprocess | None) -> None:
         super().__init__()
-        self.network = network
+        self._transposes = preprocess is not None or network.config.data_format == "NHWC"
         self._preprocess = preprocess
+        config = dataclasses.replace(network.config, data_format="NCHW")
+        self.network = SqueezeNet(config)
+        self.network.set_state_dict(network.state_dict())
 
-    def forward(self, pixels: paddle.Tensor) -> paddle.Tensor:
-        preprocess = self._preprocess
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if self._preprocess is not None:
+            x = self._normalised(x, self._preprocess)
+        return self.network(x.transpose([0, 3, 1, 2]) if self._transposes else x)
+
+    def _normalised(self, pixels: paddle.Tensor, preprocess: Preprocess) -> paddle.Tensor:
+        """The arithmetic of `Preprocess.normalise`, in the same order."""
         x = pixels.astype("float32")
         if preprocess.scale != 1.0:
             x = x * preprocess.scale
         x = x - paddle.to_tensor(preprocess.mean, "float32")
         if preprocess.std != (1.0, 1.0, 1.0):
             x = x / paddle.to_tensor(preprocess.std, "float32")
-        return self.network(x if preprocess.data_format == "NHWC" else x.transpose([0, 3, 1, 2]))
+        return x
 
 
 def _write_paddle(
     network: SqueezeNet, what: Export, preprocess: Preprocess, folder: Path
 ) -> list[Path]:
-    layer: nn.Layer = network
     n, size = what.batch, what.input_size
-    spec = paddle.static.InputSpec([n, *preprocess.input_shape], "float32", "data")
     if what.with_preprocess:
-        layer = _OfPixels(network, preprocess)
-        layer.eval()
+        graph = _Graph(network, preprocess)
         spec = paddle.static.InputSpec([n, size, size, 3], "uint8", "pixels")
-    paddle.jit.save(layer, str(folder / "inference"), input_spec=[spec])
-    graph = next(folder / name for name in exported.GRAPHS if (folder / name).is_file())
-    return [graph, folder / exported.PARAMETERS]
+    else:
+        graph = _Graph(network, None)
+        spec = paddle.static.InputSpec([n, *preprocess.input_shape], "float32", "data")
+    graph.eval()
+    paddle.jit.save(graph, str(folder / "inference"), input_spec=[spec])
+    file = next(folder / name for name in exported.GRAPHS if (folder / name).is_file())
+    return [file, folder / exported.PARAMETERS]
 
 
 def _paddle_judge(files: list[Path]) -> tuple[str, Logits]:

@@ -13,6 +13,7 @@ from .architecture import ModelConfig
 from .reference import activations
 
 CALIBRATION_PICTURES = 64
+_BEYOND = 1e-4  # the share of a picture's values at either end that 8 bits need not reach
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Statistics:
     """Of a layer's output, or of the network's input.
 
     Attributes:
-        low, high: its smallest and largest value.
+        low, high: the range of its values, but for the few that lie far outside the others.
         mean: of each channel.
     """
 
@@ -46,7 +47,8 @@ def calibrate(
     for x in inputs:
         for name, values in activations(config, state, x).items():
             maps = values.reshape(len(values), -1)
-            one = Statistics(float(maps.min()), float(maps.max()), tuple(maps.mean(axis=1)))
+            low, high = np.quantile(maps, [_BEYOND, 1 - _BEYOND])
+            one = Statistics(float(low), float(high), tuple(maps.mean(axis=1)))
             found.setdefault(name, []).append(one)
     return {name: _joined(parts) for name, parts in found.items()}
 

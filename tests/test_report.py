@@ -250,6 +250,7 @@ def test_eval_writes_a_report(model: Path, tmp_path: Path, run_tool: Run) -> Non
     assert done.stdout.endswith(f"report: {tmp_path}/report/report.html\n")
     scores = json.loads((tmp_path / "scores.json").read_text())
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert metrics["facts"]["engine"] == f"{scores.pop('engine')}, {scores.pop('precision')}"
     assert {key: metrics[key] for key in scores} == scores
     assert metrics["images"] == 5
     assert sum(row["support"] for row in metrics["classes"]) == 5
