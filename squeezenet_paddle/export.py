@@ -225,6 +225,9 @@ def _write_paddle(
         graph = _Graph(network, None)
         spec = paddle.static.InputSpec([n, *preprocess.input_shape], "float32", "data")
     graph.eval()
+    for name, layer in list(network.named_children()):
+        if isinstance(layer, nn.Dropout):  # oneDNN has none: the maps would change layout and back
+            setattr(network, name, nn.Identity())
     paddle.jit.save(graph, str(folder / "inference"), input_spec=[spec])
     file = next(folder / name for name in exported.GRAPHS if (folder / name).is_file())
     return [file, folder / exported.PARAMETERS]

@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from .cores import Cores, micro_batches, split
+from .cores import Cores, micro_batches
 
 _MICRO_PIXELS = 2 * 227 * 227  # of a micro-batch on one core, measured
 _MICRO_PIXELS_PADDLE = 4 * 227 * 227  # of one on all cores; an operator costs 40 us beyond its work
