@@ -194,7 +194,8 @@ class _Graph(nn.Layer):
         super().__init__()
         self._transposes = preprocess is not None or network.config.data_format == "NHWC"
         self._preprocess = preprocess
-        config = dataclasses.replace(network.config, data_format="NCHW")
+        # A dropout does nothing here, but oneDNN has none: the maps would change layout for it.
+        config = dataclasses.replace(network.config, data_format="NCHW", dropout=0.0)
         self.network = SqueezeNet(config)
         self.network.set_state_dict(network.state_dict())
 
@@ -225,9 +226,6 @@ def _write_paddle(
         graph = _Graph(network, None)
         spec = paddle.static.InputSpec([n, *preprocess.input_shape], "float32", "data")
     graph.eval()
-    for name, layer in list(network.named_children()):
-        if isinstance(layer, nn.Dropout):  # oneDNN has none: the maps would change layout and back
-            setattr(network, name, nn.Identity())
     paddle.jit.save(graph, str(folder / "inference"), input_spec=[spec])
     file = next(folder / name for name in exported.GRAPHS if (folder / name).is_file())
     return [file, folder / exported.PARAMETERS]
