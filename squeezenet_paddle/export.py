@@ -194,7 +194,8 @@ class _Graph(nn.Layer):
         super().__init__()
         self._transposes = preprocess is not None or network.config.data_format == "NHWC"
         self._preprocess = preprocess
-        config = dataclasses.replace(network.config, data_format="NCHW")
+        # A dropout does nothing here, but oneDNN has none: the maps would change layout for it.
+        config = dataclasses.replace(network.config, data_format="NCHW", dropout=0.0)
         self.network = SqueezeNet(config)
         self.network.set_state_dict(network.state_dict())
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 
-from .cores import Cores, micro_batches, split
+from .cores import Cores, micro_batches
 
 _MICRO_PIXELS = 2 * 227 * 227  # of a micro-batch on one core, measured
 _MICRO_PIXELS_PADDLE = 4 * 227 * 227  # of one on all cores; an operator costs 40 us beyond its work
@@ -59,13 +60,18 @@ class _RuntimeOnCores(ABC):
             logits[:] = self._on_all_cores(inputs)
             return logits
 
-        def work(part: tuple[Run, slice]) -> None:
-            run, whole = part
-            for micro in micro_batches(whole, inputs, _MICRO_PIXELS):
+        micros = deque(micro_batches(slice(0, len(inputs)), inputs, _MICRO_PIXELS))
+
+        def work(run: Run) -> None:
+            # Each takes the next one, as readers of pictures may slow one core more than another.
+            while micros:
+                try:
+                    micro = micros.popleft()
+                except IndexError:  # another thread was faster
+                    return
                 logits[micro] = run(inputs[micro])
 
-        parts = split(slice(0, len(inputs)), self._cores.threads)
-        self._cores.run(work, zip(self._on_one_core, parts))
+        self._cores.run(work, self._on_one_core)
         return logits
 
 
