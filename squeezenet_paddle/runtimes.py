@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections import deque
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
@@ -64,15 +63,11 @@ class _RuntimeOnCores(ABC):
 
         whole, threads = slice(0, len(inputs)), self._cores.threads
         rounds = -(-len(micro_batches(whole, inputs, _MICRO_PIXELS)) // threads)
-        micros = deque(split(whole, rounds * threads))
+        micros = iter(split(whole, rounds * threads))
 
         def work(run: Run) -> None:
-            # Each takes the next one, as readers of pictures may slow one core more than another.
-            while micros:
-                try:
-                    micro = micros.popleft()
-                except IndexError:  # another thread was faster
-                    return
+            # Each core takes the next one, as readers of pictures may slow one more than another.
+            for micro in micros:
                 logits[micro] = run(inputs[micro])
 
         self._cores.run(work, self._on_one_core)
