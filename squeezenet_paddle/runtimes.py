@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections import deque
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 
-from .cores import Cores, micro_batches
+from .cores import Cores, micro_batches, split
 
 _MICRO_PIXELS = 2 * 227 * 227  # of a micro-batch on one core, measured
 _MICRO_PIXELS_PADDLE = 4 * 227 * 227  # of one on all cores; an operator costs 40 us beyond its work
@@ -56,19 +55,19 @@ class _RuntimeOnCores(ABC):
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input] -> float32 [N, num_classes]."""
         logits = np.empty((len(inputs), self._num_classes), "float32")
-        if 0 < len(inputs) < max(self._cores.threads, 2):
+        if len(inputs) == 0:
+            return logits
+        if len(inputs) < max(self._cores.threads, 2):
             logits[:] = self._on_all_cores(inputs)
             return logits
 
-        micros = deque(micro_batches(slice(0, len(inputs)), inputs, _MICRO_PIXELS))
+        whole, threads = slice(0, len(inputs)), self._cores.threads
+        rounds = -(-len(micro_batches(whole, inputs, _MICRO_PIXELS)) // threads)
+        micros = iter(split(whole, rounds * threads))
 
         def work(run: Run) -> None:
-            # Each takes the next one, as readers of pictures may slow one core more than another.
-            while micros:
-                try:
-                    micro = micros.popleft()
-                except IndexError:  # another thread was faster
-                    return
+            # Each core takes the next one, as readers of pictures may slow one more than another.
+            for micro in micros:
                 logits[micro] = run(inputs[micro])
 
         self._cores.run(work, self._on_one_core)
