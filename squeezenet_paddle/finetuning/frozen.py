@@ -122,7 +122,7 @@ def _flat(outputs: list[np.ndarray]) -> np.ndarray:
 def _graph(config: ModelConfig, state: State, preprocess: Preprocess, first: str) -> bytes:
     size = preprocess.crop_size
     names = boundary(config, first)
-    return onnx_model(config, state, GraphInput(size, size), preprocess, outputs=names)
+    return onnx_model(config, state, GraphInput(size, size), preprocess, False, outputs=names)
 
 
 def _onnxruntime(
