@@ -26,6 +26,7 @@ FIRES = {
     "fire8": (64, 256),
     "fire9": (64, 256),
 }
+STAGES = ("conv1", *FIRES, "head")  # parts of the network from its input to the logits
 IDENTITY_BYPASS = ("fire3", "fire5", "fire7", "fire9")  # input and output have as many channels
 CONV_BYPASS = ("fire2", "fire4", "fire6", "fire8")  # a 1x1 convolution makes them equal
 
@@ -45,12 +46,14 @@ VERSIONS = {
     "1.1": Version(64, 3, {"conv1": "pool1", "fire3": "pool3", "fire5": "pool5"}, conv10_pad=0),
 }
 IMAGENET_CLASSES = 1000  # the maps of the original conv10, which the head `conv_fc` keeps
+POOLED = sum(2 * expand for _, expand in FIRES.values())  # 2,560 numbers, of all fires' channels
+HIDDEN = 1024  # units of the head `multiscale`
 
 CHOICES = {
     "version": tuple(VERSIONS),
     "bypass": ("none", "simple", "complex"),
     "activation": ("relu", "elu"),
-    "head": ("conv", "conv_bn", "conv_fc"),
+    "head": ("conv", "conv_bn", "conv_fc", "multiscale"),
     "data_format": ("NCHW", "NHWC"),
 }
 
@@ -65,10 +68,12 @@ class ModelConfig:
         bypass: "none"; "simple", sums round fires 3, 5, 7 and 9; "complex", also a 1x1
             convolution round fires 2, 4, 6 and 8.
         activation: "relu" or "elu", after every convolution but those of the complex bypass.
-        dropout: share of fire9's output set to zero while training (heads `conv`, `conv_fc`).
+        dropout: share set to zero while training: of fire9's output for the heads `conv` and
+            `conv_fc`, of the hidden units for `multiscale`.
         head: "conv", dropout and conv10 with `num_classes` maps; "conv_bn", batch normalisation
             in place of the dropout; "conv_fc", the original conv10 with 1000 maps and a linear
-            layer `fc` after the pool.
+            layer `fc` after the pool; "multiscale", no conv10: the means of all fires' outputs,
+            batch normalisation, a linear layer of 1,024 units, dropout, and a linear layer `fc`.
         data_format: layout of the input and of all maps, "NCHW" or "NHWC"; the weights are the
             same for both.
     """
@@ -108,6 +113,8 @@ class Layer:
         in_channels, channels: of its input (the sum over the bottoms of a Concat) and its output.
         kernel, stride, pad: of a square window; `kernel` 0 is a window over the whole map.
         activated: an activation follows.
+        flat: the output has channels alone, no height and width.
+        stage: which of `STAGES` it is a part of.
     """
 
     name: str
@@ -119,6 +126,8 @@ class Layer:
     stride: int = 1
     pad: int = 0
     activated: bool = False
+    flat: bool = False
+    stage: str = "head"
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -139,7 +148,7 @@ class Layer:
 
         Convolutions round down, pools round up, as Caffe does.
         """
-        if self.type == "InnerProduct" or self.kernel == 0:
+        if self.flat:
             return 1
         if self.type not in ("Convolution", "Pooling"):
             return size
@@ -151,13 +160,16 @@ def layers(config: ModelConfig) -> list[Layer]:
     """The layers of the network in the order of computation, from conv1 to the logits."""
     version = VERSIONS[config.version]
     result: list[Layer] = []
+    stage = "conv1"
 
-    def add(name: str, kind: str, bottoms: list[Layer], channels: int, **geometry: Any) -> Layer:
+    def add(name: str, kind: str, bottoms: list[Layer], channels: int, **options: Any) -> Layer:
         inputs = sum(b.channels for b in bottoms) if bottoms else 3
         if kind == "Eltwise":
             inputs = channels
         names = tuple(b.name for b in bottoms) or ("data",)
-        result.append(Layer(name, kind, names, inputs, channels, **geometry))
+        flat = kind == "InnerProduct" or options.get("kernel") == 0 or any(b.flat for b in bottoms)
+        options = {"stage": stage, "flat": flat, **options}
+        result.append(Layer(name, kind, names, inputs, channels, **options))
         return result[-1]
 
     def pool_after(x: Layer, name: str) -> Layer:
@@ -175,8 +187,9 @@ def layers(config: ModelConfig) -> list[Layer]:
         activated=True,
     )
     x = pool_after(x, "conv1")
+    outputs: dict[str, Layer] = {}
     for fire, (squeeze, expand) in FIRES.items():
-        shortcut = x
+        stage, shortcut = fire, x
         s = add(f"{fire}/squeeze1x1", "Convolution", [x], squeeze, activated=True)
         e1 = add(f"{fire}/expand1x1", "Convolution", [s], expand, activated=True)
         e3 = add(f"{fire}/expand3x3", "Convolution", [s], expand, kernel=3, pad=1, activated=True)
@@ -186,7 +199,20 @@ def layers(config: ModelConfig) -> list[Layer]:
             x = add(f"{fire}/sum", "Eltwise", [x, shortcut], x.channels)
         elif config.bypass != "none" and fire in IDENTITY_BYPASS:
             x = add(f"{fire}/sum", "Eltwise", [x, shortcut], x.channels)
+        outputs[fire] = x
         x = pool_after(x, fire)
+    if config.head == "multiscale":
+        pools = [
+            add(f"{fire}/pool", "Pooling", [x], x.channels, kernel=0, stage=fire)
+            for fire, x in outputs.items()
+        ]
+        x = add("pools", "Concat", pools, POOLED, stage="fire9")
+        stage = "head"
+        x = add("bn_pools", "BatchNorm", [x], POOLED)
+        x = add("fc10", "InnerProduct", [x], HIDDEN, activated=True)
+        add("fc", "InnerProduct", [x], config.num_classes)
+        return result
+    stage = "head"
     if config.head == "conv_bn":
         x = add("bn9", "BatchNorm", [x], x.channels)
     maps = IMAGENET_CLASSES if config.head == "conv_fc" else config.num_classes
@@ -199,7 +225,69 @@ def layers(config: ModelConfig) -> list[Layer]:
 
 def classifier_name(config: ModelConfig) -> str:
     """The layer whose outputs are the classes."""
-    return "fc" if config.head == "conv_fc" else "conv10"
+    return "fc" if config.head in ("conv_fc", "multiscale") else "conv10"
+
+
+def dropped_name(config: ModelConfig) -> str | None:
+    """A layer with an output of the shape that dropout works on; None where there is none."""
+    if config.head == "conv_bn":
+        return None
+    return "fc10" if config.head == "multiscale" else "fire9/concat"
+
+
+def normalises_batches(config: ModelConfig) -> bool:
+    """Whether the logits of a picture depend, while training, on the others of its batch."""
+    return config.head in ("conv_bn", "multiscale")
+
+
+def first_trained(text: str) -> str:
+    """The first stage that is trained, of "head", "fire9", "fire8+" and so on, or "all".
+
+    All that follows it is trained too, with the plus or without.
+
+    Raises:
+        InputError: there is no such stage.
+    """
+    stage = "conv1" if text == "all" else text[:-1] if text.endswith("+") else text
+    if stage not in STAGES:
+        raise InputError(
+            f"--trainable {text}: head, fire9, fire8+, ..., fire2+ or all was expected."
+        )
+    return stage
+
+
+def is_trained(stage: str, first: str) -> bool:
+    """Whether a stage is trained where `first` is the first one that is."""
+    return STAGES.index(stage) >= STAGES.index(first)
+
+
+def boundary(config: ModelConfig, first: str) -> list[str]:
+    """The frozen layers whose outputs the stage `first` and those after it read, in order.
+
+    For the head `multiscale` these are the last frozen map and the means of the frozen fires, or
+    all means at once; else that map alone. Where nothing is frozen it is "data".
+    """
+    chain = layers(config)
+    read = {name for each in chain if is_trained(each.stage, first) for name in each.bottoms}
+    frozen = [each.name for each in chain if not is_trained(each.stage, first)]
+    return [name for name in ("data", *frozen) if name in read]
+
+
+def boundary_shapes(config: ModelConfig, first: str, size: int) -> list[tuple[int, ...]]:
+    """The shape of each output at the boundary, in NCHW, for a picture of size x size pixels."""
+    shapes = output_shapes(config, size, size)
+    return [shapes[name] for name in boundary(config, first)]
+
+
+def output_shapes(config: ModelConfig, height: int, width: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each layer's output in NCHW, without the batch, and of the input as "data"."""
+    chain = layers(config)
+    heights, widths = output_sizes(chain, height), output_sizes(chain, width)
+    shapes: dict[str, tuple[int, ...]] = {"data": (3, height, width)}
+    for each in chain:
+        map_size = () if each.flat else (heights[each.name], widths[each.name])
+        shapes[each.name] = (each.channels, *map_size)
+    return shapes
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,16 @@ class Explainer:
         info: what the model directory says.
 
     Raises:
-        InputError: the model directory or the device is not usable.
+        InputError: the model directory or the device is not usable, or the network has no maps.
     """
 
     def __init__(self, model_dir: Path, device: str | None = None) -> None:
         self.info = read_info(model_dir)
+        if self.info.network.head == "multiscale":
+            raise InputError(
+                f"{model_dir}: a network of the head multiscale has no class activation maps; its "
+                "classes are made of the means of maps."
+            )
         import paddle
 
         self._paddle = paddle

@@ -21,8 +21,11 @@ from paddle.nn.initializer import Constant, Normal, XavierNormal, XavierUniform
 from .architecture import (
     CONV_BYPASS,
     FIRES,
+    HIDDEN,
     IDENTITY_BYPASS,
     IMAGENET_CLASSES,
+    POOLED,
+    STAGES,
     VERSIONS,
     ModelConfig,
     minimum_input_size,
@@ -132,7 +135,9 @@ class SqueezeNet(nn.Layer):
         self.conv1 = conv(3, version.conv1_channels, version.conv1_kernel, stride=2)
         self.relu_conv1 = activation()
         self.pool1 = pool()
-        self._trunk = ["conv1", "relu_conv1", "pool1"]  # the sublayers up to fire9, in order
+        self._stages = {
+            "conv1": ["conv1", "relu_conv1", "pool1"]
+        }  # sublayers up to fire9, in order
         channels = version.conv1_channels
         for name, (squeeze, expand) in FIRES.items():
             fire = Fire(
@@ -145,20 +150,28 @@ class SqueezeNet(nn.Layer):
                 self._channel_axis,
             )
             self.add_sublayer(name, fire)
-            self._trunk.append(name)
+            self._stages[name] = [name]
             channels = 2 * expand
             if name in version.pools:
                 self.add_sublayer(version.pools[name], pool())
-                self._trunk.append(version.pools[name])
+                self._stages[name].append(version.pools[name])
 
-        if config.head == "conv_bn":
-            self.bn9 = nn.BatchNorm2D(channels, data_format=config.data_format)
+        if config.head == "multiscale":
+            self.pool_fires = nn.AdaptiveAvgPool2D(1, data_format=config.data_format)
+            self.pools = Concat(1)
+            self.bn_pools = nn.BatchNorm1D(POOLED)
+            self.fc10 = _linear(POOLED, HIDDEN, init)
+            self.relu_fc10 = activation()
+            self.drop10 = nn.Dropout(config.dropout)
         else:
-            self.drop9 = nn.Dropout(config.dropout)
-        self.relu_conv10 = activation()
-        self.pool10 = nn.AdaptiveAvgPool2D(1, data_format=config.data_format)
-        if config.head == "conv_fc":
-            self.conv10 = self._new_conv10(IMAGENET_CLASSES)
+            if config.head == "conv_bn":
+                self.bn9 = nn.BatchNorm2D(channels, data_format=config.data_format)
+            else:
+                self.drop9 = nn.Dropout(config.dropout)
+            self.relu_conv10 = activation()
+            self.pool10 = nn.AdaptiveAvgPool2D(1, data_format=config.data_format)
+            if config.head == "conv_fc":
+                self.conv10 = self._new_conv10(IMAGENET_CLASSES)
         self.reset_classifier(config.num_classes)
 
     @property
@@ -180,26 +193,56 @@ class SqueezeNet(nn.Layer):
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the layer that gives the classes by a new one for `num_classes`."""
         self.config = dataclasses.replace(self.config, num_classes=num_classes)
-        if self.config.head == "conv_fc":
-            weight = Normal(0.0, 0.01) if self._init == "caffe" else XavierNormal()
-            self.fc = nn.Linear(
-                IMAGENET_CLASSES,
-                num_classes,
-                weight_attr=paddle.ParamAttr(initializer=weight),
-                bias_attr=paddle.ParamAttr(initializer=Constant(0.0)),
-            )
+        classifier = "classifier" if self._init == "caffe" else self._init
+        if self.config.head == "multiscale":
+            self.fc = _linear(HIDDEN, num_classes, classifier)
+        elif self.config.head == "conv_fc":
+            self.fc = _linear(IMAGENET_CLASSES, num_classes, classifier)
         else:
             self.conv10 = self._new_conv10(num_classes)
 
-    def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
-        """The output of fire9 with its bypass: [N, 512, h, w] or [N, h, w, 512]."""
+    def front(self, x: paddle.Tensor, first: str) -> list[paddle.Tensor]:
+        """The frozen part of the network, where the stage `first` is the first one trained.
+
+        Returns:
+            The outputs of the layers that `architecture.boundary` names.
+        """
         _check_input(x, self.config)
-        for name in self._trunk:
-            x = getattr(self, name)(x)
-        return x
+        return self._through([x], STAGES[: STAGES.index(first)])
+
+    def tail(
+        self, tensors: list[paddle.Tensor], first: str, keep: paddle.Tensor | None = None
+    ) -> paddle.Tensor:
+        """Logits [N, num_classes] from what `front` gave; `keep` is that of `forward`."""
+        [x] = self._through(tensors, STAGES[STAGES.index(first) : -1])
+        return self.forward_head(x, keep)
+
+    def _through(
+        self, tensors: list[paddle.Tensor], stages: tuple[str, ...]
+    ) -> list[paddle.Tensor]:
+        """What lies at the boundary behind some stages, from what lies at the one before them."""
+        x, means = tensors[0], tensors[1:]
+        for stage in stages:
+            for name in self._stages[stage]:
+                x = getattr(self, name)(x)
+                if name in FIRES and self.config.head == "multiscale":
+                    means = [*means, paddle.flatten(self.pool_fires(x), 1)]
+        return [self.pools(means)] if len(means) == len(FIRES) else [x, *means]
+
+    def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The output of fire9 with its bypass, [N, 512, h, w] or [N, h, w, 512].
+
+        For the head `multiscale`, the means of the outputs of all fires, [N, 2560].
+        """
+        return self.front(x, "head")[0]
 
     def forward_head(self, x: paddle.Tensor, keep: paddle.Tensor | None = None) -> paddle.Tensor:
         """Logits [N, num_classes] from the output of `forward_features`."""
+        if self.config.head == "multiscale":
+            x = self.relu_fc10(self.fc10(self.bn_pools(x)))
+            if keep is not None:
+                return self.fc(x * (keep.astype(x.dtype) / (1 - self.config.dropout)))
+            return self.fc(self.drop10(x))
         if self.config.head == "conv_bn":
             x = self.bn9(x)
         elif keep is not None:
@@ -215,8 +258,9 @@ class SqueezeNet(nn.Layer):
 
         Args:
             x: the input.
-            keep: bool, the shape of fire9's output: which of its values the dropout keeps, for a
-                caller who decides that. None: while training, Paddle's generator does.
+            keep: bool, which values the dropout keeps, for a caller who decides that; in the shape
+                of fire9's output, or [N, 1024] for the head `multiscale`. None: while training,
+                Paddle's generator does.
         """
         return self.forward_head(self.forward_features(x), keep)
 
@@ -278,6 +322,20 @@ def _conv(
         weight_attr=paddle.ParamAttr(initializer=weight),
         bias_attr=paddle.ParamAttr(initializer=Constant(bias)),
         data_format=data_format,
+    )
+
+
+def _linear(in_channels: int, out_channels: int, init: str) -> nn.Layer:
+    weight = {
+        "caffe": XavierUniform(fan_in=in_channels, fan_out=in_channels),
+        "classifier": Normal(0.0, 0.01),
+        "xavier_normal": XavierNormal(),
+    }[init]
+    return nn.Linear(
+        in_channels,
+        out_channels,
+        weight_attr=paddle.ParamAttr(initializer=weight),
+        bias_attr=paddle.ParamAttr(initializer=Constant(0.0)),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Callable
 import numpy as np
 
 from . import __version__
-from .architecture import Layer, ModelConfig, layers
+from .architecture import Layer, ModelConfig, layers, output_shapes
 from .onnx_schema import (
     DATA_TYPES,
     FLOAT_ATTRIBUTE,
@@ -58,6 +58,7 @@ def onnx_model(
     preprocess: Preprocess,
     concat: bool = True,
     statistics: Mapping[str, Statistics] | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> bytes:
     """The file, from the input to "logits", float32 [N, num_classes].
 
@@ -70,6 +71,8 @@ def onnx_model(
             the sum of two convolutions or as two pools, which copies less and is faster.
         statistics: of "data" and of every layer, with which the network is quantised to 8 bits;
             None writes float32.
+        outputs: names of layers, to write no more than what these need, and these as the graph's
+            outputs in NCHW, float32 [N, C, h, w] or [N, C]; None for the logits.
     """
     if statistics is None:
         writer = _Writer(config, state, concat)
@@ -79,7 +82,7 @@ def onnx_model(
         ir_version=_IR_VERSION, producer_name="squeezenet_paddle", producer_version=__version__
     )
     model.opset_import.add(domain="", version=OPSET)
-    model.graph.CopyFrom(writer.graph_of(graph_input))
+    model.graph.CopyFrom(writer.graph_of(graph_input, outputs))
     for key, value in (("network", config), ("preprocess", preprocess)):
         model.metadata_props.add(key=key, value=json.dumps(dataclasses.asdict(value)))
     return model.SerializeToString()
@@ -107,13 +110,19 @@ class _Writer:
             "InnerProduct": self._linear,
         }
 
-    def graph_of(self, graph_input: GraphInput) -> Any:
+    def graph_of(self, graph_input: GraphInput, wanted: Sequence[str] | None = None) -> Any:
         outputs = {"data": self._input(graph_input)}
-        for layer in layers(self._config):
+        for layer in _needed(self._config, wanted):
             inputs = [outputs[bottom] for bottom in layer.bottoms]
             outputs[layer.name] = self._kinds[layer.type](layer, inputs)
-        classes = self._config.num_classes
-        _declare(self._graph.output, "logits", "float32", [graph_input.batch, classes])
+        if wanted is None:
+            classes = self._config.num_classes
+            _declare(self._graph.output, "logits", "float32", [graph_input.batch, classes])
+            return self._graph
+        shapes = output_shapes(self._config, graph_input.height, graph_input.width)
+        for name in wanted:
+            x = self._whole(outputs[name], name)
+            _declare(self._graph.output, x, "float32", [graph_input.batch, *shapes[name]])
         return self._graph
 
     def _input(self, graph_input: GraphInput) -> list[str]:
@@ -180,13 +189,21 @@ class _Writer:
                 self._node("MaxPool", [x], name, **window, ceil_mode=1)
                 for x, name in zip(halves, names)
             ]
-        pooled = self._node("GlobalAveragePool", halves, layer.name)
-        flat = f"{layer.name}/flat" if self._config.head == "conv_fc" else "logits"
-        return [self._node("Flatten", [pooled], flat)]
+        means = []
+        for x, name in zip(halves, _names(layer, halves)):
+            pooled = self._node("GlobalAveragePool", [x], f"{name}/map")
+            means.append(self._node("Flatten", [pooled], self._flat_name(layer, name)))
+        return means
+
+    def _flat_name(self, layer: Layer, name: str) -> str:
+        is_last = layer.name == layers(self._config)[-1].name
+        return "logits" if is_last else name
 
     def _concatenation(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
-        halves = [x for [x] in inputs]
-        return [self._node("Concat", halves, layer.name, axis=1)] if self._concat else halves
+        parts = [x for halves in inputs for x in halves]
+        if self._concat or layer.flat:
+            return [self._node("Concat", parts, layer.name, axis=1)]
+        return parts
 
     def _sum(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         if len(inputs[0]) != len(inputs[1]):  # a convolution round a fire has one output
@@ -201,13 +218,15 @@ class _Writer:
 
     def _linear(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         tensors = [*inputs[0], *self._constants(layer, "weight", "bias")]
-        return [self._node("Gemm", tensors, "logits")]
+        if not layer.activated:
+            return [self._node("Gemm", tensors, "logits")]
+        return [self._activated(layer, self._node("Gemm", tensors, f"{layer.name}/linear"))]
 
-    def _whole(self, halves: list[str]) -> str:
+    def _whole(self, halves: list[str], name: str | None = None) -> str:
         """One tensor of all channels."""
         if len(halves) == 1:
             return halves[0]
-        return self._node("Concat", halves, f"{halves[0]}/whole", axis=1)
+        return self._node("Concat", halves, name or f"{halves[0]}/whole", axis=1)
 
     def _constants(self, layer: Layer, *names: str) -> list[str]:
         keys = [f"{key_of(layer)}.{name}" for name in names]
@@ -239,8 +258,9 @@ class _Writer:
 class _QuantisingWriter(_Writer):
     """Adds layers that compute on 8-bit integers.
 
-    Each tensor is followed by its quantisation to uint8 and back, each weight is one of int8 by
-    channel, and an engine folds these into its integer kernels.
+    Each map is followed by its quantisation to uint8 and back, each weight of a convolution is one
+    of int8 by channel, and an engine folds these into its integer kernels. What comes after the
+    maps stays float32.
     """
 
     def __init__(
@@ -253,7 +273,9 @@ class _QuantisingWriter(_Writer):
         self._means = {name: np.array(s.mean) for name, s in statistics.items()}
         self._ranges = {name: (s.low, s.high) for name, s in statistics.items()}
         for layer in layers(config):
-            if layer.type == "Concat":  # copies integers, if both its inputs mean the same by them
+            if (
+                layer.type == "Concat" and not layer.flat
+            ):  # copies integers, if both its inputs mean the same by them
                 for bottom in layer.bottoms:
                     self._ranges[bottom] = self._ranges[layer.name]
         self._scales: dict[str, np.float32] = {}  # by tensor
@@ -293,7 +315,7 @@ class _QuantisingWriter(_Writer):
 
     def _concatenation(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [y] = super()._concatenation(layer, inputs)
-        return [self._quantised(y, self._ranges[layer.name])]
+        return [y] if layer.flat else [self._quantised(y, self._ranges[layer.name])]
 
     def _sum(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [y] = super()._sum(layer, inputs)
@@ -301,7 +323,7 @@ class _QuantisingWriter(_Writer):
 
     def _batch_norm(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [y] = super()._batch_norm(layer, inputs)
-        return [self._quantised(y, self._ranges[layer.name])]
+        return [y] if layer.flat else [self._quantised(y, self._ranges[layer.name])]
 
     def _quantised(self, x: str, limits: tuple[float, float]) -> str:
         """The tensor rounded to 256 steps, of which 0 is one."""
@@ -323,6 +345,18 @@ class _QuantisingWriter(_Writer):
             self._constant(f"{name}/zero", zeros),
         ]
         return self._node("DequantizeLinear", constants, name, axis=0)
+
+
+def _needed(config: ModelConfig, wanted: Sequence[str] | None) -> list[Layer]:
+    """The layers that give the named ones, in order; None for all."""
+    if wanted is None:
+        return layers(config)
+    needed, names = [], set(wanted)
+    for layer in reversed(layers(config)):
+        if layer.name in names:
+            needed.append(layer)
+            names.update(layer.bottoms)
+    return needed[::-1]
 
 
 def _names(layer: Layer, halves: list[str]) -> list[str]:

@@ -25,8 +25,8 @@ def activations(
         x: float32 [3, H, W], or [H, W, 3] for a network of NHWC.
 
     Returns:
-        float32 [C, h, w] by the layer's name, and the input as "data"; the last one, [num_classes],
-        holds the logits.
+        float32 [C, h, w], or [C] of flat layers, by the layer's name, and the input as "data"; the
+        last one, [num_classes], holds the logits.
     """
     values = {"data": x.transpose(2, 0, 1) if config.data_format == "NHWC" else x}
     for layer in layers(config):
@@ -55,8 +55,8 @@ def _apply(layer: Layer, inputs: list[np.ndarray], state: Mapping[str, np.ndarra
         return inputs[0] + inputs[1]
     if layer.type == "InnerProduct":
         return x @ state[f"{key}.weight"] + state[f"{key}.bias"]
-    scale, shift = batch_norm(state, key)
-    return x * scale[:, None, None] + shift[:, None, None]
+    scale, shift = (each if layer.flat else each[:, None, None] for each in batch_norm(state, key))
+    return x * scale + shift
 
 
 def batch_norm(state: Mapping[str, np.ndarray], key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,12 @@ def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def state_stages(config: ModelConfig) -> dict[str, str]:
+    """Which of `architecture.STAGES` each array of a network belongs to, by its state-dict key."""
+    stages = {key_of(layer): layer.stage for layer in layers(config)}
+    return {key: stages[key.rpartition(".")[0]] for key in state_shapes(config)}
+
+
 def check_state(
     shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, np.ndarray], source: str
 ) -> None:

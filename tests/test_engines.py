@@ -9,7 +9,7 @@ import paddle
 import pytest
 from caffe_files import random_state
 
-from squeezenet_paddle.architecture import ModelConfig
+from squeezenet_paddle.architecture import CHOICES, ModelConfig
 from squeezenet_paddle.engines import DynamicEngine
 from squeezenet_paddle.model import SqueezeNet, load_state
 
@@ -29,7 +29,7 @@ def pixels(count: int, data_format: str) -> np.ndarray:
     return np.random.default_rng(0).uniform(-120, 150, shape).astype("float32")
 
 
-@pytest.mark.parametrize("head", ["conv", "conv_bn", "conv_fc"])
+@pytest.mark.parametrize("head", CHOICES["head"])
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
 def test_logits_are_the_networks_whatever_the_batch(
     head: str, data_format: str, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ import paddle
 import pytest
 from caffe_files import random_state
 
-from squeezenet_paddle.architecture import ModelConfig, layers, minimum_input_size
+from squeezenet_paddle.architecture import CHOICES, ModelConfig, layers, minimum_input_size
 from squeezenet_paddle.caffe.verify import CaffeJudge, verify
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.errors import InputError
@@ -77,7 +77,7 @@ def test_elu_equals_caffe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
-@pytest.mark.parametrize("head", ["conv", "conv_bn", "conv_fc"])
+@pytest.mark.parametrize("head", CHOICES["head"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_trained_parameters_are_those_of_the_table(version: str, head: str, bypass: str) -> None:
     config = ModelConfig(version=version, head=head, bypass=bypass, num_classes=7)
@@ -108,7 +108,7 @@ def test_nhwc_with_the_same_weights(size: int) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("head", ["conv", "conv_bn", "conv_fc"])
+@pytest.mark.parametrize("head", CHOICES["head"])
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
 def test_static_graph_gives_the_same_numbers(head: str, data_format: str, tmp_path: Path) -> None:
     network = SqueezeNet(ModelConfig(num_classes=10, head=head, data_format=data_format))
@@ -173,7 +173,7 @@ def test_logits_of_the_original_head_are_not_negative() -> None:
     assert logits.max() > 0
 
 
-@pytest.mark.parametrize("head", ["conv", "conv_bn", "conv_fc"])
+@pytest.mark.parametrize("head", CHOICES["head"])
 def test_reset_classifier_changes_the_classifier_alone(head: str) -> None:
     network = SqueezeNet(ModelConfig(num_classes=10, head=head))
     before = {key: value.numpy() for key, value in network.state_dict().items()}
@@ -181,7 +181,7 @@ def test_reset_classifier_changes_the_classifier_alone(head: str) -> None:
     network.eval()
     assert network.config.num_classes == 4
     assert network(paddle.zeros([2, 3, 32, 32])).shape == [2, 4]
-    classifier = "fc." if head == "conv_fc" else "conv10."
+    classifier = "fc." if head in ("conv_fc", "multiscale") else "conv10."
     for key, value in network.state_dict().items():
         if key.startswith(classifier):
             assert 4 in value.shape

@@ -71,12 +71,12 @@ def _net(config: ModelConfig, height: int, width: int, batch: int) -> NetParamet
     data.input_param.shape.add(dim=[batch, 3, height, width])
     activation = _ACTIVATIONS[config.activation]
     chain = layers(config)
+    dropouts = {"fc": "drop10"} if config.head == "multiscale" else {"conv10": "drop9"}
     for layer in chain:
-        if layer.name == "conv10" and config.head != "conv_bn":
+        if layer.name in dropouts and config.head != "conv_bn":
             # In place, as the authors write it.
-            drop = net.layer.add(
-                name="drop9", type="Dropout", bottom=layer.bottoms, top=layer.bottoms
-            )
+            name = dropouts[layer.name]
+            drop = net.layer.add(name=name, type="Dropout", bottom=layer.bottoms, top=layer.bottoms)
             drop.dropout_param.dropout_ratio = config.dropout
         message = net.layer.add(
             name=layer.name, type=layer.type, bottom=layer.bottoms, top=[layer.name]
