@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +182,7 @@ class Writer:
         self._file._note(block, record)
 
 
-def check_room(folder: Path, files: list[FeatureFile]) -> None:
+def check_room(folder: Path, files: Sequence[FeatureFile]) -> None:
     """Refuses what the disk has no room for, before any work is done.
 
     Raises:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..augment import TrainTransform
 from ..dataset import ImageList
-from ..errors import InputError, describe_problems
 from ..loader import Batch, Loader, Transform
 from ..sampler import Sampler
 from .cache import BLOCK, Block, FeatureFile
@@ -95,27 +93,25 @@ def fill(
     frozen: FrozenPart,
     num_workers: int,
     max_pixels: int,
-    on_unreadable: Callable[[str], Any],
 ) -> None:
     """Computes what a file of features lacks, with a progress bar on standard error.
 
     Args:
         file: where they go.
-        what: the name of the list, for the progress bar.
+        what: said beside the progress bar.
         images: the list.
         transform: makes the sample of view v where the epoch is v.
         frozen: makes features of samples.
         num_workers, max_pixels: of the reader.
-        on_unreadable: called with a message for each picture that cannot be read.
     """
     missing = file.missing()
     if not missing:
         return
     sampler = Sampler(len(images), BLOCK)
-    loader = Loader(images, transform, sampler, num_workers, max_pixels, on_unreadable)
+    loader = Loader(images, transform, sampler, num_workers, max_pixels, on_unreadable=str)
     todo = sum(block.stop - block.start for block in missing)
     bar = tqdm(
-        desc=f"{what} features", total=file.rows, initial=file.rows - todo, unit="image",
+        desc=what, total=file.rows, initial=file.rows - todo, unit="image",
         disable=None, dynamic_ncols=True,
     )
     with loader, file.writer() as writer, bar:
@@ -136,16 +132,3 @@ def _runs(blocks: Iterable[Block]) -> list[list[Block]]:
     groups = groupby(numbered, lambda pair: (pair[1].view, pair[0] - pair[1].start // BLOCK))
     return [[block for _, block in group] for _, group in groups]
 
-
-def check_readable(files: Iterable[FeatureFile], total: int) -> None:
-    """Names all pictures that cannot be read at once.
-
-    Raises:
-        InputError: there are some.
-    """
-    problems = [message for file in files for _, message in sorted(file.unreadable.items())]
-    if problems:
-        raise InputError(
-            f"{len(problems)} of {total} pictures cannot be read; --skip_unreadable leaves them "
-            f"out: {describe_problems(problems)}."
-        )

@@ -56,6 +56,12 @@ def find_pictures(args: argparse.Namespace) -> Pictures:
     for flag in ("val_list", "data_dir", "synset_word_list"):
         if getattr(args, flag) is not None:
             raise InputError(f"--{flag} goes with --train_list, and --images was given.")
+    folder, inside = args.images.resolve(), args.output_dir.resolve()
+    if folder in (inside, *inside.parents):
+        raise InputError(
+            f"--output_dir {args.output_dir} lies in --images {args.images}, where its pictures "
+            "would be a class; another directory was expected."
+        )
     tree = read_tree(args.images, args.class_name_pattern)
     left_out = [
         f"{count} {what}"
@@ -105,7 +111,7 @@ def _split(
 
 
 def write_lists(pictures: Pictures, folder: Path) -> None:
-    """Writes what is to be written; a list that another run trains on is left alone.
+    """Writes what is to be written; the lists of another run are left alone.
 
     Raises:
         InputError: the folder has another list already.

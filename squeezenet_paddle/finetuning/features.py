@@ -1,0 +1,163 @@
+"""The features of a run's two lists: cached in its directory, or computed as they are needed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..architecture import boundary, is_trained
+from ..augment import TrainTransform
+from ..dataset import ImageList
+from ..distributed import Group
+from ..errors import InputError, describe_problems
+from ..files import sha256
+from ..loader import Batches
+from ..preprocess import EvalTransform
+from ..sampler import Sampler
+from ..training.plan import Plan
+from ..training.run import open_loader
+from ..weights import state_stages
+from .cache import FeatureFile, check_room, size_text
+from .frozen import FrozenPart
+from .loaders import CachedFeatures, ComputedFeatures, ViewTransform, fill
+
+if TYPE_CHECKING:
+    from ..model import SqueezeNet
+
+FEATURES = "features"  # their folder in a run's directory
+
+
+def open_features(
+    plan: Plan,
+    views: int,
+    cache: bool,
+    network: SqueezeNet,
+    device: str,
+    stack: contextlib.ExitStack,
+) -> tuple[Batches, Batches]:
+    """Gives the features of the training and of the validation list, in batches.
+
+    Args:
+        plan: of the run; it has both lists.
+        views: of each training picture.
+        cache: compute them once, into a file in the run's directory; else anew in each epoch.
+        network: with the weights that it starts from, those that are frozen among them.
+        device: "cpu", "gpu" or "gpu:N".
+        stack: closes what is opened.
+
+    Raises:
+        InputError: pictures cannot be read, or the disk has no room.
+        RunError: no engine computes the network, or the cache cannot be written.
+    """
+    assert plan.val is not None
+    state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    preprocess = plan.info.preprocess
+    frozen = FrozenPart(plan.info.network, state, preprocess, plan.first, device)
+    transform = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
+    of_train, of_val = ViewTransform(transform, views), EvalTransform(preprocess)
+    if not cache:
+        loader = open_loader(plan, Group(), plan.train, of_train, shuffle=True)
+        val_loader = open_loader(plan, Group(), plan.val, of_val, shuffle=False)
+        stack.enter_context(loader)
+        stack.enter_context(val_loader)
+        return ComputedFeatures(loader, frozen), ComputedFeatures(val_loader, frozen)
+
+    of_weights = _key_of(plan, state, frozen.engine)
+    augmentation = {**dataclasses.asdict(plan.augment), "seed": plan.recipe.seed}
+    train_key = _hash([of_weights, augmentation, _pictures(plan.train)])
+    val_key = _hash([of_weights, None, _pictures(plan.val)])
+    folder = plan.output_dir / FEATURES
+    files = (
+        FeatureFile(folder, "train", train_key, len(plan.train), views, frozen.size),
+        FeatureFile(folder, "val", val_key, len(plan.val), 1, frozen.size),
+    )
+    for file in files:
+        if problem := file.check():
+            say(problem)
+    say(
+        f"features: {frozen.size:,} numbers by {frozen.engine} for each of {views} views of "
+        f"{len(plan.train)} pictures and for {len(plan.val)} of validation; "
+        f"{size_text(sum(file.bytes for file in files))} in {folder}"
+    )
+    check_room(folder, files)
+    reading = (frozen, plan.num_workers, plan.max_pixels)
+    fill(files[0], "features, training", plan.train, of_train, *reading)
+    fill(files[1], "features, validation", plan.val, of_val, *reading)
+    _tell_unreadable(plan, files)
+    size, seed = plan.recipe.batch_size // plan.recipe.iter_size, plan.recipe.seed
+    sampler = Sampler(len(plan.train), size, shuffle=True, seed=seed)
+    val_sampler = Sampler(len(plan.val), size)
+    return (
+        CachedFeatures(plan.train, files[0], sampler),
+        CachedFeatures(plan.val, files[1], val_sampler),
+    )
+
+
+def say(text: str) -> None:
+    """A line on standard error, above a progress bar."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def _key_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> list[Any]:
+    """What features depend on besides the pictures and their augmentation."""
+    config = plan.info.network
+    stages = state_stages(config)
+    frozen = {
+        key: sha256(np.ascontiguousarray(array).tobytes())
+        for key, array in state.items()
+        if not is_trained(stages[key], plan.first)
+    }
+    return [
+        engine,
+        boundary(config, plan.first),
+        [config.version, config.bypass, config.activation, config.data_format],
+        dataclasses.asdict(plan.info.preprocess),
+        frozen,
+    ]
+
+
+def _pictures(images: ImageList) -> str:
+    """A hash of a list's pictures: names, sizes and times of change."""
+    status = []
+    for i in range(len(images)):
+        try:
+            found = images.path(i).stat()
+        except OSError:
+            status.append((images.name(i), None, None))
+        else:
+            status.append((images.name(i), found.st_size, found.st_mtime_ns))
+    return _hash(status)
+
+
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value).encode())
+
+
+def _tell_unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> None:
+    """Names all pictures that cannot be read at once.
+
+    Raises:
+        InputError: there are some, and --skip_unreadable was not given; or there are no others.
+    """
+    assert plan.val is not None
+    problems = [text for file in files for _, text in sorted(file.unreadable.items())]
+    for file, images in zip(files, (plan.train, plan.val)):
+        if len(file.unreadable) == len(images):
+            raise InputError(
+                f"none of the {len(images)} pictures of a list can be read: "
+                f"{describe_problems(problems)}."
+            )
+    if problems and not plan.skip_unreadable:
+        raise InputError(
+            f"{len(problems)} of {len(plan.train) + len(plan.val)} pictures cannot be read; "
+            f"--skip_unreadable leaves them out: {describe_problems(problems)}."
+        )
+    for text in problems:
+        say(f"skipped: {text}")

@@ -1,0 +1,139 @@
+"""The flags of a fine-tuning, and the training runs that they mean."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..architecture import first_trained
+from ..cli import (
+    add_data_dir,
+    add_device,
+    add_list,
+    add_reading,
+    add_synset_word_list,
+    positive_int,
+    seed,
+)
+from ..errors import InputError
+from ..run_dir import Settings
+from ..training import flags
+from ..training.plan import Plan, make_plan
+from ..training.recipe import OPTIMIZERS
+from .pictures import Pictures
+
+FIRST_STAGE = "first_stage"  # its run's directory, in that of the whole
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """All flags of finetune.py."""
+    data = parser.add_argument_group("pictures")
+    data.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="a folder with a folder for each class; pictures may lie deeper in them",
+    )
+    add_list(data, "--train_list")
+    add_list(data, "--val_list")
+    add_data_dir(data)
+    add_synset_word_list(data)
+    data.add_argument(
+        "--val_share",
+        type=_share,
+        default=0.2,
+        metavar="SHARE",
+        help="of each class's pictures, for validation, where there is no --val_list "
+        "(default: 0.2)",
+    )
+    data.add_argument(
+        "--class_name_pattern",
+        metavar="REGEX",
+        help="searched for in a class folder's name; its first group, or the whole match, is the "
+        "class's name (default: the folder's name)",
+    )
+    data.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="leave out pictures that cannot be read, and name them (default: off)",
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--pretrained",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the model directory to start from (required)",
+    )
+    network.add_argument(
+        "--head",
+        choices=("conv", "multiscale"),
+        default="multiscale",
+        help="conv, the original's; multiscale, two layers on the means of all fires' maps "
+        "(default: multiscale)",
+    )
+    network.add_argument(
+        "--trainable",
+        default="head",
+        metavar="STAGES",
+        help="head, fire9, fire8+, ..., fire2+ or all: what is trained (default: head)",
+    )
+    network.add_argument(
+        "--then",
+        metavar="STAGES",
+        help="a second stage, from the best of the first: what it trains (default: none)",
+    )
+    features = parser.add_argument_group("features")
+    features.add_argument(
+        "--views",
+        type=positive_int,
+        default=4,
+        help="augmented views of each training picture; epoch e sees view e modulo N (default: 4)",
+    )
+    features.add_argument(
+        "--no_cache",
+        action="store_true",
+        help="compute the features anew in each epoch, the same ones (default: off)",
+    )
+    flags.add_preprocess(
+        parser.add_argument_group("input", "Defaults: those of the model of --pretrained.")
+    )
+    flags.add_augmentation(parser.add_argument_group("augmentation"))
+    solver = parser.add_argument_group("solver")
+    solver.add_argument("--num_epochs", type=positive_int, default=30, help="(default: 30)")
+    solver.add_argument(
+        "--epochs", type=positive_int, default=2, help="of the second stage (default: 2)"
+    )
+    solver.add_argument(
+        "--batch_size", type=positive_int, default=64, help="pictures an update (default: 64)"
+    )
+    solver.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="(default: adam)")
+    solver.add_argument(
+        "--lr", type=float, help="learning rate (default: found by a short range test)"
+    )
+    solver.add_argument("--weight_decay", type=float, default=2e-4, help="(default: 0.0002)")
+    solver.add_argument("--label_smoothing", type=float, default=0.0, help="(default: 0)")
+    solver.add_argument("--dropout", type=float, metavar="X", help="(default: the model's)")
+    flags.add_stage_weights(solver)
+    solver.add_argument("--seed", type=seed, default=0, help="of everything random (default: 0)")
+    run = parser.add_argument_group("run")
+    run.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="(required)")
+    run.add_argument(
+        "--overwrite", action="store_true", help="start anew and remove what a run left there"
+    )
+    machine = parser.add_argument_group("machine")
+    add_device(machine)
+    add_reading(machine)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number was expected, found {text!r}") from None
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+    return value
