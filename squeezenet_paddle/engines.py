@@ -10,7 +10,7 @@ import paddle
 
 from . import fast_cpu
 from .cores import Cores, micro_batches, split
-from .model import SqueezeNet
+from .model import SqueezeNet, unpacked
 
 
 class DynamicEngine:
@@ -22,21 +22,36 @@ class DynamicEngine:
         network: in evaluation mode.
         device: "cpu", "gpu" or "gpu:N".
         threads: on a CPU; None takes all cores that the process may use.
+        first: the stage to start from, where `features_size` is given.
+        features_size: height and width of the pictures whose features before the stage `first`, as
+            `model.unpacked` takes them, stand in for their pixels; None: pixels.
     """
 
-    def __init__(self, network: SqueezeNet, device: str, threads: int | None = None) -> None:
-        self._num_classes = network.config.num_classes
+    def __init__(
+        self,
+        network: SqueezeNet,
+        device: str,
+        threads: int | None = None,
+        first: str = "conv1",
+        features_size: int | None = None,
+    ) -> None:
+        config = network.config
+        self._num_classes = config.num_classes
         self._forward: Callable[[paddle.Tensor], paddle.Tensor] = network
         self._pixels: int | None = None  # all at once
         self._cores = Cores(threads if device == "cpu" else 1)
+        tail = network.tail
         if device == "cpu":
             self._pixels = fast_cpu.PLAIN_PIXELS
-            if network.config.data_format == "NCHW":
+            if config.data_format == "NCHW":
                 self._forward = partial(fast_cpu.forward, network)
                 self._pixels = fast_cpu.MICRO_PIXELS
+                tail = partial(fast_cpu.tail, network)
+        if features_size is not None:
+            self._forward = lambda x: tail(unpacked(config, x, first, features_size), first)
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
-        """float32 [N, *input] -> float32 [N, num_classes]."""
+        """float32 [N, *input], or features [N, F] -> float32 [N, num_classes]."""
         logits = np.empty((len(inputs), self._num_classes), "float32")
 
         def work(part: slice) -> None:

@@ -62,9 +62,29 @@ def tail(
     parameters: Mapping[str, paddle.Tensor] | None = None,
 ) -> paddle.Tensor:
     """`network.tail(tensors, first, keep)`; see `forward`."""
-    run = _Pass(network, parameters)
-    [x] = run.through(tensors, STAGES[STAGES.index(first) : -1])
-    return run.head(x, keep)
+    return head(network, features(network, tensors, first, parameters), keep, parameters)
+
+
+def features(
+    network: SqueezeNet,
+    tensors: list[paddle.Tensor],
+    first: str,
+    parameters: Mapping[str, paddle.Tensor] | None = None,
+) -> paddle.Tensor:
+    """What the head reads, from what `front` gave; see `forward`."""
+    stages = STAGES[STAGES.index(first) : -1]
+    [x] = _Pass(network, parameters).through(tensors, stages)
+    return x
+
+
+def head(
+    network: SqueezeNet,
+    x: paddle.Tensor,
+    keep: paddle.Tensor | None = None,
+    parameters: Mapping[str, paddle.Tensor] | None = None,
+) -> paddle.Tensor:
+    """`network.forward_head(x, keep)`; see `forward`."""
+    return _Pass(network, parameters).head(x, keep)
 
 
 class _Pass:

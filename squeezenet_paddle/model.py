@@ -9,12 +9,14 @@ in `architecture.py`; the authors' deploy.prototxt of v1.0 and v1.1 are the sour
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Callable
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import nn
 from paddle.nn.initializer import Constant, Normal, XavierNormal, XavierUniform
 
@@ -28,10 +30,12 @@ from .architecture import (
     STAGES,
     VERSIONS,
     ModelConfig,
+    boundary_shapes,
+    is_trained,
     minimum_input_size,
 )
 from .errors import InputError
-from .weights import check_state
+from .weights import check_state, state_stages
 
 ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU}
 
@@ -94,6 +98,25 @@ class Fire(nn.Layer):
         if self.bypass == "identity":
             return expanded + x
         return expanded
+
+
+class BatchNorm(nn.BatchNorm1D):
+    """Of [N, C]; while training, a single picture goes by the running statistics.
+
+    It has none of its own, and Paddle would leave it as it is.
+    """
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return F.batch_norm(
+            x,
+            self._mean,
+            self._variance,
+            self.weight,
+            self.bias,
+            training=self.training and _are_several(x),
+            momentum=self._momentum,
+            epsilon=self._epsilon,
+        )
 
 
 class SqueezeNet(nn.Layer):
@@ -159,7 +182,7 @@ class SqueezeNet(nn.Layer):
         if config.head == "multiscale":
             self.pool_fires = nn.AdaptiveAvgPool2D(1, data_format=config.data_format)
             self.pools = Concat(1)
-            self.bn_pools = nn.BatchNorm1D(POOLED)
+            self.bn_pools = BatchNorm(POOLED)
             self.fc10 = _linear(POOLED, HIDDEN, init)
             self.relu_fc10 = activation()
             self.drop10 = nn.Dropout(config.dropout)
@@ -200,6 +223,13 @@ class SqueezeNet(nn.Layer):
             self.fc = _linear(IMAGENET_CLASSES, num_classes, classifier)
         else:
             self.conv10 = self._new_conv10(num_classes)
+
+    def freeze(self, first: str) -> None:
+        """Lets the parameters of the stages before `first` get no gradient any more."""
+        stages = state_stages(self.config)
+        for name, parameter in self.named_parameters():
+            if not is_trained(stages[name], first):
+                parameter.stop_gradient = True
 
     def front(self, x: paddle.Tensor, first: str) -> list[paddle.Tensor]:
         """The frozen part of the network, where the stage `first` is the first one trained.
@@ -275,6 +305,26 @@ def squeezenet1_1(num_classes: int = 1000, init: str = "caffe", **variant: Any) 
     return SqueezeNet(ModelConfig(version="1.1", num_classes=num_classes, **variant), init)
 
 
+def unpacked(
+    config: ModelConfig, features: paddle.Tensor, first: str, size: int
+) -> list[paddle.Tensor]:
+    """What `SqueezeNet.front` gives, from rows that have it flattened in NCHW, one after another.
+
+    Args:
+        config: which network.
+        features: float32 or float16 [N, F].
+        first: the first stage that is trained.
+        size: height and width of the pictures.
+    """
+    shapes = boundary_shapes(config, first, size)
+    features = features.astype("float32")
+    parts = paddle.split(features, [math.prod(shape) for shape in shapes], axis=1)
+    tensors = [part.reshape([-1, *shape]) for part, shape in zip(parts, shapes)]
+    if config.data_format == "NHWC":
+        tensors = [x.transpose([0, 2, 3, 1]) if x.ndim == 4 else x for x in tensors]
+    return tensors
+
+
 def load_state(network: nn.Layer, state: Mapping[str, np.ndarray], source: str) -> None:
     """Fills every parameter and buffer of `network` from `state`, exactly once, or changes nothing.
 
@@ -343,6 +393,12 @@ def _bypass_of(fire: str, bypass: str) -> str:
     if bypass != "none" and fire in IDENTITY_BYPASS:
         return "identity"
     return "conv" if bypass == "complex" and fire in CONV_BYPASS else "none"
+
+
+@paddle.jit.not_to_static
+def _are_several(x: paddle.Tensor) -> bool:
+    """Whether a batch has more than one picture, or any number (-1)."""
+    return x.shape[0] != 1
 
 
 @paddle.jit.not_to_static

@@ -9,12 +9,15 @@ import paddle
 import pytest
 from caffe_files import random_state
 
-from squeezenet_paddle.architecture import ModelConfig
+from squeezenet_paddle.architecture import ModelConfig, boundary, is_trained
+from squeezenet_paddle.engines import DynamicEngine
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.loader import Batch
 from squeezenet_paddle.model import SqueezeNet, load_state
+from squeezenet_paddle.reference import activations
 from squeezenet_paddle.training.gradients import dropout_mask, make_gradients
 from squeezenet_paddle.training.recipe import Amp
+from squeezenet_paddle.weights import state_stages
 
 SIZE = 49
 CLASSES = 5
@@ -51,15 +54,16 @@ def masks(network: SqueezeNet, batch: Batch, seed: int, epoch: int) -> paddle.Te
     if config.head == "conv_bn" or not config.dropout:
         return None
     side = {"1.0": 2, "1.1": 3}[config.version]  # of fire9's maps
+    shape = (1024,) if config.head == "multiscale" else (512, side, side)
     result = []
     for index in batch.indices:
-        data = np.random.default_rng([seed, epoch, index, 1]).bytes(2 * 512 * side * side)
+        data = np.random.default_rng([seed, epoch, index, 1]).bytes(2 * int(np.prod(shape)))
         kept = np.frombuffer(data, "<u2") >= round(config.dropout * 65536)
-        result.append(kept.reshape(512, side, side))
+        result.append(kept.reshape(shape))
     stacked = np.stack(result)
-    return paddle.to_tensor(
-        stacked if config.data_format == "NCHW" else stacked.transpose(0, 2, 3, 1)
-    )
+    if config.data_format == "NHWC" and len(shape) == 3:
+        stacked = stacked.transpose(0, 2, 3, 1)
+    return paddle.to_tensor(stacked)
 
 
 def reference(
@@ -75,13 +79,15 @@ def reference(
     return loss.item(), hits, take_gradients(network)
 
 
-def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+def assert_same(
+    found: dict[str, np.ndarray], expected: dict[str, np.ndarray], limit: float = 1e-4
+) -> None:
     """Equal to the order of float sums."""
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         scale = np.abs(value).max()
         assert scale > 0, key
-        np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-4 * scale, err_msg=key)
+        np.testing.assert_allclose(found[key], value, rtol=0, atol=limit * scale, err_msg=key)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +103,10 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
         ({"data_format": "NHWC", "head": "conv_bn"}, {}, 0.0),
         ({}, {"to_static": True}, 0.1),
         ({"head": "conv_bn"}, {"to_static": True}, 0.0),
+        ({"head": "multiscale", "dropout": 0.3}, {"threads": 3}, 0.1),
+        ({"head": "multiscale", "version": "1.0"}, {"threads": 1}, 0.0),
+        ({"head": "multiscale", "data_format": "NHWC"}, {}, 0.0),
+        ({"head": "multiscale"}, {"to_static": True}, 0.0),
         ({"data_format": "NHWC", "dropout": 0.0}, {"to_static": True}, 0.0),
     ],
 )
@@ -113,6 +123,100 @@ def test_every_way_gives_the_same(
     assert found[0] == pytest.approx(loss, rel=1e-5)
     assert found[1] == hits
     assert_same(take_gradients(network), expected)
+
+
+FROZEN = [
+    ({}, "fire8", {"threads": 2}),
+    ({"head": "conv_bn", "bypass": "simple"}, "fire9", {"threads": 2}),
+    ({"head": "multiscale"}, "head", {"threads": 2}),
+    ({"head": "multiscale", "version": "1.0", "bypass": "complex"}, "fire8", {"threads": 2}),
+    ({"head": "multiscale", "data_format": "NHWC"}, "fire7", {}),
+    ({"data_format": "NHWC"}, "head", {}),
+]
+
+
+@pytest.mark.parametrize(("variant", "first", "way"), FROZEN)
+def test_the_frozen_part_gets_no_gradient(
+    variant: dict[str, Any], first: str, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where its parameters would take one: nothing goes backward there."""
+    monkeypatch.setattr("squeezenet_paddle.fast_cpu.MICRO_PIXELS", 2 * SIZE * SIZE)
+    network = build(**variant)
+    batch = batch_of(7, network.config.data_format)
+    loss, hits, expected = reference(network, batch, seed=3, epoch=5)
+    stages = state_stages(network.config)
+    trained = {key: v for key, v in expected.items() if is_trained(stages[key], first)}
+    assert 0 < len(trained) < len(expected)
+    found = make_gradients(network, "cpu", 3, first=first, **way).add(batch, 5)
+    assert found == (pytest.approx(loss, rel=1e-5), hits)
+    assert_same(take_gradients(network), trained, limit=1e-3)
+
+
+@pytest.mark.parametrize(("variant", "first", "way"), FROZEN)
+def test_features_stand_in_for_pictures(
+    variant: dict[str, Any], first: str, way: dict[str, Any]
+) -> None:
+    network = build(**variant)
+    batch = batch_of(5, network.config.data_format)
+    pixels = make_gradients(network, "cpu", 3, first=first, **way)
+    expected, expected_grads = pixels.add(batch, 5), take_gradients(network)
+    state = {key: value.numpy() for key, value in network.state_dict().items()}
+    rows = []
+    for picture in batch.inputs:
+        layers = activations(network.config, state, picture)
+        rows.append(
+            np.concatenate([layers[name].ravel() for name in boundary(network.config, first)])
+        )
+    features = Batch(batch.indices, np.stack(rows), batch.labels)
+    cached = make_gradients(network, "cpu", 3, first=first, features_size=SIZE, **way)
+    found = cached.add(features, 5)
+    assert found == (pytest.approx(expected[0], rel=1e-4), expected[1])
+    assert_same(take_gradients(network), expected_grads, limit=1e-3)
+    halves = Batch(batch.indices, np.stack(rows).astype("float16"), batch.labels)
+    assert cached.add(halves, 5)[0] == pytest.approx(expected[0], rel=1e-2)
+    take_gradients(network)
+    network.eval()
+    engine = DynamicEngine(network, "cpu", first=first, features_size=SIZE)
+    logits = DynamicEngine(network, "cpu").logits(batch.inputs)
+    limit = 1e-3 * np.abs(logits).max()
+    np.testing.assert_allclose(engine.logits(features.inputs), logits, rtol=0, atol=limit)
+
+
+def test_a_static_graph_takes_no_features() -> None:
+    with pytest.raises(InputError, match="--to_static"):
+        make_gradients(build(), "cpu", 0, to_static=True, first="head", features_size=SIZE)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_pictures_count_by_the_weight_of_their_class(smoothing: float) -> None:
+    network = build()
+    batch = batch_of(6)
+    weights = np.array([0.5, 2, 0, 1, 3], "float32")
+    expected: dict[str, np.ndarray] = {}
+    total = 0.0
+    for i, label in enumerate(batch.labels):
+        one = Batch(batch.indices[i : i + 1], batch.inputs[i : i + 1], batch.labels[i : i + 1])
+        loss, _, grads = reference(network, one, 0, 0, smoothing)
+        total += weights[label] * loss
+        for key, value in grads.items():
+            expected[key] = expected.get(key, 0) + weights[label] * value
+    gradients = make_gradients(network, "cpu", 0, smoothing, class_weights=weights)
+    assert gradients.add(batch, 0)[0] == pytest.approx(total, rel=1e-5)
+    assert_same(take_gradients(network), expected)
+
+
+def test_a_single_picture_goes_by_the_running_statistics() -> None:
+    network = build(head="multiscale", dropout=0.0)
+    mean, variance = (network.bn_pools._mean, network.bn_pools._variance)
+    mean.set_value(np.full(2560, 0.5, "float32"))
+    batch = batch_of(1)
+    network.eval()
+    loss, _, expected = reference(network, batch, 0, 0)
+    network.train()
+    assert make_gradients(network, "cpu", 0).add(batch, 0)[0] == pytest.approx(loss, rel=1e-5)
+    assert_same(take_gradients(network), expected)
+    np.testing.assert_array_equal(mean.numpy(), np.full(2560, 0.5, "float32"))
+    np.testing.assert_array_equal(variance.numpy(), np.ones(2560, "float32"))
 
 
 def test_gradients_add_up_and_empty_batches_add_nothing() -> None:
@@ -221,7 +325,7 @@ def test_dropout_masks_depend_on_seed_epoch_and_picture_alone() -> None:
     batch = batch_of(6)
 
     def mask(seed: int = 1, epoch: int = 2, part: slice = slice(0, 6)) -> np.ndarray:
-        result = dropout_mask(config, batch.inputs[part], seed, epoch, batch.indices[part])
+        result = dropout_mask(config, (SIZE, SIZE), seed, epoch, batch.indices[part])
         assert result is not None
         return result
 
@@ -233,7 +337,7 @@ def test_dropout_masks_depend_on_seed_epoch_and_picture_alone() -> None:
     others = [mask(seed=2), mask(epoch=3), np.roll(whole, 1, axis=0)]
     for other in others:  # independent masks agree in 0.7^2 + 0.3^2 of the places
         assert abs((other == whole).mean() - 0.58) < 0.02
-    oblong = dropout_mask(config, np.zeros((1, 3, 49, 100), "float32"), 1, 2, batch.indices[:1])
+    oblong = dropout_mask(config, (49, 100), 1, 2, batch.indices[:1])
     assert oblong is not None
     assert oblong.shape == (1, 512, 3, 6)
 

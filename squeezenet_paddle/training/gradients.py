@@ -6,7 +6,8 @@ add up. What dropout keeps is a function of (seed, epoch, index of the picture) 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
@@ -15,14 +16,37 @@ import paddle
 import paddle.nn.functional as F
 
 from .. import fast_cpu
-from ..architecture import ModelConfig, layers, output_sizes
+from ..architecture import ModelConfig, dropped_name, normalises_batches, output_shapes
 from ..cores import Cores, micro_batches, split
 from ..errors import InputError
 from ..loader import Batch
-from ..model import SqueezeNet
+from ..model import SqueezeNet, unpacked
 from .recipe import Amp
 
 Forward = Callable[..., paddle.Tensor]  # of x and keep, as `SqueezeNet.forward`
+Frozen = Callable[[paddle.Tensor], "list[paddle.Tensor]"]  # what `SqueezeNet.front` gives
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The sum of the cross-entropies of a batch's pictures, in nats.
+
+    Attributes:
+        label_smoothing: the share of each target that is spread over all classes evenly.
+        class_weights: float32 [num_classes], what a picture counts by its label; None: 1.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: np.ndarray | None = None
+
+    def __call__(self, logits: paddle.Tensor, labels: np.ndarray) -> paddle.Tensor:
+        losses = F.cross_entropy(logits, paddle.to_tensor(labels), reduction="none").reshape([-1])
+        if self.label_smoothing:
+            spread = -F.log_softmax(logits).mean(axis=1)
+            losses = (1 - self.label_smoothing) * losses + self.label_smoothing * spread
+        if self.class_weights is not None:
+            losses = losses * paddle.to_tensor(self.class_weights[labels])
+        return losses.sum()
 
 
 class Gradients:
@@ -37,15 +61,17 @@ class Gradients:
         network: SqueezeNet,
         forward: Forward,
         seed: int,
-        label_smoothing: float,
-        amp: Amp | None,
-        micro_pixels: int | None,
+        loss: Loss,
+        features_size: int | None,
+        amp: Amp | None = None,
+        micro_pixels: int | None = None,
     ) -> None:
         self.loss_scale = 1.0
         self._network = network
         self._forward = forward
         self._seed = seed
-        self._label_smoothing = label_smoothing
+        self._loss = loss
+        self._features_size = features_size
         self._amp = amp
         self._micro_pixels = micro_pixels
 
@@ -53,8 +79,8 @@ class Gradients:
         """Adds the gradients of the sum of the losses of a batch's pictures.
 
         Returns:
-            The sum of the losses (cross-entropy in nats, not scaled), and of how many pictures
-            the largest logit is that of the label.
+            The sum of the losses (as `Loss` has it, not scaled), and of how many pictures the
+            largest logit is that of the label.
         """
         return self._add(self._forward, batch, epoch, slice(0, len(batch.labels)))
 
@@ -66,17 +92,25 @@ class Gradients:
     def _add_at_once(
         self, forward: Forward, batch: Batch, epoch: int, part: slice
     ) -> tuple[float, int]:
-        inputs, labels = batch.inputs[part], batch.labels[part]
-        keep = dropout_mask(self._network.config, inputs, self._seed, epoch, batch.indices[part])
-        x = paddle.to_tensor(inputs)
-        mask = None if keep is None else paddle.to_tensor(keep)
+        x, mask = paddle.to_tensor(batch.inputs[part]), self._mask(batch, epoch, part)
         if self._amp is None:
             logits = forward(x, mask)
         else:
             with paddle.amp.auto_cast(level=self._amp.level, dtype=self._amp.dtype):
                 logits = forward(x, mask)
             logits = logits.astype("float32")
-        loss = _loss(logits, paddle.to_tensor(labels), self._label_smoothing)
+        return self._backward(logits, batch.labels[part])
+
+    def _mask(self, batch: Batch, epoch: int, part: slice) -> paddle.Tensor | None:
+        config, side = self._network.config, self._features_size
+        size = batch.inputs.shape[2:] if config.data_format == "NCHW" else batch.inputs.shape[1:3]
+        if side is not None:
+            size = (side, side)
+        keep = dropout_mask(config, size, self._seed, epoch, batch.indices[part])
+        return None if keep is None else paddle.to_tensor(keep)
+
+    def _backward(self, logits: paddle.Tensor, labels: np.ndarray) -> tuple[float, int]:
+        loss = self._loss(logits, labels)
         (loss * self.loss_scale).backward()
         return loss.item(), int((logits.numpy().argmax(axis=1) == labels).sum())
 
@@ -85,11 +119,23 @@ class ThreadedGradients(Gradients):
     """The same on a CPU in NCHW: one thread a core, each with a fixed share of the pictures."""
 
     def __init__(
-        self, network: SqueezeNet, seed: int, label_smoothing: float, threads: int | None
+        self,
+        network: SqueezeNet,
+        frozen: Frozen,
+        first: str,
+        seed: int,
+        loss: Loss,
+        features_size: int | None,
+        threads: int | None,
     ) -> None:
-        super().__init__(
-            network, fast_cpu.forward, seed, label_smoothing, None, fast_cpu.MICRO_PIXELS
-        )
+        def forward(
+            x: paddle.Tensor, keep: paddle.Tensor | None, leaves: dict[str, paddle.Tensor]
+        ) -> paddle.Tensor:
+            return fast_cpu.tail(network, frozen(x), first, keep, leaves)
+
+        micro_pixels = fast_cpu.MICRO_PIXELS
+        super().__init__(network, forward, seed, loss, features_size, micro_pixels=micro_pixels)
+        self._frozen, self._first = frozen, first
         self._cores = Cores(threads)
 
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
@@ -99,15 +145,54 @@ class ThreadedGradients(Gradients):
         leaves = [_shared_leaves(self._network) for _ in parts]
 
         def work(i: int) -> tuple[float, int]:
-            forward = partial(fast_cpu.forward, self._network, parameters=leaves[i])
+            forward = partial(self._forward, leaves=leaves[i])
             return self._add(forward, batch, epoch, parts[i])
 
         total = _total(self._cores.run(work, range(len(parts))))
+        self._take(leaves)
+        return total
+
+    def _take(self, leaves: list[dict[str, paddle.Tensor]]) -> None:
+        """Adds the threads' gradients to the network's."""
         for name, parameter in self._network.named_parameters():
             grads = [each[name].grad for each in leaves if each[name].grad is not None]
             if grads:
                 grads = grads if parameter.grad is None else [parameter.grad, *grads]
                 parameter.grad = paddle.add_n(grads)
+
+
+class NormalisedGradients(ThreadedGradients):
+    """The same for a head that normalises batches: that of all threads' pictures is run at once.
+
+    The threads compute what the head reads, then one computes the head and its gradients, and then
+    the threads go on with theirs.
+    """
+
+    def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
+        """As `Gradients.add`."""
+        whole = slice(0, len(batch.labels))
+        parts = split(whole, self._cores.threads)
+        leaves = [_shared_leaves(self._network) for _ in parts]
+
+        def features(i: int) -> list[paddle.Tensor]:
+            micros = micro_batches(parts[i], batch.inputs, self._micro_pixels)
+            tensors = [self._frozen(paddle.to_tensor(batch.inputs[micro])) for micro in micros]
+            return [fast_cpu.features(self._network, x, self._first, leaves[i]) for x in tensors]
+
+        found = self._cores.run(features, range(len(parts)))
+        if not found:
+            return 0.0, 0
+        x = paddle.concat([each.detach() for some in found for each in some])
+        x.stop_gradient = self._first == "head"
+        logits = fast_cpu.head(self._network, x, self._mask(batch, epoch, whole))
+        total = self._backward(logits, batch.labels)
+        if x.stop_gradient:
+            return total
+        lengths = [len(each) for some in found for each in some]
+        grads = iter(paddle.split(x.grad, lengths))
+        pairs = [(some, [next(grads) for _ in some]) for some in found]
+        self._cores.run(lambda pair: paddle.autograd.backward(*pair), pairs)
+        self._take(leaves)
         return total
 
 
@@ -119,6 +204,9 @@ def make_gradients(
     to_static: bool = False,
     amp: Amp | None = None,
     threads: int | None = None,
+    first: str = "conv1",
+    features_size: int | None = None,
+    class_weights: np.ndarray | None = None,
 ) -> Gradients:
     """The fastest way for a network and a device.
 
@@ -126,13 +214,17 @@ def make_gradients(
         network: the one to be trained.
         device: "cpu", "gpu" or "gpu:N".
         seed: of the dropout.
-        label_smoothing: the share of each target that is spread over all classes evenly.
+        label_smoothing, class_weights: as for `Loss`.
         to_static: run the network as a static graph, with the same numbers to rounding.
         amp: mixed precision, on a GPU.
         threads: on a CPU; None takes all cores that the process may use.
+        first: the first stage that is trained. Nothing goes backward through those before it.
+        features_size: height and width of the pictures of which the batches hold, in place of
+            pixels, the features before the stage `first`, as `model.unpacked` takes them; None:
+            pixels.
 
     Raises:
-        InputError: `amp` on a CPU.
+        InputError: `amp` on a CPU, or `to_static` with features.
     """
     config = network.config
     on_cpu = device == "cpu"
@@ -141,48 +233,56 @@ def make_gradients(
             "mixed precision (--amp) needs a GPU: on a CPU Paddle's auto_cast has no effect, and "
             "its convolutions take float32 and float64 alone."
         )
+    if to_static and features_size is not None:
+        raise InputError("--to_static: the static graph takes pictures, not cached features.")
+    loss = Loss(label_smoothing, class_weights)
     fast = on_cpu and config.data_format == "NCHW" and not to_static
+    front = partial(fast_cpu.front, network) if fast else network.front
+
+    def frozen(x: paddle.Tensor) -> list[paddle.Tensor]:
+        if features_size is not None:
+            return unpacked(config, x, first, features_size)
+        with paddle.no_grad():
+            return front(x, first)
+
     # Batch normalisation is over all pictures of the batch at once.
-    if fast and config.head != "conv_bn":
-        return ThreadedGradients(network, seed, label_smoothing, threads)
-    forward: Forward = network
+    normalised = normalises_batches(config)
     if fast:
-        forward = partial(fast_cpu.forward, network)
-    elif to_static:
+        threaded = NormalisedGradients if normalised else ThreadedGradients
+        return threaded(network, frozen, first, seed, loss, features_size, threads)
+    forward: Forward = lambda x, keep: network.tail(frozen(x), first, keep)  # noqa: E731
+    if to_static:
         forward = _static_forward(network)
-    micro_pixels = fast_cpu.PLAIN_PIXELS if on_cpu and config.head != "conv_bn" else None
-    return Gradients(network, forward, seed, label_smoothing, amp, micro_pixels)
+    micro_pixels = fast_cpu.PLAIN_PIXELS if on_cpu and not normalised else None
+    return Gradients(network, forward, seed, loss, features_size, amp, micro_pixels)
 
 
 def dropout_mask(
-    config: ModelConfig, inputs: np.ndarray, seed: int, epoch: int, indices: np.ndarray
+    config: ModelConfig, size: Sequence[int], seed: int, epoch: int, indices: np.ndarray
 ) -> np.ndarray | None:
-    """What the dropout keeps of fire9's output, bool in its shape; None where nothing is dropped.
+    """What the dropout keeps, bool in the shape of what it works on; None if nothing is dropped.
 
     A picture's mask depends on (seed, epoch, index) and the size of its maps, not on the layout.
+
+    Args:
+        config: the network.
+        size: height and width of the pictures.
+        seed, epoch: of the run.
+        indices: of the pictures.
     """
-    if config.head == "conv_bn" or config.dropout == 0:
+    name = dropped_name(config)
+    if name is None or config.dropout == 0:
         return None
-    chain = layers(config)
-    size = inputs.shape[2:] if config.data_format == "NCHW" else inputs.shape[1:3]
-    channels = next(layer.channels for layer in chain if layer.name == "fire9/concat")
-    shape = (channels, *(output_sizes(chain, n)["fire9/concat"] for n in size))
+    height, width = size
+    shape = output_shapes(config, height, width)[name]
     threshold = round(config.dropout * 2**16)
     keep = np.empty((len(indices), *shape), bool)
     for mask, index in zip(keep, indices):
         # The last number keeps these apart from the random numbers of the augmentation.
         bits = np.random.default_rng([seed, epoch, int(index), 1]).bytes(2 * mask.size)
         np.greater_equal(np.frombuffer(bits, "<u2").reshape(shape), threshold, out=mask)
-    return keep if config.data_format == "NCHW" else keep.transpose(0, 2, 3, 1)
-
-
-def _loss(logits: paddle.Tensor, labels: paddle.Tensor, smoothing: float) -> paddle.Tensor:
-    """The sum of the cross-entropies with (1 - smoothing) * onehot + smoothing / classes."""
-    loss = F.cross_entropy(logits, labels, reduction="sum")
-    if smoothing:
-        spread = -F.log_softmax(logits).mean(axis=1).sum()
-        loss = (1 - smoothing) * loss + smoothing * spread
-    return loss
+    is_map = len(shape) == 3
+    return keep.transpose(0, 2, 3, 1) if is_map and config.data_format == "NHWC" else keep
 
 
 def _total(results: Iterable[tuple[float, int]]) -> tuple[float, int]:
@@ -204,8 +304,9 @@ def _static_forward(network: SqueezeNet) -> Forward:
     config = network.config
     shape = [None, 3, None, None] if config.data_format == "NCHW" else [None, None, None, 3]
     spec = [paddle.static.InputSpec(shape, "float32")]
-    if config.head != "conv_bn" and config.dropout > 0:
-        spec.append(paddle.static.InputSpec([None] * 4, "bool"))
+    if dropped_name(config) is not None and config.dropout > 0:
+        dimensions = 2 if config.head == "multiscale" else 4
+        spec.append(paddle.static.InputSpec([None] * dimensions, "bool"))
     static = paddle.jit.to_static(network.forward, input_spec=spec, full_graph=True)
     # An input that the graph does not have must not be given, not even as None.
     return lambda x, keep: static(x) if keep is None else static(x, keep)
