@@ -64,23 +64,6 @@ class Batch:
     labels: np.ndarray
 
 
-class Batches(Protocol):
-    """Gives the batches of a list: `Loader`, or another that has them from elsewhere.
-
-    Attributes:
-        images: the list.
-        sampler: which pictures make up each batch.
-        skipped: what was wrong with each picture that was left out, by index.
-    """
-
-    images: ImageList
-    sampler: Sampler
-    skipped: dict[int, str]
-
-    def epoch(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from the `start`-th on."""
-
-
 class Loader:
     """Reads the batches of a sampler in order, ahead of the caller.
 

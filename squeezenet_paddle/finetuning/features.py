@@ -15,7 +15,6 @@ from tqdm import tqdm
 from ..architecture import boundary, is_trained
 from ..augment import TrainTransform
 from ..dataset import ImageList
-from ..distributed import Group
 from ..errors import InputError, describe_problems
 from ..files import sha256
 from ..loader import Batches
@@ -63,6 +62,8 @@ def open_features(
     transform = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
     of_train, of_val = ViewTransform(transform, views), EvalTransform(preprocess)
     if not cache:
+        from ..distributed import Group  # Paddle
+
         loader = open_loader(plan, Group(), plan.train, of_train, shuffle=True)
         val_loader = open_loader(plan, Group(), plan.val, of_val, shuffle=False)
         stack.enter_context(loader)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..architecture import first_trained
+from ..architecture import STAGES, first_trained
 from ..cli import (
     add_data_dir,
     add_device,
@@ -19,13 +20,123 @@ from ..cli import (
     seed,
 )
 from ..errors import InputError
-from ..run_dir import Settings
-from ..training import flags
+from ..run_dir import CHECKPOINTS, Settings
+from ..training import checkpoint, flags
 from ..training.plan import Plan, make_plan
 from ..training.recipe import OPTIMIZERS
 from .pictures import Pictures
 
 FIRST_STAGE = "first_stage"  # its run's directory, in that of the whole
+CLASSIFIER_BIAS = 3.0  # keeps the ReLU of a new conv10 with few classes from dying
+STAND_IN = 1e-3  # for a learning rate that is still to be found
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training run that is part of a fine-tuning.
+
+    Attributes:
+        plan: of the run.
+        views: of each training picture.
+        cache: whether features are cached.
+        finds_lr: the learning rate of the plan stands for one that a range test has to find.
+    """
+
+    plan: Plan
+    views: int
+    cache: bool
+    finds_lr: bool
+
+
+def stages(args: argparse.Namespace, pictures: Pictures) -> Iterator[Stage]:
+    """The runs, each planned once the one before it is done.
+
+    Raises:
+        InputError: something is not as it should be.
+    """
+    first = first_trained(args.trainable)
+    if args.then is None:
+        yield _stage(args, pictures, first, args.pretrained, args.output_dir, args.num_epochs)
+        return
+    then = first_trained(args.then)
+    if STAGES.index(then) >= STAGES.index(first):
+        raise InputError(
+            f"--then {args.then}: more than what --trainable {args.trainable} trains was expected."
+        )
+    folder = args.output_dir / FIRST_STAGE
+    yield _stage(args, pictures, first, args.pretrained, folder, args.num_epochs)
+    yield _stage(args, pictures, then, folder, args.output_dir, args.epochs)
+
+
+def _stage(
+    args: argparse.Namespace,
+    pictures: Pictures,
+    first: str,
+    pretrained: Path,
+    output_dir: Path,
+    epochs: int,
+) -> Stage:
+    lr = args.lr if pretrained == args.pretrained else None
+    finds_lr = False
+    if lr is None:
+        lr = _lr_of(output_dir)
+    if lr is None:
+        lr, finds_lr = STAND_IN, True
+    given = {
+        "train_list": pictures.train_list,
+        "val_list": pictures.val_list,
+        "data_dir": pictures.root,
+        "synset_word_list": pictures.names,
+        "trainable": first,
+        "pretrained": pretrained,
+        "output_dir": output_dir,
+        "num_epochs": epochs,
+        # Features of a whole batch fit into memory; pictures are taken as train.py does.
+        "iter_size": None if first == STAGES[0] else 1,
+        "lr": lr,
+        "classifier_bias": CLASSIFIER_BIAS,
+        "overwrite": False,  # what there was is gone by now
+    }
+    plan = make_plan(argparse.Namespace(**{**_defaults(), **vars(args), **given}))
+    fixed = {**plan.settings.fixed, "--views": args.views}
+    plan = dataclasses.replace(plan, settings=Settings(fixed, plan.settings.free))
+    return Stage(plan, args.views, not args.no_cache, finds_lr)
+
+
+def _defaults() -> dict[str, Any]:
+    """The flags of train.py that finetune.py does not have."""
+    parser = argparse.ArgumentParser()
+    flags.add_network(parser)
+    flags.add_recipe(parser)
+    epoch = flags.Interval(1, epochs=True)
+    return {
+        **vars(parser.parse_args([])),
+        "mean_json": None,
+        "log_interval": epoch,
+        "eval_interval": epoch,
+        "save_interval": epoch,
+        "keep_checkpoints": 2,
+        "no_resume": False,
+        "to_static": False,
+        "amp": None,
+        "amp_dtype": "float16",
+    }
+
+
+def _lr_of(output_dir: Path) -> float | None:
+    """That of the run which is there to go on, if there is one."""
+    found = checkpoint.load_newest(output_dir / CHECKPOINTS)
+    return None if found is None else found.record["settings"]["free"]["--lr"]
+
+
+def with_lr(plan: Plan, lr: float) -> Plan:
+    """The same run with another learning rate."""
+    schedule = dataclasses.replace(plan.recipe.schedule, base_lr=lr)
+    return dataclasses.replace(
+        plan,
+        recipe=dataclasses.replace(plan.recipe, schedule=schedule),
+        settings=Settings(plan.settings.fixed, {**plan.settings.free, "--lr": lr}),
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

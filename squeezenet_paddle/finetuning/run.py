@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
-from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from ..architecture import STAGES
+from ..augment import TrainTransform
 from ..comparison import variant
 from ..dataset import read_list
 from ..evaluation import Evaluation, evaluate
@@ -19,13 +17,19 @@ from ..preprocess import EvalTransform
 from ..report import Report, check_report_target, write_report
 from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
 from ..sampler import Sampler
-from ..training.run import is_finished, prepare, result, start_network, train_on
-from .features import cached, computed
+from ..training.run import (
+    is_finished,
+    open_loader,
+    prepare,
+    report_skipped,
+    result,
+    start_network,
+    train_on,
+)
+from .features import FEATURES, open_features, say
+from .loaders import ViewTransform
 from .pictures import LISTS, Pictures, find_pictures, write_lists
-from .plan import FEATURES, FIRST_STAGE, Stage, stages, with_lr
-
-if TYPE_CHECKING:
-    from ..model import SqueezeNet
+from .plan import FIRST_STAGE, Stage, stages, with_lr
 
 REPORT_DIR = "report"
 OURS = (*LISTS, FEATURES, REPORT_DIR, FIRST_STAGE, *CONTINUED, *MODELS)
@@ -49,7 +53,7 @@ def finetune(args: argparse.Namespace) -> Evaluation | None:
             remove(entries(args.output_dir, OURS))
         write_lists(pictures, args.output_dir)
         if pictures.note:
-            _say(pictures.note)
+            say(pictures.note)
         for stage in stages(args, pictures):
             if not _run(stage):
                 return None
@@ -62,7 +66,7 @@ def _run(stage: Stage) -> bool:
     """A stage from its start, or from where it was; False if a signal ended it early."""
     plan = stage.plan
     if is_finished(plan):
-        _say(f"{plan.output_dir}: this run is finished; {result(plan)}")
+        say(f"{plan.output_dir}: this run is finished; {result(plan)}")
         return True
     import paddle  # once everything else is right
 
@@ -73,13 +77,65 @@ def _run(stage: Stage) -> bool:
     found = prepare(plan)
     network, start = start_network(plan)
     with contextlib.ExitStack() as stack:
-        if plan.first == "conv1":
+        if plan.first == STAGES[0]:
             size = None
-            loader, val_loader = _of_pictures(stage, stack)
+            loaders = _of_pictures(stage, stack)
         else:
             size = plan.info.preprocess.crop_size
-            make = cached if stage.cached else computed
-            loader, val_loader = make(stage, network, device, stack, _say)
-        if stage.lr is None:
-            plan = with_lr(plan, _find_lr(stage, network, device, loader, size))
-        return train_on(plan, device, Group(), network, start, found, loader, val_loader, size)
+            loaders = open_features(plan, stage.views, stage.cache, network, device, stack)
+        if stage.finds_lr:
+            plan = with_lr(plan, find_lr(plan, network, device, loaders[0], size))
+            say(f"learning rate: {plan.recipe.schedule.base_lr:g}, by a range test")
+        return train_on(plan, device, Group(), network, start, found, *loaders, size)
+
+
+def _of_pictures(stage: Stage, stack: contextlib.ExitStack) -> tuple[Batches, Batches]:
+    """The pictures themselves, where nothing is frozen."""
+    from ..distributed import Group
+
+    plan = stage.plan
+    assert plan.val is not None
+    transform = TrainTransform(plan.info.preprocess, plan.augment, plan.recipe.seed)
+    views, plain = ViewTransform(transform, stage.views), EvalTransform(plan.info.preprocess)
+    loader = open_loader(plan, Group(), plan.train, views, shuffle=True)
+    val_loader = open_loader(plan, Group(), plan.val, plain, shuffle=False)
+    return stack.enter_context(loader), stack.enter_context(val_loader)
+
+
+def _keep_the_better(args: argparse.Namespace) -> None:
+    """Where the second stage has made the model worse, the first one's is the best."""
+    first, best = args.output_dir / FIRST_STAGE / BEST, args.output_dir / BEST
+    infos = [read_info(path) for path in (first, best)]
+    scores = [info.scores["val"]["top1"] for info in infos]
+    if scores[0] > scores[1]:
+        write_model_dir(best, infos[0], load_network(first, infos[0]).state_dict())
+    better = "the first is kept" if scores[0] > scores[1] else "the second is kept"
+    say(f"validation top-1 {scores[0]:.2%}, then {scores[1]:.2%}: {better}")
+
+
+def _report(args: argparse.Namespace, pictures: Pictures) -> Evaluation:
+    """What eval.py says of the best model and the validation list, and its report."""
+    predictor = Predictor(args.output_dir, args.device)
+    info = predictor.info
+    classes = info.network.num_classes
+    images = read_list(pictures.val_list, pictures.root, classes, info.names)
+    note = report_skipped if args.skip_unreadable else str
+    loader = Loader(
+        images,
+        EvalTransform(info.preprocess),
+        Sampler(len(images), 32),
+        args.num_workers,
+        args.max_pixels,
+        note,
+    )
+    with loader:
+        evaluation = evaluate(predictor, loader, args.skip_unreadable)
+    facts = {
+        "model": str(args.output_dir / BEST),
+        "network": f"SqueezeNet {variant(info.network)}, {classes} classes",
+        "list": str(pictures.val_list),
+        "input": f"center crop of {info.preprocess.crop_size} pixels",
+    }
+    report = Report(evaluation, images, classes, info.names, facts, args.max_pixels)
+    write_report(args.output_dir / REPORT_DIR, report)
+    return evaluation

@@ -15,7 +15,7 @@ from ..augment import TrainTransform
 from ..dataset import ImageList
 from ..errors import InputError
 from ..files import clear_leftovers
-from ..loader import Batches, Loader, Transform
+from ..loader import Loader, Transform
 from ..model_dir import check_target, load_network, read_info
 from ..preprocess import EvalTransform
 from ..run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
@@ -75,6 +75,8 @@ def train(plan: Plan) -> bool:
 
     from ..distributed import join
     from ..prediction import choose_device
+    from .report import RunReport
+    from .trainer import Trainer
 
     device = choose_device(plan.device)
     paddle.set_device(device)
@@ -83,98 +85,63 @@ def train(plan: Plan) -> bool:
         found = None
         if not group.rank:
             stack.enter_context(locked(plan.output_dir))
-            found = prepare(plan)
+            for name in (*CONTINUED, *MODELS):
+                clear_leftovers(plan.output_dir / name)
+            if plan.overwrite:
+                remove(entries(plan.output_dir, (*CONTINUED, *MODELS)))
+            if plan.resume:
+                found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
         found = group.broadcast_object(found)
         preprocess = plan.info.preprocess
         augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
-        loader = stack.enter_context(open_loader(plan, group, plan.train, augmented, shuffle=True))
+        loader = stack.enter_context(_loader(plan, group, plan.train, augmented, shuffle=True))
         val_loader = None
         if plan.val is not None:
             plain = EvalTransform(preprocess)
-            val_loader = stack.enter_context(
-                open_loader(plan, group, plan.val, plain, shuffle=False)
-            )
-        network, start = start_network(plan)
+            val_loader = stack.enter_context(_loader(plan, group, plan.val, plain, shuffle=False))
+        network, start = _network(plan)
         group.broadcast(list(network.state_dict().values()))
-        return train_on(plan, device, group, network, start, found, loader, val_loader)
-
-
-def prepare(plan: Plan) -> Checkpoint | None:
-    """Clears the locked directory of a run; the checkpoint to go on from, if there is one."""
-    for name in (*CONTINUED, *MODELS):
-        clear_leftovers(plan.output_dir / name)
-    if plan.overwrite:
-        remove(entries(plan.output_dir, (*CONTINUED, *MODELS)))
-    return checkpoint.load_newest(plan.output_dir / CHECKPOINTS) if plan.resume else None
-
-
-def train_on(
-    plan: Plan,
-    device: str,
-    group: Group,
-    network: SqueezeNet,
-    start: str,
-    found: Checkpoint | None,
-    loader: Batches,
-    val_loader: Batches | None,
-    features_size: int | None = None,
-) -> bool:
-    """Trains a network on what loaders give; False if a signal ended it early.
-
-    Args:
-        plan: of the run.
-        device: "cpu", "gpu" or "gpu:N".
-        group: the processes of the run.
-        network: with the weights to start from.
-        start: which these are, for the log.
-        found: the checkpoint to go on from; None: from the start.
-        loader, val_loader: of both lists.
-        features_size: of the pictures whose features the loaders give; None: they give pictures.
-    """
-    from .report import RunReport
-    from .trainer import Trainer
-
-    trainer = Trainer(
-        network,
-        plan.info,
-        plan.recipe,
-        Machine(device, plan.to_static, plan.amp),
-        plan.intervals,
-        loader,
-        val_loader,
-        plan.output_dir,
-        dataclasses.asdict(plan.settings),
-        group,
-    )
-    if found is not None:
-        trainer.restore(found)
-    if group.rank:
-        done = trainer.run(None)
-        _skipped(loader, group)
-        return done
-    with RunReport(
-        plan.output_dir,
-        plan.info,
-        _hyper_parameters(plan),
-        plan.recipe.schedule.max_steps,
-        trainer.step,
-    ) as report:
-        report.message(_headline(plan, start, group.world_size))
+        trainer = Trainer(
+            network,
+            plan.info,
+            plan.recipe,
+            Machine(device, plan.to_static, plan.amp),
+            plan.intervals,
+            loader,
+            val_loader,
+            plan.output_dir,
+            dataclasses.asdict(plan.settings),
+            group,
+        )
         if found is not None:
-            report.message(f"goes on after update {found.step}")
-            for change in changes_since(found, plan):
-                report.message(f"changed: {change}")
-        done = trainer.run(report)
-        if skipped := _skipped(loader, group):
-            report.message(f"{skipped} pictures could not be read and were left out")
-        if done:
-            report.message(f"finished; {result(plan)}")
-        else:
-            report.message(
-                f"stopped after update {trainer.step} of {plan.recipe.schedule.max_steps} and "
-                "saved; the same command goes on from there"
-            )
-        return done
+            trainer.restore(found)
+        if group.rank:
+            done = trainer.run(None)
+            _skipped(loader, group)
+            return done
+        with RunReport(
+            plan.output_dir,
+            plan.info,
+            _hyper_parameters(plan),
+            plan.recipe.schedule.max_steps,
+            trainer.step,
+        ) as report:
+            report.message(_headline(plan, start, group.world_size))
+            if found is not None:
+                report.message(f"goes on after update {found.step}")
+                for change in changes_since(found, plan):
+                    report.message(f"changed: {change}")
+            done = trainer.run(report)
+            if skipped := _skipped(loader, group):
+                report.message(f"{skipped} pictures could not be read and were left out")
+            if done:
+                report.message(f"finished; {result(plan)}")
+            else:
+                report.message(
+                    f"stopped after update {trainer.step} of {plan.recipe.schedule.max_steps} and "
+                    "saved; the same command goes on from there"
+                )
+            return done
 
 
 def result(plan: Plan) -> str:
@@ -186,7 +153,7 @@ def result(plan: Plan) -> str:
     return f"best validation top-1 {scores['top1']:.2%} in {best}, the last update's in {final}"
 
 
-def open_loader(
+def _loader(
     plan: Plan, group: Group, images: ImageList, transform: Transform, shuffle: bool
 ) -> Loader:
     """Reads this process's share of the parts in which batches are computed."""
@@ -202,7 +169,7 @@ def open_loader(
     return Loader(images, transform, sampler, plan.num_workers, plan.max_pixels, skip)
 
 
-def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
+def _network(plan: Plan) -> tuple[SqueezeNet, str]:
     """The network with the weights it starts from, and a text that says which."""
     import paddle
 
@@ -251,7 +218,7 @@ def _headline(plan: Plan, start: str, processes: int) -> str:
     )
 
 
-def _skipped(loader: Batches, group: Group) -> int:
+def _skipped(loader: Loader, group: Group) -> int:
     """How many pictures were left out, by whichever process."""
     left_out = np.zeros(len(loader.images))
     left_out[list(loader.skipped)] = 1
