@@ -1,4 +1,4 @@
-"""From a folder of the user's to lists: whatever lies in it, a clear message or a sensible result."""
+"""From a folder of classes to lists: whatever lies in it, a clear message or a sensible result."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_folder_becomes_lists_with_each_class_in_both(tmp_path: Path) -> None:
     assert np.bincount(train.labels).tolist() == [8, 16]
     assert np.bincount(val.labels).tolist() == [2, 4]
     paths = {each.path(i) for each in (train, val) for i in range(len(each))}
-    assert paths == {p for p in images.rglob("*/[0-9]*")}
+    assert paths == set(images.rglob("*/[0-9]*"))
     assert pictures.names is not None
     assert read_names(pictures.names, 2) == ["cat", "dog"]
     assert pictures_of(images, run).written == pictures.written  # again, the same lists
@@ -96,7 +96,9 @@ def test_a_list_without_a_validation_list_is_split(tmp_path: Path) -> None:
     val = read_list(pictures.val_list, pictures.root, None)
     assert np.bincount(train.labels).tolist() == [4, 0, 4, 0, 0, 0, 0, 4]
     assert np.bincount(val.labels).tolist() == [1, 0, 1, 0, 0, 0, 0, 1]
-    names = {f"{each.name(i)} {each.labels[i]}\n" for each in (train, val) for i in range(len(each))}
+    names = {
+        f"{each.name(i)} {each.labels[i]}\n" for each in (train, val) for i in range(len(each))
+    }
     assert names == set(lines)
     assert train.root == tmp_path
 

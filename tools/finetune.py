@@ -21,8 +21,10 @@ of the first:
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from squeezenet_paddle import cli
+from squeezenet_paddle.finetuning.pictures import VAL
 from squeezenet_paddle.finetuning.plan import add_flags
 from squeezenet_paddle.finetuning.run import REPORT_DIR, finetune
 from squeezenet_paddle.report import REPORT
@@ -53,7 +55,17 @@ def main() -> int:
 
 def commands(args: argparse.Namespace) -> str:
     """How to use the model."""
-    ...
+    run = shlex.quote(str(args.output_dir))
+    val_list, root = args.output_dir / VAL, args.images
+    if args.train_list is not None:
+        val_list = args.val_list or val_list
+        root = args.data_dir or args.train_list.parent
+    score = f"--test_list {shlex.quote(str(val_list))} --data_dir {shlex.quote(str(root))}"
+    return (
+        f"python tools/infer.py --model_dir {run} --image PICTURE\n"
+        f"python tools/eval.py --model_dir {run} {score}\n"
+        f"python tools/export.py --model_dir {run} --format onnx"
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
@@ -13,19 +12,18 @@ import numpy as np
 from tqdm import tqdm
 
 from ..architecture import boundary, is_trained
-from ..augment import TrainTransform
 from ..dataset import ImageList
 from ..errors import InputError, describe_problems
 from ..files import sha256
 from ..loader import Batches
+from ..prediction import choose_device
 from ..preprocess import EvalTransform
 from ..sampler import Sampler
 from ..training.plan import Plan
-from ..training.run import open_loader
 from ..weights import state_stages
 from .cache import FeatureFile, check_room, size_text
 from .frozen import FrozenPart
-from .loaders import CachedFeatures, ComputedFeatures, ViewTransform, fill
+from .loaders import CachedFeatures, ViewTransform, fill
 
 if TYPE_CHECKING:
     from ..model import SqueezeNet
@@ -33,43 +31,33 @@ if TYPE_CHECKING:
 FEATURES = "features"  # their folder in a run's directory
 
 
-def open_features(
-    plan: Plan,
-    views: int,
-    cache: bool,
-    network: SqueezeNet,
-    device: str,
-    stack: contextlib.ExitStack,
+def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:
+    """What makes features for a plan's run, with the weights that the network starts from."""
+    state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    config, preprocess = plan.info.network, plan.info.preprocess
+    device = choose_device(plan.device)
+    return FrozenPart(config, state, preprocess, plan.recipe.first, device)
+
+
+def cached(
+    plan: Plan, transforms: tuple[ViewTransform, EvalTransform], network: SqueezeNet
 ) -> tuple[Batches, Batches]:
-    """Gives the features of the training and of the validation list, in batches.
+    """The features of the training and of the validation list, in batches.
+
+    What the cache in the run's directory lacks is computed first.
 
     Args:
         plan: of the run; it has both lists.
-        views: of each training picture.
-        cache: compute them once, into a file in the run's directory; else anew in each epoch.
+        transforms: of both lists.
         network: with the weights that it starts from, those that are frozen among them.
-        device: "cpu", "gpu" or "gpu:N".
-        stack: closes what is opened.
 
     Raises:
         InputError: pictures cannot be read, or the disk has no room.
         RunError: no engine computes the network, or the cache cannot be written.
     """
     assert plan.val is not None
+    frozen, views = frozen_part(plan, network), transforms[0].views
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    preprocess = plan.info.preprocess
-    frozen = FrozenPart(plan.info.network, state, preprocess, plan.first, device)
-    transform = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
-    of_train, of_val = ViewTransform(transform, views), EvalTransform(preprocess)
-    if not cache:
-        from ..distributed import Group  # Paddle
-
-        loader = open_loader(plan, Group(), plan.train, of_train, shuffle=True)
-        val_loader = open_loader(plan, Group(), plan.val, of_val, shuffle=False)
-        stack.enter_context(loader)
-        stack.enter_context(val_loader)
-        return ComputedFeatures(loader, frozen), ComputedFeatures(val_loader, frozen)
-
     of_weights = _key_of(plan, state, frozen.engine)
     augmentation = {**dataclasses.asdict(plan.augment), "seed": plan.recipe.seed}
     train_key = _hash([of_weights, augmentation, _pictures(plan.train)])
@@ -89,8 +77,8 @@ def open_features(
     )
     check_room(folder, files)
     reading = (frozen, plan.num_workers, plan.max_pixels)
-    fill(files[0], "features, training", plan.train, of_train, *reading)
-    fill(files[1], "features, validation", plan.val, of_val, *reading)
+    fill(files[0], "features, training", plan.train, transforms[0], *reading)
+    fill(files[1], "features, validation", plan.val, transforms[1], *reading)
     _tell_unreadable(plan, files)
     size, seed = plan.recipe.batch_size // plan.recipe.iter_size, plan.recipe.seed
     sampler = Sampler(len(plan.train), size, shuffle=True, seed=seed)
@@ -113,11 +101,11 @@ def _key_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> list[An
     frozen = {
         key: sha256(np.ascontiguousarray(array).tobytes())
         for key, array in state.items()
-        if not is_trained(stages[key], plan.first)
+        if not is_trained(stages[key], plan.recipe.first)
     }
     return [
         engine,
-        boundary(config, plan.first),
+        boundary(config, plan.recipe.first),
         [config.version, config.bypass, config.activation, config.data_format],
         dataclasses.asdict(plan.info.preprocess),
         frozen,
@@ -126,7 +114,7 @@ def _key_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> list[An
 
 def _pictures(images: ImageList) -> str:
     """A hash of a list's pictures: names, sizes and times of change."""
-    status = []
+    status: list[tuple[Any, ...]] = []
     for i in range(len(images)):
         try:
             found = images.path(i).stat()

@@ -74,7 +74,13 @@ class FrozenPart:
             candidates = ["dynamic"]
         for name in candidates:
             self.engine = version_of("paddle" if name == "dynamic" else name)
-            make = _dynamic if name == "dynamic" else _onnxruntime if name == _ENGINES[0] else _openvino
+            make = (
+                _dynamic
+                if name == "dynamic"
+                else _onnxruntime
+                if name == _ENGINES[0]
+                else _openvino
+            )
             self._runs = make(config, state, preprocess, first, self._cores.threads)
             error = self._error(config, state, preprocess, first)
             if error <= _LARGEST_ERROR:

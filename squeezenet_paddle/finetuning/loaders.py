@@ -111,8 +111,12 @@ def fill(
     loader = Loader(images, transform, sampler, num_workers, max_pixels, on_unreadable=str)
     todo = sum(block.stop - block.start for block in missing)
     bar = tqdm(
-        desc=what, total=file.rows, initial=file.rows - todo, unit="image",
-        disable=None, dynamic_ncols=True,
+        desc=what,
+        total=file.rows,
+        initial=file.rows - todo,
+        unit="image",
+        disable=None,
+        dynamic_ncols=True,
     )
     with loader, file.writer() as writer, bar:
         for blocks in _runs(missing):
@@ -131,4 +135,3 @@ def _runs(blocks: Iterable[Block]) -> list[list[Block]]:
     numbered = enumerate(blocks)
     groups = groupby(numbered, lambda pair: (pair[1].view, pair[0] - pair[1].start // BLOCK))
     return [[block for _, block in group] for _, group in groups]
-

@@ -6,17 +6,19 @@ rate at which the smoothed loss is lowest is taken.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from itertools import count
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
-from ..loader import Batches
 from ..model import SqueezeNet, load_state
-from ..training.gradients import Gradients
-from ..training.optim import Optimizer, scale_gradients
+from ..training.gradients import make_gradients
+from ..training.optim import make_optimizer, scale_gradients
+from ..training.plan import Plan
+from ..training.trainer import Inputs
+from ..weights import state_stages
 
 LOWEST, HIGHEST = 1e-5, 1.0
 UPDATES = 60
@@ -39,37 +41,50 @@ def choose(losses: list[float]) -> float:
     return float(f"{max(lowest / 10, LOWEST):.1g}")  # no more digits than it is worth
 
 
-def range_test(
-    network: SqueezeNet, gradients: Gradients, optimizer: Optimizer, batches: Batches
-) -> float:
+def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> float:
     """Trains for a few updates, chooses a rate, and gives the network its weights back.
 
     Args:
-        network: what is trained.
-        gradients: of the network.
-        optimizer: of its trained parameters, as it is before the first update.
-        batches: of the training list.
+        plan: of the run.
+        network: with the weights that it starts from.
+        device: "cpu", "gpu" or "gpu:N".
+        inputs: of the run.
     """
+    recipe = plan.recipe
     before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    trained = [p for p in network.parameters() if not p.stop_gradient]
-    losses: list[float] = []
-    source = ((epoch, batch) for epoch in count() for batch in batches.epoch(epoch))
+    network.freeze(recipe.first)
+    trained = {name: p for name, p in network.named_parameters() if not p.stop_gradient}
+    stages = state_stages(network.config)
+    mults = {key: recipe.head_lr_mult for key in trained if stages[key] == "head"}
+    optimizer = make_optimizer(
+        recipe.optimizer, trained, recipe.momentum, recipe.weight_decay, mults
+    )
+    gradients = make_gradients(
+        network,
+        device,
+        recipe.seed,
+        label_smoothing=recipe.label_smoothing,
+        first=recipe.first,
+        features_size=inputs.features_size,
+    )
     network.train()
-    bar = tqdm(rates(), "learning rate", unit="update", disable=None, dynamic_ncols=True)
-    for lr, (epoch, batch) in zip(bar, source):
-        if not len(batch.labels):  # none of its pictures can be read
-            continue
-        loss = gradients.add(batch, epoch)[0] / len(batch.labels)
-        if not math.isfinite(loss) or loss > DIVERGED * min([loss, *losses]):
-            break
-        losses.append(loss)
-        with paddle.no_grad():
-            scale_gradients(trained, 1 / len(batch.labels))
+    losses: list[float] = []
+    batches = (batch for epoch in count() for batch in inputs.train.epoch(epoch))
+    filled = (batch for batch in batches if len(batch.labels))
+    with tqdm(rates(), "learning rate", unit="update", disable=None, dynamic_ncols=True) as bar:
+        for lr, batch in zip(bar, filled):
+            loss = gradients.add(batch, epoch=0)[0] / len(batch.labels)
+            if not loss <= DIVERGED * min([*losses, loss]):  # or not a number
+                break
+            losses.append(loss)
+            scale_gradients(trained.values(), 1 / len(batch.labels))
             optimizer.step(lr)
-        for parameter in trained:
-            parameter.clear_gradient(False)
-    bar.close()
-    for parameter in trained:
-        parameter.clear_gradient(False)
+            _clear(trained.values())
+    _clear(trained.values())
     load_state(network, before, "the start")
     return choose(losses)
+
+
+def _clear(parameters: Iterable[paddle.Tensor]) -> None:
+    for parameter in parameters:
+        parameter.clear_gradient(False)

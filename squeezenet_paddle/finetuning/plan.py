@@ -94,7 +94,7 @@ def _stage(
         # Features of a whole batch fit into memory; pictures are taken as train.py does.
         "iter_size": None if first == STAGES[0] else 1,
         "lr": lr,
-        "classifier_bias": CLASSIFIER_BIAS,
+        "classifier_bias": 0.0 if args.head == "multiscale" else CLASSIFIER_BIAS,
         "overwrite": False,  # what there was is gone by now
     }
     plan = make_plan(argparse.Namespace(**{**_defaults(), **vars(args), **given}))
@@ -228,7 +228,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     solver.add_argument("--weight_decay", type=float, default=2e-4, help="(default: 0.0002)")
     solver.add_argument("--label_smoothing", type=float, default=0.0, help="(default: 0)")
     solver.add_argument("--dropout", type=float, metavar="X", help="(default: the model's)")
-    flags.add_stage_weights(solver)
+    solver.add_argument(
+        "--head_lr_mult",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="what the learning rate is multiplied by for the head (default: 1)",
+    )
+    solver.add_argument(
+        "--balance",
+        action="store_true",
+        help="let all classes count the same, however many pictures they have (default: off)",
+    )
+    solver.add_argument(
+        "--patience",
+        type=positive_int,
+        default=10,
+        help="end after so many epochs without a better score (default: 10)",
+    )
     solver.add_argument("--seed", type=seed, default=0, help="of everything random (default: 0)")
     run = parser.add_argument_group("run")
     run.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="(required)")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from typing import TYPE_CHECKING
 
 from ..architecture import STAGES
 from ..augment import TrainTransform
 from ..comparison import variant
 from ..dataset import read_list
 from ..evaluation import Evaluation, evaluate
-from ..loader import Batches, Loader
+from ..loader import Loader
 from ..model_dir import check_target, load_network, read_info, write_model_dir
 from ..prediction import Predictor, choose_device
 from ..preprocess import EvalTransform
@@ -20,16 +21,21 @@ from ..sampler import Sampler
 from ..training.run import (
     is_finished,
     open_loader,
-    prepare,
     report_skipped,
     result,
     start_network,
-    train_on,
+    train,
 )
-from .features import FEATURES, open_features, say
-from .loaders import ViewTransform
+from ..training.plan import Plan
+from .features import FEATURES, cached, frozen_part, say
+from .loaders import ComputedFeatures, ViewTransform
 from .pictures import LISTS, Pictures, find_pictures, write_lists
 from .plan import FIRST_STAGE, Stage, stages, with_lr
+
+if TYPE_CHECKING:
+    from ..distributed import Group
+    from ..model import SqueezeNet
+    from ..training.trainer import Inputs
 
 REPORT_DIR = "report"
 OURS = (*LISTS, FEATURES, REPORT_DIR, FIRST_STAGE, *CONTINUED, *MODELS)
@@ -68,38 +74,47 @@ def _run(stage: Stage) -> bool:
     if is_finished(plan):
         say(f"{plan.output_dir}: this run is finished; {result(plan)}")
         return True
+    if not stage.finds_lr:
+        return train(plan, lambda *given: _inputs(stage, *given))
     import paddle  # once everything else is right
 
     from ..distributed import Group
+    from .lr_range import find_lr
 
     device = choose_device(plan.device)
     paddle.set_device(device)
-    found = prepare(plan)
-    network, start = start_network(plan)
     with contextlib.ExitStack() as stack:
-        if plan.first == STAGES[0]:
-            size = None
-            loaders = _of_pictures(stage, stack)
-        else:
-            size = plan.info.preprocess.crop_size
-            loaders = open_features(plan, stage.views, stage.cache, network, device, stack)
-        if stage.finds_lr:
-            plan = with_lr(plan, find_lr(plan, network, device, loaders[0], size))
-            say(f"learning rate: {plan.recipe.schedule.base_lr:g}, by a range test")
-        return train_on(plan, device, Group(), network, start, found, *loaders, size)
+        network, _ = start_network(plan)
+        inputs = _inputs(stage, plan, Group(), network, stack)
+        plan = with_lr(plan, find_lr(plan, network, device, inputs))
+        say(f"learning rate: {plan.recipe.schedule.base_lr:g}, found by a range test")
+        return train(plan, lambda *_: inputs)
 
 
-def _of_pictures(stage: Stage, stack: contextlib.ExitStack) -> tuple[Batches, Batches]:
-    """The pictures themselves, where nothing is frozen."""
-    from ..distributed import Group
+def _inputs(
+    stage: Stage, plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack
+) -> Inputs:
+    """Features, or the pictures themselves where nothing is frozen, or all is computed anew."""
+    from ..training.trainer import Inputs
 
-    plan = stage.plan
     assert plan.val is not None
-    transform = TrainTransform(plan.info.preprocess, plan.augment, plan.recipe.seed)
-    views, plain = ViewTransform(transform, stage.views), EvalTransform(plan.info.preprocess)
-    loader = open_loader(plan, Group(), plan.train, views, shuffle=True)
-    val_loader = open_loader(plan, Group(), plan.val, plain, shuffle=False)
-    return stack.enter_context(loader), stack.enter_context(val_loader)
+    preprocess, recipe = plan.info.preprocess, plan.recipe
+    transform = TrainTransform(preprocess, plan.augment, recipe.seed)
+    transforms = ViewTransform(transform, stage.views), EvalTransform(preprocess)
+    if recipe.first != STAGES[0] and stage.cache:
+        return Inputs(*cached(plan, transforms, network), preprocess.crop_size)
+    loader = open_loader(plan, group, plan.train, transforms[0], shuffle=True)
+    val_loader = open_loader(plan, group, plan.val, transforms[1], shuffle=False)
+    stack.enter_context(loader)
+    stack.enter_context(val_loader)
+    if recipe.first == STAGES[0]:
+        return Inputs(loader, val_loader)
+    frozen = frozen_part(plan, network)
+    return Inputs(
+        ComputedFeatures(loader, frozen),
+        ComputedFeatures(val_loader, frozen),
+        preprocess.crop_size,
+    )
 
 
 def _keep_the_better(args: argparse.Namespace) -> None:
