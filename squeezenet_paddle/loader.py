@@ -64,6 +64,22 @@ class Batch:
     labels: np.ndarray
 
 
+class Batches(Protocol):
+    """What a training run reads: a `Loader`, or something else that has the batches of a sampler.
+
+    Attributes:
+        images: the list.
+        sampler: which pictures make up each batch.
+        skipped: what was wrong with each picture that was left out, by index.
+    """
+
+    images: ImageList
+    sampler: Sampler
+    skipped: dict[int, str]
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]: ...
+
+
 class Loader:
     """Reads the batches of a sampler in order, ahead of the caller.
 

@@ -66,7 +66,8 @@ def add_network(group: Any) -> None:
         type=Path,
         metavar="DIR",
         help="a model directory to start from, whose network and preprocessing are taken over; a "
-        "classifier of another size is replaced (default: none, from scratch)",
+        "classifier of another size is replaced, and so is a head other than --head "
+        "(default: none, from scratch)",
     )
     group.add_argument(
         "--num_classes",
@@ -130,6 +131,30 @@ def add_augmentation(group: Any) -> None:
 
 def add_recipe(group: Any) -> None:
     """The solver; its defaults are the authors' solver.prototxt."""
+    group.add_argument(
+        "--trainable",
+        default="all",
+        metavar="STAGES",
+        help="what is trained, the rest stays as --pretrained has it: head; fire9, which is fire9 "
+        "and the head; fire8+, ..., fire2+; or all (default: all)",
+    )
+    group.add_argument(
+        "--head_lr_mult",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="what the learning rate is multiplied by for the head (default: 1)",
+    )
+    group.add_argument(
+        "--balance",
+        action="store_true",
+        help="let all classes count the same, however many pictures they have (default: off)",
+    )
+    group.add_argument(
+        "--patience",
+        type=positive_int,
+        help="end after so many evaluations without a better score (default: go on)",
+    )
     length = group.add_mutually_exclusive_group()
     length.add_argument("--num_epochs", type=positive_int, help="length (default: --max_steps)")
     length.add_argument(
@@ -204,7 +229,7 @@ def network_config(
     given.pop("num_classes", None)
     if pretrained is None:
         return ModelConfig(num_classes=num_classes, **given)
-    for name in ("version", "bypass", "activation", "head"):
+    for name in ("version", "bypass", "activation"):
         there = getattr(pretrained, name)
         if given.get(name, there) != there:
             raise InputError(

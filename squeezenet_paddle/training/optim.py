@@ -27,13 +27,19 @@ class Optimizer(ABC):
         momentum: of `Momentum` and `RMSProp`, at least 0 and below 1.
         weight_decay: of every parameter, biases too, as in the authors' solver. It adds
             weight_decay * w to the gradient, but for `AdamW`.
+        lr_mults: by state-dict key, what the learning rate is multiplied by; 1 for the others.
     """
 
     slots: ClassVar[tuple[str, ...]]  # the arrays that each parameter has, 0 at first
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], momentum: float, weight_decay: float
+        self,
+        parameters: Mapping[str, Tensor],
+        momentum: float,
+        weight_decay: float,
+        lr_mults: Mapping[str, float] | None = None,
     ) -> None:
+        self._lr_mults = dict(lr_mults or {})
         self._momentum, self._weight_decay = momentum, weight_decay
         self._updates = 0
         self._parameters = dict(parameters)
@@ -50,7 +56,9 @@ class Optimizer(ABC):
             gradient = weight.grad
             if gradient is None:
                 gradient = paddle.zeros_like(weight)
-            self._update(weight, self._decay(weight, gradient, lr), lr, *self._state[key])
+            own_lr = lr * self._lr_mults.get(key, 1.0)
+            decayed = self._decay(weight, gradient, own_lr)
+            self._update(weight, decayed, own_lr, *self._state[key])
 
     def _decay(self, weight: Tensor, gradient: Tensor, lr: float) -> Tensor:
         """Applies the weight decay; returns the gradient to go on with."""
@@ -149,7 +157,11 @@ _CLASSES: dict[str, type[Optimizer]] = {
 
 
 def make_optimizer(
-    name: str, parameters: Mapping[str, Tensor], momentum: float, weight_decay: float
+    name: str,
+    parameters: Mapping[str, Tensor],
+    momentum: float,
+    weight_decay: float,
+    lr_mults: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """An optimizer by its name on the command line; see `Optimizer` for the arguments.
 
@@ -158,7 +170,7 @@ def make_optimizer(
     """
     if name not in _CLASSES:
         raise InputError(f"--optimizer must be one of {', '.join(_CLASSES)}, found {name}.")
-    return _CLASSES[name](parameters, momentum, weight_decay)
+    return _CLASSES[name](parameters, momentum, weight_decay, lr_mults)
 
 
 @paddle.no_grad()

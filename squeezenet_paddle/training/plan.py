@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..architecture import minimum_input_size
+from ..architecture import STAGES, first_trained, minimum_input_size
 from ..augment import Augment
 from ..dataset import ImageList, read_list, read_names
 from ..errors import InputError
@@ -96,6 +96,19 @@ def make_plan(args: argparse.Namespace) -> Plan:
     info = ModelInfo(
         config, preprocess, names if names and len(names) == classes else None, source=source
     )
+    if config.head == "multiscale" and args.classifier_bias:
+        raise InputError(
+            f"--classifier_bias {args.classifier_bias:g}: it is that of conv10, which the head "
+            "multiscale does not have."
+        )
+    first = first_trained(args.trainable)
+    if first != STAGES[0] and pretrained is None:
+        raise InputError(
+            f"--trainable {args.trainable}: the other layers would keep their random weights; "
+            "--pretrained was expected with it."
+        )
+    if args.patience is not None and val is None:
+        raise InputError("--patience: --val_list was expected with it, to score the network on.")
     iter_size = flags.iter_size(args)
     updates_per_epoch = -(-len(train) // args.batch_size)
     recipe = Recipe(
@@ -109,6 +122,10 @@ def make_plan(args: argparse.Namespace) -> Plan:
         args.clip_norm,
         args.ema_decay,
         args.seed,
+        first,
+        args.head_lr_mult,
+        args.balance,
+        args.patience,
     )
     intervals = Intervals(
         args.log_interval.updates(updates_per_epoch),
@@ -157,6 +174,7 @@ def settings_of(
         "--ema_decay": "on" if recipe.ema_decay is not None else "off",
         "--init": args.init,
         "--classifier_bias": args.classifier_bias,
+        "--trainable": "all" if recipe.first == STAGES[0] else recipe.first,
         "the weights of --pretrained": None,
         "the content of --train_list": sha256(train.text.tobytes() + train.labels.tobytes()),
     }
@@ -171,6 +189,8 @@ def settings_of(
         for name, value in dataclasses.asdict(recipe.schedule).items()
     }
     for name in ("momentum", "weight_decay", "label_smoothing", "clip_norm", "ema_decay"):
+        free[f"--{name}"] = getattr(recipe, name)
+    for name in ("head_lr_mult", "balance", "patience"):
         free[f"--{name}"] = getattr(recipe, name)
     free["--to_static"], free["--amp"] = args.to_static, args.amp
     return Settings(*(json.loads(json.dumps(values)) for values in (fixed, free)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..errors import InputError
 from .schedule import Schedule
 
@@ -40,6 +42,10 @@ class Recipe:
         clip_norm: gradients whose joint norm is larger are scaled down to it; None: never.
         ema_decay: of the moving average of the weights that is scored and kept; None: the weights.
         seed: of everything random.
+        first: the first of `architecture.STAGES` that is trained; those before it stay as they are.
+        head_lr_mult: what the learning rate is multiplied by for the stage "head".
+        balance: pictures of rare classes count more, so that all classes count the same.
+        patience: evaluations without a better score after which the run ends; None: it does not.
     """
 
     schedule: Schedule
@@ -52,6 +58,10 @@ class Recipe:
     clip_norm: float | None = None
     ema_decay: float | None = None
     seed: int = 0
+    first: str = "conv1"
+    head_lr_mult: float = 1.0
+    balance: bool = False
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         for flag, value, low, high in (
@@ -63,8 +73,31 @@ class Recipe:
             if not low <= value < high:
                 wanted = "at least 0" if high == math.inf else "at least 0 and below 1"
                 raise InputError(f"--{flag}: {wanted} was expected, found {value}.")
-        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
-            raise InputError(f"--clip_norm: above 0 was expected, found {self.clip_norm}.")
+        for flag, limit in (("clip_norm", self.clip_norm), ("head_lr_mult", self.head_lr_mult)):
+            if limit is not None and not 0 < limit < math.inf:
+                raise InputError(f"--{flag}: above 0 was expected, found {limit}.")
+
+    def is_done(self, step: int, not_better: int) -> bool:
+        """Whether `step` updates are all, or the last `not_better` evaluations are too many."""
+        if self.patience is not None and not_better >= self.patience:
+            return True
+        return step >= self.schedule.max_steps
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """What a picture counts by its class, so that all classes count the same: 1 on average.
+
+    Args:
+        labels: of all pictures, int64 [n].
+        num_classes: length of the result.
+
+    Returns:
+        float32 [num_classes]; 0 for a class that has no picture.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    present = np.count_nonzero(counts)
+    weights = len(labels) / (present * np.maximum(counts, 1))
+    return np.where(counts > 0, weights, 0).astype("float32")
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 from tqdm import tqdm
 
-from ..architecture import classifier_name
+from ..architecture import STAGES, classifier_name
 from ..augment import TrainTransform
 from ..dataset import ImageList
 from ..errors import InputError
 from ..files import clear_leftovers
-from ..loader import Loader, Transform
+from ..loader import Batches, Loader, Transform
 from ..model_dir import check_target, load_network, read_info
 from ..preprocess import EvalTransform
 from ..run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
 from ..sampler import Sampler
+from ..weights import state_stages
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .plan import Plan
@@ -28,6 +29,7 @@ from .recipe import Machine
 if TYPE_CHECKING:
     from ..distributed import Group
     from ..model import SqueezeNet
+    from .trainer import Inputs
 
 
 def is_finished(plan: Plan) -> bool:
@@ -57,7 +59,8 @@ def is_finished(plan: Plan) -> bool:
             f"{last}."
         )
     final = plan.output_dir / FINAL
-    return found.step == last and final.is_dir() and read_info(final).source.get("step") == last
+    done = plan.recipe.is_done(found.step, found.record["not_better"])
+    return done and final.is_dir() and read_info(final).source.get("step") == found.step
 
 
 def changes_since(found: Checkpoint, plan: Plan) -> list[str]:
@@ -65,8 +68,29 @@ def changes_since(found: Checkpoint, plan: Plan) -> list[str]:
     return plan.settings.changes_since(Settings(**found.record["settings"]), plan.output_dir)
 
 
-def train(plan: Plan) -> bool:
+Source = Callable[["Plan", "Group", "SqueezeNet", contextlib.ExitStack], "Inputs"]
+
+
+def pictures(plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack) -> Inputs:
+    """Readers of the plan's lists, which end with the stack."""
+    from .trainer import Inputs
+
+    preprocess = plan.info.preprocess
+    augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
+    loader = stack.enter_context(_loader(plan, group, plan.train, augmented, shuffle=True))
+    val_loader = None
+    if plan.val is not None:
+        plain = EvalTransform(preprocess)
+        val_loader = stack.enter_context(_loader(plan, group, plan.val, plain, shuffle=False))
+    return Inputs(loader, val_loader)
+
+
+def train(plan: Plan, source: Source = pictures) -> bool:
     """This process's part of the run; False if a signal ended it early.
+
+    Args:
+        plan: the run.
+        source: gives what to train on, for the network with the weights that it starts from.
 
     Raises:
         InputError, RunError: the run cannot start or go on.
@@ -92,23 +116,16 @@ def train(plan: Plan) -> bool:
             if plan.resume:
                 found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
         found = group.broadcast_object(found)
-        preprocess = plan.info.preprocess
-        augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
-        loader = stack.enter_context(_loader(plan, group, plan.train, augmented, shuffle=True))
-        val_loader = None
-        if plan.val is not None:
-            plain = EvalTransform(preprocess)
-            val_loader = stack.enter_context(_loader(plan, group, plan.val, plain, shuffle=False))
         network, start = _network(plan)
         group.broadcast(list(network.state_dict().values()))
+        inputs = source(plan, group, network, stack)
         trainer = Trainer(
             network,
             plan.info,
             plan.recipe,
             Machine(device, plan.to_static, plan.amp),
             plan.intervals,
-            loader,
-            val_loader,
+            inputs,
             plan.output_dir,
             dataclasses.asdict(plan.settings),
             group,
@@ -117,7 +134,7 @@ def train(plan: Plan) -> bool:
             trainer.restore(found)
         if group.rank:
             done = trainer.run(None)
-            _skipped(loader, group)
+            _skipped(inputs.train, group)
             return done
         with RunReport(
             plan.output_dir,
@@ -132,10 +149,14 @@ def train(plan: Plan) -> bool:
                 for change in changes_since(found, plan):
                     report.message(f"changed: {change}")
             done = trainer.run(report)
-            if skipped := _skipped(loader, group):
+            if skipped := _skipped(inputs.train, group):
                 report.message(f"{skipped} pictures could not be read and were left out")
             if done:
-                report.message(f"finished; {result(plan)}")
+                early = ""
+                if trainer.step < plan.recipe.schedule.max_steps:
+                    early = f"after update {trainer.step}, {plan.recipe.patience} evaluations "
+                    early += "without a better score; "
+                report.message(f"finished; {early}{result(plan)}")
             else:
                 report.message(
                     f"stopped after update {trainer.step} of {plan.recipe.schedule.max_steps} and "
@@ -182,10 +203,17 @@ def _network(plan: Plan) -> tuple[SqueezeNet, str]:
     info = read_info(plan.pretrained)
     state = {k: v.numpy() for k, v in load_network(plan.pretrained, info).state_dict().items()}
     start = f"from {plan.pretrained}"
-    if info.network.num_classes != plan.info.network.num_classes:
-        own, classifier = network.state_dict(), classifier_name(plan.info.network)
-        state.update({k: v.numpy() for k, v in own.items() if k.startswith(f"{classifier}.")})
-        start += f", its classifier of {info.network.num_classes} classes replaced by a new one"
+    there, wanted = info.network, plan.info.network
+    own = {k: v.numpy() for k, v in network.state_dict().items()}
+    if there.head != wanted.head:
+        stages = {**state_stages(there), **state_stages(wanted)}
+        state = {k: v for k, v in state.items() if stages[k] != "head"}
+        state.update({k: v for k, v in own.items() if stages[k] == "head"})
+        start += f", its head {there.head} replaced by a new one, {wanted.head}"
+    elif there.num_classes != wanted.num_classes:
+        prefix = f"{classifier_name(wanted)}."
+        state.update({k: v for k, v in own.items() if k.startswith(prefix)})
+        start += f", its classifier of {there.num_classes} classes replaced by a new one"
     load_state(network, state, str(plan.pretrained))
     return network, start
 
@@ -209,6 +237,11 @@ def _headline(plan: Plan, start: str, processes: int) -> str:
     """What is about to be trained, on what."""
     network, recipe, last = plan.info.network, plan.recipe, plan.recipe.schedule.max_steps
     part = recipe.batch_size // recipe.iter_size
+    if recipe.first != STAGES[0]:
+        start += (
+            f", of which {recipe.first}{'' if recipe.first == 'head' else ' and what follows'} "
+        )
+        start += "is trained"
     return (
         f"SqueezeNet v{network.version}, {network.num_classes} classes, {start}; "
         f"{len(plan.train)} training and {0 if plan.val is None else len(plan.val)} validation "
@@ -218,7 +251,7 @@ def _headline(plan: Plan, start: str, processes: int) -> str:
     )
 
 
-def _skipped(loader: Loader, group: Group) -> int:
+def _skipped(loader: Batches, group: Group) -> int:
     """How many pictures were left out, by whichever process."""
     left_out = np.zeros(len(loader.images))
     left_out[list(loader.skipped)] = 1

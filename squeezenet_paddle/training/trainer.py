@@ -24,11 +24,12 @@ from ..architecture import classifier_name
 from ..distributed import Group
 from ..engines import DynamicEngine
 from ..errors import RunError
-from ..loader import Loader
+from ..loader import Batches
 from ..metrics import Scores
 from ..model import SqueezeNet, load_state
 from ..model_dir import ModelInfo, write_model_dir
 from ..run_dir import BEST, CHECKPOINTS, FINAL
+from ..weights import state_stages
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .ema import Ema
@@ -36,7 +37,7 @@ from .gradients import make_gradients
 from .logs import TrainRecord, ValRecord
 from .loss_scale import LossScale
 from .optim import joint_norm, make_optimizer, scale_gradients
-from .recipe import Intervals, Machine, Recipe
+from .recipe import Intervals, Machine, Recipe, balanced_weights
 from .report import RunReport
 
 STUCK_AFTER = 200  # updates
@@ -55,6 +56,23 @@ class _Sums:
     wait: float = 0.0  # seconds of them without a batch to work on
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads.
+
+    Attributes:
+        train: the training list, whose sampler has batches of a part, `batch_size / iter_size`.
+        val: the validation list; None for none.
+        features_size: height and width of the pictures of which the batches hold, in place of
+            pixels, the features before the first trained stage, as `model.unpacked` takes them;
+            None: pixels.
+    """
+
+    train: Batches
+    val: Batches | None
+    features_size: int | None = None
+
+
 class Trainer:
     """One run in one directory, which gets `checkpoints/`, `best/` and `final/`.
 
@@ -64,9 +82,7 @@ class Trainer:
         recipe: how to train.
         machine: on what.
         intervals: what happens when.
-        train: loader of the training list, whose sampler has batches of a part,
-            `batch_size / iter_size`.
-        val: loader of the validation list; None for none.
+        inputs: what to train and to validate on.
         output_dir: of the run.
         settings: what a checkpoint says of the hyper-parameters.
         group: the processes of the run.
@@ -79,15 +95,15 @@ class Trainer:
         recipe: Recipe,
         machine: Machine,
         intervals: Intervals,
-        train: Loader,
-        val: Loader | None,
+        inputs: Inputs,
         output_dir: Path,
         settings: dict[str, Any],
         group: Group,
     ) -> None:
         self.network, self.info, self.recipe = network, info, recipe
-        self.intervals, self.train_loader, self.val_loader = intervals, train, val
+        self.intervals, self.inputs = intervals, inputs
         self.output_dir, self.settings, self.group = output_dir, settings, group
+        network.freeze(recipe.first)
         named = {name: p for name, p in network.named_parameters() if not p.stop_gradient}
         self._parameters = list(named.values())
         self._buffers = list(network.buffers())
@@ -98,10 +114,20 @@ class Trainer:
             label_smoothing=recipe.label_smoothing,
             to_static=machine.to_static,
             amp=machine.amp,
+            first=recipe.first,
+            features_size=inputs.features_size,
+            class_weights=self._class_weights(),
         )
-        self._engine = DynamicEngine(network, machine.device)
+        self._engine = DynamicEngine(
+            network, machine.device, first=recipe.first, features_size=inputs.features_size
+        )
+        stages = state_stages(network.config)
         self._optimizer = make_optimizer(
-            recipe.optimizer, named, recipe.momentum, recipe.weight_decay
+            recipe.optimizer,
+            named,
+            recipe.momentum,
+            recipe.weight_decay,
+            {key: recipe.head_lr_mult for key in named if stages[key] == "head"},
         )
         self._ema = None if recipe.ema_decay is None else Ema(named, recipe.ema_decay)
         scaled = machine.amp is not None and machine.amp.dtype == "float16"
@@ -109,6 +135,7 @@ class Trainer:
         self._use_loss_scale()
         self.step = 0
         self.best: float | None = None
+        self._not_better = 0  # evaluations since the best one
         self._sums = _Sums()
         self._saved: Path | None = None
         self._interrupted = False
@@ -117,7 +144,18 @@ class Trainer:
     @property
     def updates_per_epoch(self) -> int:
         """The last one of an epoch may have fewer pictures."""
-        return -(-len(self.train_loader.sampler) // self.recipe.iter_size)
+        return -(-len(self.inputs.train.sampler) // self.recipe.iter_size)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all updates are done, or there is no more hope for a better score."""
+        return self.recipe.is_done(self.step, self._not_better)
+
+    def _class_weights(self) -> np.ndarray | None:
+        if not self.recipe.balance:
+            return None
+        labels = self.inputs.train.images.labels
+        return balanced_weights(labels, self.network.config.num_classes)
 
     def restore(self, found: Checkpoint) -> None:
         """Goes back to a checkpoint of this run."""
@@ -130,6 +168,7 @@ class Trainer:
         if self._ema is not None:
             self._ema.set_state_dict(groups["ema"])
         self.step, self.best = found.step, found.record["best"]
+        self._not_better = found.record["not_better"]
         self._sums = _Sums(**found.record["sums"])
         if self._loss_scale is not None:
             self._loss_scale.set_state_dict(found.record["loss_scale"])
@@ -156,6 +195,7 @@ class Trainer:
         record = {
             "settings": self.settings,
             "best": self.best,
+            "not_better": self._not_better,
             "sums": dataclasses.asdict(self._sums),
             "loss_scale": self._loss_scale.state_dict() if self._loss_scale else None,
         }
@@ -166,7 +206,7 @@ class Trainer:
         )
 
     def run(self, log: RunReport | None) -> bool:
-        """Trains to the end of the schedule; False if a signal ended it before.
+        """Trains to the end of the schedule or of the patience; False if a signal ended it before.
 
         SIGINT (Ctrl-C) and SIGTERM let the update end and save; a second one ends at once.
 
@@ -194,7 +234,7 @@ class Trainer:
 
     def _run(self, log: RunReport | None) -> bool:
         last, saved, stopped = self.recipe.schedule.max_steps, self.step, False
-        while self.step < last and not stopped:
+        while not (self.is_finished or stopped):
             epoch, done = divmod(self.step, self.updates_per_epoch)
             for stopped in self._updates(epoch, done, log):
                 if log is not None:
@@ -204,6 +244,7 @@ class Trainer:
                     self._log_training(log)
                 if self.step % self.intervals.evaluate == 0 or ended:
                     self._evaluate(log)
+                    ended = self.is_finished
                 if self.step % self.intervals.save == 0 or ended:
                     self.save()
                     saved = self.step
@@ -211,7 +252,7 @@ class Trainer:
                     break
         if saved != self.step:
             self.save()
-        if self.step < last:
+        if not self.is_finished:
             return False
         with self._averaged():
             self._write_model_dir(FINAL, {})
@@ -219,8 +260,8 @@ class Trainer:
 
     def _updates(self, epoch: int, done: int, log: RunReport | None) -> Iterator[bool]:
         """The updates of an epoch from the `done`-th on; each tells whether to stop after it."""
-        parts, iter_size = len(self.train_loader.sampler), self.recipe.iter_size
-        batches = self.train_loader.epoch(epoch, done * iter_size)
+        parts, iter_size = len(self.inputs.train.sampler), self.recipe.iter_size
+        batches = self.inputs.train.epoch(epoch, done * iter_size)
         start = time.perf_counter()
         with contextlib.closing(batches):
             while done * iter_size < parts:
@@ -230,7 +271,8 @@ class Trainer:
                     waiting = time.perf_counter()
                     batch = next(batches)
                     self._sums.wait += time.perf_counter() - waiting
-                    if log is not None and self.step == 0 and not count:
+                    of_pixels = self.inputs.features_size is None
+                    if log is not None and of_pixels and self.step == 0 and not count:
                         log.pictures(self.step, batch.inputs, batch.labels)
                     part_loss, part_hits = self._gradients.add(batch, epoch)
                     loss, hits, count = (
@@ -329,11 +371,12 @@ class Trainer:
 
     def _evaluate(self, log: RunReport | None) -> None:
         """Scores the validation list and keeps the network in best/ if it is the best so far."""
-        if self.val_loader is not None:
+        if self.inputs.val is not None:
             start = time.perf_counter()
             with self._averaged():
                 summary = self._scores().summary()
                 best = self.best is None or summary["top1"] > self.best
+                self._not_better = 0 if best else self._not_better + 1
                 if best:
                     self.best = summary["top1"]
                     self._write_model_dir(BEST, {"val": summary})
@@ -354,10 +397,10 @@ class Trainer:
 
     def _scores(self) -> Scores:
         """Of the whole validation list; each process counts its share."""
-        assert self.val_loader is not None
+        assert self.inputs.val is not None
         self.network.eval()
         own = Scores()
-        for batch in self.val_loader.epoch():
+        for batch in self.inputs.val.epoch():
             if len(batch.indices):
                 own.add(self._engine.logits(batch.inputs), batch.labels)
         return Scores.of_array(self.group.sum(own.as_array()))
