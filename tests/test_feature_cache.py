@@ -113,7 +113,7 @@ def test_a_disk_without_room_is_told_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = feature_file(tmp_path / "run" / "features")
-    usage = namedtuple("usage", "free")  # noqa: PYI024
+    usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage((100 << 20) + file.bytes))
     check_room(tmp_path / "run" / "features", [file])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage((100 << 20) + file.bytes - 1))

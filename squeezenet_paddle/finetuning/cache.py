@@ -1,4 +1,4 @@
-"""Features on disk: computed once, memory-mapped, proven before they are used, resumed after a kill.
+"""Features on disk: computed once, memory-mapped, proven before use, resumed after a kill.
 
     NAME.f16      float16 [views * pictures, F]: view after view, each in the order of the list
     NAME.log      a line that says what they are; then, for each block of rows that is done, one

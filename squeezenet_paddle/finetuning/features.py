@@ -58,10 +58,7 @@ def cached(
     assert plan.val is not None
     frozen, views = frozen_part(plan, network), transforms[0].views
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    of_weights = _key_of(plan, state, frozen.engine)
-    augmentation = {**dataclasses.asdict(plan.augment), "seed": plan.recipe.seed}
-    train_key = _hash([of_weights, augmentation, _pictures(plan.train)])
-    val_key = _hash([of_weights, None, _pictures(plan.val)])
+    train_key, val_key = keys_of(plan, state, frozen.engine)
     folder = plan.output_dir / FEATURES
     files = (
         FeatureFile(folder, "train", train_key, len(plan.train), views, frozen.size),
@@ -94,22 +91,30 @@ def say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def _key_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> list[Any]:
-    """What features depend on besides the pictures and their augmentation."""
-    config = plan.info.network
+def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[str, str]:
+    """Hashes of all that the features of the training and of the validation list depend on.
+
+    Args:
+        plan: of the run.
+        state: arrays of its network by state-dict key.
+        engine: what computes the features.
+    """
+    assert plan.val is not None
+    config, first = plan.info.network, plan.recipe.first
     stages = state_stages(config)
     frozen = {
         key: sha256(np.ascontiguousarray(array).tobytes())
         for key, array in state.items()
-        if not is_trained(stages[key], plan.recipe.first)
+        if not is_trained(stages[key], first)
     }
-    return [
-        engine,
-        boundary(config, plan.recipe.first),
-        [config.version, config.bypass, config.activation, config.data_format],
-        dataclasses.asdict(plan.info.preprocess),
-        frozen,
-    ]
+    network = [config.version, config.bypass, config.activation, config.data_format]
+    preprocess = dataclasses.asdict(plan.info.preprocess)
+    common = [engine, network, boundary(config, first), frozen, preprocess]
+    augmentation = [dataclasses.asdict(plan.augment), plan.recipe.seed]
+    return (
+        _hash([*common, augmentation, _pictures(plan.train)]),
+        _hash([*common, None, _pictures(plan.val)]),
+    )
 
 
 def _pictures(images: ImageList) -> str:

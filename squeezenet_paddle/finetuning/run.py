@@ -18,6 +18,7 @@ from ..preprocess import EvalTransform
 from ..report import Report, check_report_target, write_report
 from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
 from ..sampler import Sampler
+from ..training.plan import Plan
 from ..training.run import (
     is_finished,
     open_loader,
@@ -26,7 +27,6 @@ from ..training.run import (
     start_network,
     train,
 )
-from ..training.plan import Plan
 from .features import FEATURES, cached, frozen_part, say
 from .loaders import ComputedFeatures, ViewTransform
 from .pictures import LISTS, Pictures, find_pictures, write_lists
