@@ -123,6 +123,12 @@ def test_a_mean_file_is_put_in_order_and_scale(data: Path, tmp_path: Path, order
         (("--mean", 1, 2, 3, "--mean_json", "x"), "--mean and --mean_json both give the mean"),
         (("--mean_json", "/nowhere.json"), "/nowhere.json"),
         (("--pretrained", "/nowhere"), "/nowhere"),
+        (("--trainable", "fire10"), "--trainable fire10: head, fire9, fire8+, ..., fire2+ or all"),
+        (("--trainable", "head"), "--trainable head: the other layers would keep their random"),
+        (("--head_lr_mult", 0), "--head_lr_mult: above 0 was expected, found 0.0"),
+        (("--head_lr_mult", "nan"), "--head_lr_mult: above 0 was expected, found nan"),
+        (("--patience", 3), "--patience: --val_list was expected with it"),
+        (("--head", "multiscale", "--classifier_bias", 3), "--classifier_bias 3: it is that of"),
         (("--val_list", "/nowhere"), "/nowhere"),
     ],
 )
@@ -130,6 +136,16 @@ def test_a_mistake_is_named(data: Path, arguments: tuple[object, ...], text: str
     with pytest.raises(InputError) as error:
         plan_of(plain(data, *arguments))
     assert text in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x"])
+def test_patience_is_a_number_above_0(
+    data: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        plan_of(flags(data, data.parent / "run", "--patience", text))
+    assert error.value.code == 2
+    assert "--patience" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "e", "0e", "nane", "infe", "x"])
@@ -144,6 +160,8 @@ def test_an_interval_is_a_number_above_0(
 
 def test_settings_are_json(data: Path) -> None:
     settings = plan_of(flags(data, data.parent / "run")).settings
+    assert settings.fixed["--trainable"] == "all"
+    assert settings.free["--patience"] is None
     for values in (settings.fixed, settings.free):
         assert json.loads(json.dumps(values)) == values
     assert np.isclose(settings.free["--lr"], 1e-3)
