@@ -21,7 +21,6 @@ from ..errors import RunError
 from ..onnx_writer import GraphInput, onnx_model
 from ..preprocess import Preprocess
 
-_ENGINES = ("onnxruntime", "openvino", "dynamic")  # the fastest first
 _LARGEST_ERROR = 1e-4  # root mean square, as a share of the features' own
 _LARGEST = float(np.finfo("float16").max)
 
@@ -66,32 +65,21 @@ class FrozenPart:
         self.size = sum(int(np.prod(shape)) for shape in shapes)
         on_cpu = device == "cpu"
         self._cores = Cores(threads if on_cpu else 1)
-        if engine is not None:
-            candidates = [engine]
-        elif on_cpu:
-            candidates = [name for name in _ENGINES if is_installed(name)]
-        else:
-            candidates = ["dynamic"]
-        for name in candidates:
+        candidates = [name for name in _MAKERS if is_installed(name)] if on_cpu else ["dynamic"]
+        problem = ""
+        for name in candidates if engine is None else [engine]:
+            if problem:
+                _log.warning("%s Another engine is tried, %s.", problem, name)
             self.engine = version_of("paddle" if name == "dynamic" else name)
-            make = (
-                _dynamic
-                if name == "dynamic"
-                else _onnxruntime
-                if name == _ENGINES[0]
-                else _openvino
-            )
-            self._runs = make(config, state, preprocess, first, self._cores.threads)
+            self._runs = _MAKERS[name](config, state, preprocess, first, self._cores.threads)
             error = self._error(config, state, preprocess, first)
             if error <= _LARGEST_ERROR:
                 return
-            problem = RunError(
+            problem = (
                 f"{self.engine} does not compute this network here: features are off by "
                 f"{error:.2g} of their size, and at most {_LARGEST_ERROR:g} was expected."
             )
-            if name == candidates[-1]:
-                raise problem
-            _log.warning("%s Another engine is tried.", problem)
+        raise RunError(problem)
 
     def features(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input] -> float16 [N, F]."""
@@ -198,3 +186,11 @@ def _dynamic(
         return maps
 
     return [run] * threads
+
+
+# The fastest first.
+_MAKERS: dict[str, Callable[[ModelConfig, State, Preprocess, str, int], list[Run]]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "dynamic": _dynamic,
+}

@@ -17,6 +17,7 @@ from ..model import SqueezeNet, load_state
 from ..training.gradients import make_gradients
 from ..training.optim import make_optimizer, scale_gradients
 from ..training.plan import Plan
+from ..training.recipe import balanced_weights
 from ..training.trainer import Inputs
 from ..weights import state_stages
 
@@ -59,6 +60,9 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
     optimizer = make_optimizer(
         recipe.optimizer, trained, recipe.momentum, recipe.weight_decay, mults
     )
+    weights = None
+    if recipe.balance:
+        weights = balanced_weights(inputs.train.images.labels, network.config.num_classes)
     gradients = make_gradients(
         network,
         device,
@@ -66,6 +70,7 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
         label_smoothing=recipe.label_smoothing,
         first=recipe.first,
         features_size=inputs.features_size,
+        class_weights=weights,
     )
     network.train()
     losses: list[float] = []

@@ -201,8 +201,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     features.add_argument(
         "--views",
         type=positive_int,
-        default=4,
-        help="augmented views of each training picture; epoch e sees view e modulo N (default: 4)",
+        default=2,
+        help="augmented views of each training picture; epoch e sees view e modulo N (default: 2)",
     )
     features.add_argument(
         "--no_cache",
