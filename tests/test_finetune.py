@@ -193,12 +193,13 @@ def test_a_second_stage(
         finetune(images, pretrained, tmp_path / "other", "--then", "head")
 
 
-def test_the_range_test_takes_a_tenth_of_the_best_rate() -> None:
+@pytest.mark.parametrize("start", [2.0, 0.0])  # much to learn, and nothing
+def test_the_range_test_takes_a_tenth_of_the_last_good_rate(start: float) -> None:
     rates = np.array(lr_range.rates())
-    falling_until = rates[40]
-    losses = np.where(rates <= falling_until, 2 - np.log10(rates / rates[0]) / 4, 9.0)
-    assert lr_range.choose(losses.tolist()) == pytest.approx(falling_until / 10, rel=0.2)
-    assert lr_range.choose([1.0]) == lr_range.LOWEST
+    falling = np.maximum(start - np.log10(rates / rates[0]) / 4, 0)
+    losses = np.where(rates <= rates[40], falling, 99.0)
+    assert lr_range.choose(losses.tolist(), 10) == pytest.approx(rates[40] / 10, rel=0.2)
+    assert lr_range.choose([1.0], 10) == lr_range.LOWEST
 
 
 def test_the_command_of_a_user(

@@ -1,12 +1,14 @@
 """A learning rate from a short range test (Smith, arXiv:1506.01186, section 3.3).
 
-The rate grows from update to update by the same factor; the loss falls, then rises. A tenth of the
-rate at which the smoothed loss is lowest is taken.
+The rate grows from update to update by the same factor; the loss falls or stays, and at some rate
+it rises. A tenth of the last rate at which it was still near its lowest is taken. Near is measured
+in the loss of guessing, so that the rule also holds where training starts with hardly any loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from itertools import count
 
 import numpy as np
@@ -24,7 +26,7 @@ from ..weights import state_stages
 LOWEST, HIGHEST = 1e-5, 1.0
 UPDATES = 60
 SMOOTHING = 0.8
-DIVERGED = 3.0  # times the lowest loss
+NEAR, FAR = 0.05, 0.5  # above the lowest loss, as shares of that of guessing
 
 
 def rates() -> list[float]:
@@ -32,14 +34,21 @@ def rates() -> list[float]:
     return np.geomspace(LOWEST, HIGHEST, UPDATES).tolist()
 
 
-def choose(losses: list[float]) -> float:
-    """The learning rate, from the loss of each of the first `rates`."""
-    smoothed, mean = [], 0.0
+def smoothed(losses: Sequence[float]) -> np.ndarray:
+    """Their moving average, in which all that came before an update counts."""
+    means, mean = [], 0.0
     for step, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        smoothed.append(mean / (1 - SMOOTHING**step))
-    lowest = rates()[int(np.argmin(smoothed))]
-    return float(f"{max(lowest / 10, LOWEST):.1g}")  # no more digits than it is worth
+        means.append(mean / (1 - SMOOTHING**step))
+    return np.array(means)
+
+
+def choose(losses: Sequence[float], num_classes: int) -> float:
+    """The learning rate, from the loss of each of the first `rates`."""
+    curve = smoothed(losses)
+    near = np.flatnonzero(curve <= curve.min() + NEAR * math.log(num_classes))
+    found = rates()[near[-1]] / 10
+    return float(f"{max(found, LOWEST):.1g}")  # no more digits than it is worth
 
 
 def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> float:
@@ -51,7 +60,7 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
         device: "cpu", "gpu" or "gpu:N".
         inputs: of the run.
     """
-    recipe = plan.recipe
+    recipe, classes = plan.recipe, network.config.num_classes
     before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     network.freeze(recipe.first)
     trained = {name: p for name, p in network.named_parameters() if not p.stop_gradient}
@@ -62,7 +71,7 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
     )
     weights = None
     if recipe.balance:
-        weights = balanced_weights(inputs.train.images.labels, network.config.num_classes)
+        weights = balanced_weights(inputs.train.images.labels, classes)
     gradients = make_gradients(
         network,
         device,
@@ -79,15 +88,18 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
     with tqdm(rates(), "learning rate", unit="update", disable=None, dynamic_ncols=True) as bar:
         for lr, batch in zip(bar, filled):
             loss = gradients.add(batch, epoch=0)[0] / len(batch.labels)
-            if not loss <= DIVERGED * min([*losses, loss]):  # or not a number
+            if not math.isfinite(loss):
                 break
             losses.append(loss)
+            curve = smoothed(losses)
+            if curve[-1] > curve.min() + FAR * math.log(classes):
+                break
             scale_gradients(trained.values(), 1 / len(batch.labels))
             optimizer.step(lr)
             _clear(trained.values())
     _clear(trained.values())
     load_state(network, before, "the start")
-    return choose(losses)
+    return choose(losses, classes)
 
 
 def _clear(parameters: Iterable[paddle.Tensor]) -> None:
