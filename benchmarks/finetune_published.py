@@ -8,7 +8,7 @@
     python benchmarks/finetune_published.py caltech256 --data data/256_ObjectCategories ...
 
     data          published    how                                       in --data
-    cifar10       82.59 %      v1.1 fine-tuned, 5 epochs; test set       as prepare_cifar10.py has it
+    cifar10       82.59 %      v1.1 fine-tuned, 5 epochs; test set      as prepare_cifar10.py has it
     eth80         99.08 %      a random stratified split, 10 epochs      a folder for each class
     caltech256    46.6 %       v1.1 from scratch, 90 epochs, 2 GPUs      folders such as 001.ak47
 
