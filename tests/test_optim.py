@@ -105,7 +105,8 @@ def train(name: str, steps: range, weights: dict[str, paddle.Tensor], state: Arr
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_twelve_updates_under_a_changing_rate_by_the_formula(name: str) -> None:
     weights = parameters(values(0))
-    optimizer = make_optimizer(name, weights, MOMENTUM, WEIGHT_DECAY)
+    mults = {"conv1.bias": 7.0}
+    optimizer = make_optimizer(name, weights, MOMENTUM, WEIGHT_DECAY, mults)
     expected = {key: array.astype("float64") for key, array in values(0).items()}
     states: dict[str, Arrays] = {key: {} for key in expected}
     for step in range(12):
@@ -113,9 +114,8 @@ def test_twelve_updates_under_a_changing_rate_by_the_formula(name: str) -> None:
         optimizer.step(RATES.lr(step))
         for key in expected:
             gradient = gradient_of(weights, key)
-            expected[key] = RULES[name](
-                expected[key], gradient, RATES.lr(step), step + 1, states[key]
-            )
+            lr = RATES.lr(step) * mults.get(key, 1.0)
+            expected[key] = RULES[name](expected[key], gradient, lr, step + 1, states[key])
             found = weights[key].numpy()
             np.testing.assert_allclose(found, expected[key], rtol=2e-5, atol=2e-6)
 

@@ -24,12 +24,11 @@ from ..weights import state_stages
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .plan import Plan
-from .recipe import Machine
+from .recipe import Inputs, Machine
 
 if TYPE_CHECKING:
     from ..distributed import Group
     from ..model import SqueezeNet
-    from .trainer import Inputs
 
 
 def is_finished(plan: Plan) -> bool:
@@ -68,13 +67,11 @@ def changes_since(found: Checkpoint, plan: Plan) -> list[str]:
     return plan.settings.changes_since(Settings(**found.record["settings"]), plan.output_dir)
 
 
-Source = Callable[["Plan", "Group", "SqueezeNet", contextlib.ExitStack], "Inputs"]
+Source = Callable[[Plan, "Group", "SqueezeNet", contextlib.ExitStack], Inputs]
 
 
 def pictures(plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack) -> Inputs:
     """Readers of the plan's lists, which end with the stack."""
-    from .trainer import Inputs
-
     preprocess = plan.info.preprocess
     augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
     loader = stack.enter_context(open_loader(plan, group, plan.train, augmented, shuffle=True))
