@@ -5,7 +5,7 @@
 
 my_pictures/ has a folder for each class. A fifth of each class's pictures is set aside for
 validation. The frozen part of the network sees each augmented view of a picture once; its output is
-kept in output/mine/features, and a new head is trained on that, at thousands of pictures a second
+kept in output/mine/features, and a new head is trained on that, at a thousand pictures a second
 and at a learning rate found by a short test. output/mine gets best/ and final/, which are model
 directories (every tool takes `--model_dir output/mine` for the best), report/report.html, and all
 that train.py writes. The same command again goes on where it was stopped or killed.
