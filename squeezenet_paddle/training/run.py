@@ -74,11 +74,11 @@ def pictures(plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.Ex
     """Readers of the plan's lists, which end with the stack."""
     preprocess = plan.info.preprocess
     augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
-    loader = stack.enter_context(_loader(plan, group, plan.train, augmented, shuffle=True))
+    loader = stack.enter_context(open_loader(plan, group, plan.train, augmented, shuffle=True))
     val_loader = None
     if plan.val is not None:
         plain = EvalTransform(preprocess)
-        val_loader = stack.enter_context(_loader(plan, group, plan.val, plain, shuffle=False))
+        val_loader = stack.enter_context(open_loader(plan, group, plan.val, plain, shuffle=False))
     return Inputs(loader, val_loader)
 
 
@@ -113,7 +113,7 @@ def train(plan: Plan, source: Source = pictures) -> bool:
             if plan.resume:
                 found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
         found = group.broadcast_object(found)
-        network, start = _network(plan)
+        network, start = start_network(plan)
         group.broadcast(list(network.state_dict().values()))
         inputs = source(plan, group, network, stack)
         trainer = Trainer(
@@ -171,7 +171,7 @@ def result(plan: Plan) -> str:
     return f"best validation top-1 {scores['top1']:.2%} in {best}, the last update's in {final}"
 
 
-def _loader(
+def open_loader(
     plan: Plan, group: Group, images: ImageList, transform: Transform, shuffle: bool
 ) -> Loader:
     """Reads this process's share of the parts in which batches are computed."""
@@ -183,11 +183,11 @@ def _loader(
         rank=group.rank,
         world_size=group.world_size,
     )
-    skip = _report_skipped if plan.skip_unreadable else None
+    skip = report_skipped if plan.skip_unreadable else None
     return Loader(images, transform, sampler, plan.num_workers, plan.max_pixels, skip)
 
 
-def _network(plan: Plan) -> tuple[SqueezeNet, str]:
+def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
     """The network with the weights it starts from, and a text that says which."""
     import paddle
 
@@ -255,5 +255,5 @@ def _skipped(loader: Batches, group: Group) -> int:
     return int(np.count_nonzero(group.sum(left_out)))
 
 
-def _report_skipped(message: str) -> None:
+def report_skipped(message: str) -> None:
     tqdm.write(f"skipped: {message}", file=sys.stderr)
