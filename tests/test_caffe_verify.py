@@ -81,15 +81,18 @@ def test_car_without_mean_equals_opencv(version: str, assets: Path) -> None:
         assert abs(ours - caffe) < 1e-5
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_every_photo_gets_the_classes_that_opencv_gives_it(version: str, assets: Path) -> None:
+@pytest.mark.parametrize(("version", "step"), [("1.0", 5), ("1.1", 1)])
+def test_photos_get_the_classes_that_opencv_gives_them(
+    version: str, step: int, assets: Path
+) -> None:
     file = assets / f"caffe/squeezenet_v{version}.caffemodel"
     network = build_network(read_weights(file))
     net = cv2.dnn.readNetFromCaffe(str(assets / f"caffe/deploy_v{version}.prototxt"), str(file))
     mean = np.array([104, 117, 123], "float32")
     images = read_list(assets / "data/photos/val_list.txt", None, 1000)
     hits = np.zeros((2, 2), int)
-    for path, label in zip(map(images.path, range(len(images))), images.labels):
+    chosen = range(0, len(images), step)
+    for path, label in zip(map(images.path, chosen), images.labels[::step]):
         pixels = cv2.resize(cv2.imread(str(path)), (256, 256), interpolation=cv2.INTER_CUBIC)
         blob = np.ascontiguousarray((pixels[14:241, 14:241] - mean).transpose(2, 0, 1))[None]
         net.setInput(blob)
@@ -99,4 +102,4 @@ def test_every_photo_gets_the_classes_that_opencv_gives_it(version: str, assets:
         hits += [[label == top[0], label in top] for top in (ours, caffe)]
     assert len(images) == 300
     assert (hits[0] == hits[1]).all()
-    assert hits[0, 0] > 150  # more than half of the photographs, of 1000 classes
+    assert hits[0, 0] > len(chosen) / 2  # of 1000 classes
