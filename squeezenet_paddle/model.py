@@ -16,9 +16,7 @@ from typing import Any, Callable
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
-from paddle.nn.initializer import Constant, Normal, XavierNormal, XavierUniform
 
 from .architecture import (
     CONV_BYPASS,
@@ -34,21 +32,11 @@ from .architecture import (
     is_trained,
     minimum_input_size,
 )
+from .blocks import BatchNorm, Concat, conv2d, linear
 from .errors import InputError
 from .weights import check_state, state_stages
 
 ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU}
-
-
-class Concat(nn.Layer):
-    """Concatenation of maps along their channels; a layer, so that it can be hooked by name."""
-
-    def __init__(self, axis: int) -> None:
-        super().__init__()
-        self.axis = axis
-
-    def forward(self, maps: list[paddle.Tensor]) -> paddle.Tensor:
-        return paddle.concat(maps, axis=self.axis)
 
 
 class Fire(nn.Layer):
@@ -100,25 +88,6 @@ class Fire(nn.Layer):
         return expanded
 
 
-class BatchNorm(nn.BatchNorm1D):
-    """Of [N, C]; while training, a single picture goes by the running statistics.
-
-    It has none of its own, and Paddle would leave it as it is.
-    """
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return F.batch_norm(
-            x,
-            self._mean,
-            self._variance,
-            self.weight,
-            self.bias,
-            training=self.training and _are_several(x),
-            momentum=self._momentum,
-            epsilon=self._epsilon,
-        )
-
-
 class SqueezeNet(nn.Layer):
     """SqueezeNet v1.0 or v1.1, exactly as in Caffe.
 
@@ -152,7 +121,7 @@ class SqueezeNet(nn.Layer):
         self._init, self._classifier_bias = init, classifier_bias
         version = VERSIONS[config.version]
         activation = ACTIVATIONS[config.activation]
-        conv = partial(_conv, init=init, data_format=config.data_format)
+        conv = partial(conv2d, init=init, data_format=config.data_format)
         pool = partial(nn.MaxPool2D, 3, 2, ceil_mode=True, data_format=config.data_format)
 
         self.conv1 = conv(3, version.conv1_channels, version.conv1_kernel, stride=2)
@@ -183,7 +152,7 @@ class SqueezeNet(nn.Layer):
             self.pool_fires = nn.AdaptiveAvgPool2D(1, data_format=config.data_format)
             self.pools = Concat(1)
             self.bn_pools = BatchNorm(POOLED)
-            self.fc10 = _linear(POOLED, HIDDEN, init)
+            self.fc10 = linear(POOLED, HIDDEN, init)
             self.relu_fc10 = activation()
             self.drop10 = nn.Dropout(config.dropout)
         else:
@@ -203,7 +172,7 @@ class SqueezeNet(nn.Layer):
 
     def _new_conv10(self, maps: int) -> nn.Layer:
         channels = 2 * FIRES["fire9"][1]
-        return _conv(
+        return conv2d(
             channels,
             maps,
             1,
@@ -218,9 +187,9 @@ class SqueezeNet(nn.Layer):
         self.config = dataclasses.replace(self.config, num_classes=num_classes)
         classifier = "classifier" if self._init == "caffe" else self._init
         if self.config.head == "multiscale":
-            self.fc = _linear(HIDDEN, num_classes, classifier)
+            self.fc = linear(HIDDEN, num_classes, classifier)
         elif self.config.head == "conv_fc":
-            self.fc = _linear(IMAGENET_CLASSES, num_classes, classifier)
+            self.fc = linear(IMAGENET_CLASSES, num_classes, classifier)
         else:
             self.conv10 = self._new_conv10(num_classes)
 
@@ -345,60 +314,10 @@ def load_state(network: nn.Layer, state: Mapping[str, np.ndarray], source: str) 
     network.set_state_dict({key: np.asarray(value, "float32") for key, value in state.items()})
 
 
-def _conv(
-    in_channels: int,
-    out_channels: int,
-    kernel: int,
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    init: str,
-    bias: float = 0.0,
-    data_format: str,
-) -> nn.Layer:
-    fan_in = in_channels * kernel * kernel
-    weight = {
-        # Caffe's "xavier" filler looks at the fan-in alone: U(+-sqrt(3 / fan_in)).
-        "caffe": XavierUniform(fan_in=fan_in, fan_out=fan_in),
-        "classifier": Normal(0.0, 0.01),
-        "xavier_normal": XavierNormal(),
-    }[init]
-    return nn.Conv2D(
-        in_channels,
-        out_channels,
-        kernel,
-        stride=stride,
-        padding=padding,
-        weight_attr=paddle.ParamAttr(initializer=weight),
-        bias_attr=paddle.ParamAttr(initializer=Constant(bias)),
-        data_format=data_format,
-    )
-
-
-def _linear(in_channels: int, out_channels: int, init: str) -> nn.Layer:
-    weight = {
-        "caffe": XavierUniform(fan_in=in_channels, fan_out=in_channels),
-        "classifier": Normal(0.0, 0.01),
-        "xavier_normal": XavierNormal(),
-    }[init]
-    return nn.Linear(
-        in_channels,
-        out_channels,
-        weight_attr=paddle.ParamAttr(initializer=weight),
-        bias_attr=paddle.ParamAttr(initializer=Constant(0.0)),
-    )
-
-
 def _bypass_of(fire: str, bypass: str) -> str:
     if bypass != "none" and fire in IDENTITY_BYPASS:
         return "identity"
     return "conv" if bypass == "complex" and fire in CONV_BYPASS else "none"
-
-
-@paddle.jit.not_to_static
-def _are_several(x: paddle.Tensor) -> bool:
-    """Whether a batch has more than one picture, or any number (-1)."""
-    return x.shape[0] != 1
 
 
 @paddle.jit.not_to_static

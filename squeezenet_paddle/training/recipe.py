@@ -1,4 +1,4 @@
-"""How a run trains, on what it computes, and what happens when. No Paddle here."""
+"""How a run trains, from what, on what it computes, and what happens when. No Paddle here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..loader import Batches
 from .schedule import Schedule
 
 OPTIMIZERS = ("momentum", "adam", "adamw", "rmsprop")
@@ -98,6 +99,23 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
     present = np.count_nonzero(counts)
     weights = len(labels) / (present * np.maximum(counts, 1))
     return np.where(counts > 0, weights, 0).astype("float32")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads.
+
+    Attributes:
+        train: the training list, whose sampler has batches of a part, `batch_size / iter_size`.
+        val: the validation list; None for none.
+        features_size: height and width of the pictures of which the batches hold, in place of
+            pixels, the features before the first trained stage, as `model.unpacked` takes them;
+            None: pixels.
+    """
+
+    train: Batches
+    val: Batches | None
+    features_size: int | None = None
 
 
 @dataclass(frozen=True)

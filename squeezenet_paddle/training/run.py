@@ -24,12 +24,11 @@ from ..weights import state_stages
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .plan import Plan
-from .recipe import Machine
+from .recipe import Inputs, Machine
 
 if TYPE_CHECKING:
     from ..distributed import Group
     from ..model import SqueezeNet
-    from .trainer import Inputs
 
 
 def is_finished(plan: Plan) -> bool:
@@ -68,20 +67,18 @@ def changes_since(found: Checkpoint, plan: Plan) -> list[str]:
     return plan.settings.changes_since(Settings(**found.record["settings"]), plan.output_dir)
 
 
-Source = Callable[["Plan", "Group", "SqueezeNet", contextlib.ExitStack], "Inputs"]
+Source = Callable[[Plan, "Group", "SqueezeNet", contextlib.ExitStack], Inputs]
 
 
 def pictures(plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack) -> Inputs:
     """Readers of the plan's lists, which end with the stack."""
-    from .trainer import Inputs
-
     preprocess = plan.info.preprocess
     augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
-    loader = stack.enter_context(_loader(plan, group, plan.train, augmented, shuffle=True))
+    loader = stack.enter_context(open_loader(plan, group, plan.train, augmented, shuffle=True))
     val_loader = None
     if plan.val is not None:
         plain = EvalTransform(preprocess)
-        val_loader = stack.enter_context(_loader(plan, group, plan.val, plain, shuffle=False))
+        val_loader = stack.enter_context(open_loader(plan, group, plan.val, plain, shuffle=False))
     return Inputs(loader, val_loader)
 
 
@@ -116,7 +113,7 @@ def train(plan: Plan, source: Source = pictures) -> bool:
             if plan.resume:
                 found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
         found = group.broadcast_object(found)
-        network, start = _network(plan)
+        network, start = start_network(plan)
         group.broadcast(list(network.state_dict().values()))
         inputs = source(plan, group, network, stack)
         trainer = Trainer(
@@ -174,7 +171,7 @@ def result(plan: Plan) -> str:
     return f"best validation top-1 {scores['top1']:.2%} in {best}, the last update's in {final}"
 
 
-def _loader(
+def open_loader(
     plan: Plan, group: Group, images: ImageList, transform: Transform, shuffle: bool
 ) -> Loader:
     """Reads this process's share of the parts in which batches are computed."""
@@ -186,11 +183,11 @@ def _loader(
         rank=group.rank,
         world_size=group.world_size,
     )
-    skip = _report_skipped if plan.skip_unreadable else None
+    skip = report_skipped if plan.skip_unreadable else None
     return Loader(images, transform, sampler, plan.num_workers, plan.max_pixels, skip)
 
 
-def _network(plan: Plan) -> tuple[SqueezeNet, str]:
+def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
     """The network with the weights it starts from, and a text that says which."""
     import paddle
 
@@ -258,5 +255,5 @@ def _skipped(loader: Batches, group: Group) -> int:
     return int(np.count_nonzero(group.sum(left_out)))
 
 
-def _report_skipped(message: str) -> None:
+def report_skipped(message: str) -> None:
     tqdm.write(f"skipped: {message}", file=sys.stderr)

@@ -24,7 +24,6 @@ from ..architecture import classifier_name
 from ..distributed import Group
 from ..engines import DynamicEngine
 from ..errors import RunError
-from ..loader import Batches
 from ..metrics import Scores
 from ..model import SqueezeNet, load_state
 from ..model_dir import ModelInfo, write_model_dir
@@ -37,7 +36,7 @@ from .gradients import make_gradients
 from .logs import TrainRecord, ValRecord
 from .loss_scale import LossScale
 from .optim import joint_norm, make_optimizer, scale_gradients
-from .recipe import Intervals, Machine, Recipe, balanced_weights
+from .recipe import Inputs, Intervals, Machine, Recipe, balanced_weights
 from .report import RunReport
 
 STUCK_AFTER = 200  # updates
@@ -54,23 +53,6 @@ class _Sums:
     updates: int = 0
     seconds: float = 0.0
     wait: float = 0.0  # seconds of them without a batch to work on
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run reads.
-
-    Attributes:
-        train: the training list, whose sampler has batches of a part, `batch_size / iter_size`.
-        val: the validation list; None for none.
-        features_size: height and width of the pictures of which the batches hold, in place of
-            pixels, the features before the first trained stage, as `model.unpacked` takes them;
-            None: pixels.
-    """
-
-    train: Batches
-    val: Batches | None
-    features_size: int | None = None
 
 
 class Trainer:

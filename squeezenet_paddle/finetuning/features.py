@@ -1,0 +1,157 @@
+"""The features of a run's two lists: cached in its directory, or computed as they are needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..architecture import boundary, is_trained
+from ..dataset import ImageList
+from ..errors import InputError, describe_problems
+from ..files import sha256
+from ..loader import Batches
+from ..prediction import choose_device
+from ..preprocess import EvalTransform
+from ..sampler import Sampler
+from ..training.plan import Plan
+from ..weights import state_stages
+from .cache import FeatureFile, check_room, size_text
+from .frozen import FrozenPart
+from .loaders import CachedFeatures, ViewTransform, fill
+
+if TYPE_CHECKING:
+    from ..model import SqueezeNet
+
+FEATURES = "features"  # their folder in a run's directory
+
+
+def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:
+    """What makes features for a plan's run, with the weights that the network starts from."""
+    state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    config, preprocess = plan.info.network, plan.info.preprocess
+    device = choose_device(plan.device)
+    return FrozenPart(config, state, preprocess, plan.recipe.first, device)
+
+
+def cached(
+    plan: Plan, transforms: tuple[ViewTransform, EvalTransform], network: SqueezeNet
+) -> tuple[Batches, Batches]:
+    """The features of the training and of the validation list, in batches.
+
+    What the cache in the run's directory lacks is computed first.
+
+    Args:
+        plan: of the run; it has both lists.
+        transforms: of both lists.
+        network: with the weights that it starts from, those that are frozen among them.
+
+    Raises:
+        InputError: pictures cannot be read, or the disk has no room.
+        RunError: no engine computes the network, or the cache cannot be written.
+    """
+    assert plan.val is not None
+    frozen, views = frozen_part(plan, network), transforms[0].views
+    state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    train_key, val_key = keys_of(plan, state, frozen.engine)
+    folder = plan.output_dir / FEATURES
+    files = (
+        FeatureFile(folder, "train", train_key, len(plan.train), views, frozen.size),
+        FeatureFile(folder, "val", val_key, len(plan.val), 1, frozen.size),
+    )
+    for file in files:
+        if problem := file.check():
+            say(problem)
+    say(
+        f"features: {frozen.size:,} numbers by {frozen.engine} for each of {views} views of "
+        f"{len(plan.train)} pictures and for {len(plan.val)} of validation; "
+        f"{size_text(sum(file.bytes for file in files))} in {folder}"
+    )
+    check_room(folder, files)
+    reading = (frozen, plan.num_workers, plan.max_pixels)
+    fill(files[0], "features, training", plan.train, transforms[0], *reading)
+    fill(files[1], "features, validation", plan.val, transforms[1], *reading)
+    _tell_unreadable(plan, files)
+    size, seed = plan.recipe.batch_size // plan.recipe.iter_size, plan.recipe.seed
+    sampler = Sampler(len(plan.train), size, shuffle=True, seed=seed)
+    val_sampler = Sampler(len(plan.val), size)
+    return (
+        CachedFeatures(plan.train, files[0], sampler),
+        CachedFeatures(plan.val, files[1], val_sampler),
+    )
+
+
+def say(text: str) -> None:
+    """A line on standard error, above a progress bar."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[str, str]:
+    """Hashes of all that the features of the training and of the validation list depend on.
+
+    Args:
+        plan: of the run.
+        state: arrays of its network by state-dict key.
+        engine: what computes the features.
+    """
+    assert plan.val is not None
+    config, first = plan.info.network, plan.recipe.first
+    stages = state_stages(config)
+    frozen = {
+        key: sha256(np.ascontiguousarray(array).tobytes())
+        for key, array in state.items()
+        if not is_trained(stages[key], first)
+    }
+    network = [config.version, config.bypass, config.activation, config.data_format]
+    preprocess = dataclasses.asdict(plan.info.preprocess)
+    common = [engine, network, boundary(config, first), frozen, preprocess]
+    augmentation = [dataclasses.asdict(plan.augment), plan.recipe.seed]
+    return (
+        _hash([*common, augmentation, _pictures(plan.train)]),
+        _hash([*common, None, _pictures(plan.val)]),
+    )
+
+
+def _pictures(images: ImageList) -> str:
+    """A hash of a list's pictures: names, sizes and times of change."""
+    status: list[tuple[Any, ...]] = []
+    for i in range(len(images)):
+        try:
+            found = images.path(i).stat()
+        except OSError:
+            status.append((images.name(i), None, None))
+        else:
+            status.append((images.name(i), found.st_size, found.st_mtime_ns))
+    return _hash(status)
+
+
+def _hash(value: Any) -> str:
+    return sha256(json.dumps(value).encode())
+
+
+def _tell_unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> None:
+    """Names all pictures that cannot be read at once.
+
+    Raises:
+        InputError: there are some, and --skip_unreadable was not given; or there are no others.
+    """
+    assert plan.val is not None
+    problems = [text for file in files for _, text in sorted(file.unreadable.items())]
+    for file, images in zip(files, (plan.train, plan.val)):
+        if len(file.unreadable) == len(images):
+            raise InputError(
+                f"none of the {len(images)} pictures of a list can be read: "
+                f"{describe_problems(problems)}."
+            )
+    if problems and not plan.skip_unreadable:
+        raise InputError(
+            f"{len(problems)} of {len(plan.train) + len(plan.val)} pictures cannot be read; "
+            f"--skip_unreadable leaves them out: {describe_problems(problems)}."
+        )
+    for text in problems:
+        say(f"skipped: {text}")

@@ -1,0 +1,107 @@
+"""A learning rate from a short range test (Smith, arXiv:1506.01186, section 3.3).
+
+The rate grows from update to update by the same factor; the loss falls or stays, and at some rate
+it rises. A tenth of the last rate at which it was still near its lowest is taken. Near is measured
+in the loss of guessing, so that the rule also holds where training starts with hardly any loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import count
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from ..model import SqueezeNet, load_state
+from ..training.gradients import make_gradients
+from ..training.optim import make_optimizer, scale_gradients
+from ..training.plan import Plan
+from ..training.recipe import balanced_weights
+from ..training.trainer import Inputs
+from ..weights import state_stages
+
+LOWEST, HIGHEST = 1e-5, 1.0
+UPDATES = 60
+SMOOTHING = 0.8
+NEAR, FAR = 0.05, 0.5  # above the lowest loss, as shares of that of guessing
+
+
+def rates() -> list[float]:
+    """Those that are tried, one after the other."""
+    return np.geomspace(LOWEST, HIGHEST, UPDATES).tolist()
+
+
+def smoothed(losses: Sequence[float]) -> np.ndarray:
+    """Their moving average, in which all that came before an update counts."""
+    means, mean = [], 0.0
+    for step, loss in enumerate(losses, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        means.append(mean / (1 - SMOOTHING**step))
+    return np.array(means)
+
+
+def choose(losses: Sequence[float], num_classes: int) -> float:
+    """The learning rate, from the loss of each of the first `rates`."""
+    curve = smoothed(losses)
+    near = np.flatnonzero(curve <= curve.min() + NEAR * math.log(num_classes))
+    found = rates()[near[-1]] / 10
+    return float(f"{max(found, LOWEST):.1g}")  # no more digits than it is worth
+
+
+def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> float:
+    """Trains for a few updates, chooses a rate, and gives the network its weights back.
+
+    Args:
+        plan: of the run.
+        network: with the weights that it starts from.
+        device: "cpu", "gpu" or "gpu:N".
+        inputs: of the run.
+    """
+    recipe, classes = plan.recipe, network.config.num_classes
+    before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    network.freeze(recipe.first)
+    trained = {name: p for name, p in network.named_parameters() if not p.stop_gradient}
+    stages = state_stages(network.config)
+    mults = {key: recipe.head_lr_mult for key in trained if stages[key] == "head"}
+    optimizer = make_optimizer(
+        recipe.optimizer, trained, recipe.momentum, recipe.weight_decay, mults
+    )
+    weights = None
+    if recipe.balance:
+        weights = balanced_weights(inputs.train.images.labels, classes)
+    gradients = make_gradients(
+        network,
+        device,
+        recipe.seed,
+        label_smoothing=recipe.label_smoothing,
+        first=recipe.first,
+        features_size=inputs.features_size,
+        class_weights=weights,
+    )
+    network.train()
+    losses: list[float] = []
+    batches = (batch for epoch in count() for batch in inputs.train.epoch(epoch))
+    filled = (batch for batch in batches if len(batch.labels))
+    with tqdm(rates(), "learning rate", unit="update", disable=None, dynamic_ncols=True) as bar:
+        for lr, batch in zip(bar, filled):
+            loss = gradients.add(batch, epoch=0)[0] / len(batch.labels)
+            if not math.isfinite(loss):
+                break
+            losses.append(loss)
+            curve = smoothed(losses)
+            if curve[-1] > curve.min() + FAR * math.log(classes):
+                break
+            scale_gradients(trained.values(), 1 / len(batch.labels))
+            optimizer.step(lr)
+            _clear(trained.values())
+    _clear(trained.values())
+    load_state(network, before, "the start")
+    return choose(losses, classes)
+
+
+def _clear(parameters: Iterable[paddle.Tensor]) -> None:
+    for parameter in parameters:
+        parameter.clear_gradient(False)

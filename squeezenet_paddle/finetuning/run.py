@@ -1,0 +1,156 @@
+"""A fine-tuning from its flags: pictures, features, learning rate, training, report."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from typing import TYPE_CHECKING
+
+from ..architecture import STAGES
+from ..augment import TrainTransform
+from ..comparison import variant
+from ..dataset import read_list
+from ..evaluation import Evaluation, evaluate
+from ..loader import Loader
+from ..model_dir import check_target, load_network, read_info, write_model_dir
+from ..prediction import Predictor, choose_device
+from ..preprocess import EvalTransform
+from ..report import Report, check_report_target, write_report
+from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
+from ..sampler import Sampler
+from ..training.plan import Plan
+from ..training.run import (
+    is_finished,
+    open_loader,
+    report_skipped,
+    result,
+    start_network,
+    train,
+)
+from .features import FEATURES, cached, frozen_part, say
+from .loaders import ComputedFeatures, ViewTransform
+from .pictures import LISTS, Pictures, find_pictures, write_lists
+from .plan import FIRST_STAGE, Stage, stages, with_lr
+
+if TYPE_CHECKING:
+    from ..distributed import Group
+    from ..model import SqueezeNet
+    from ..training.trainer import Inputs
+
+REPORT_DIR = "report"
+OURS = (*LISTS, FEATURES, REPORT_DIR, FIRST_STAGE, *CONTINUED, *MODELS)
+
+
+def finetune(args: argparse.Namespace) -> Evaluation | None:
+    """The whole of it; what the best model makes of the validation list.
+
+    Returns:
+        None if a signal ended it early.
+
+    Raises:
+        InputError, RunError: it cannot start or go on.
+    """
+    pictures = find_pictures(args)
+    for name in MODELS:
+        check_target(args.output_dir / name)
+    check_report_target(args.output_dir / REPORT_DIR)
+    with locked(args.output_dir):
+        if args.overwrite:
+            remove(entries(args.output_dir, OURS))
+        write_lists(pictures, args.output_dir)
+        if pictures.note:
+            say(pictures.note)
+        for stage in stages(args, pictures):
+            if not _run(stage):
+                return None
+        if args.then is not None:
+            _keep_the_better(args)
+        return _report(args, pictures)
+
+
+def _run(stage: Stage) -> bool:
+    """A stage from its start, or from where it was; False if a signal ended it early."""
+    plan = stage.plan
+    if is_finished(plan):
+        say(f"{plan.output_dir}: this run is finished; {result(plan)}")
+        return True
+    if not stage.finds_lr:
+        return train(plan, lambda *given: _inputs(stage, *given))
+    import paddle  # once everything else is right
+
+    from ..distributed import Group
+    from .lr_range import find_lr
+
+    device = choose_device(plan.device)
+    paddle.set_device(device)
+    with contextlib.ExitStack() as stack:
+        network, _ = start_network(plan)
+        inputs = _inputs(stage, plan, Group(), network, stack)
+        plan = with_lr(plan, find_lr(plan, network, device, inputs))
+        say(f"learning rate: {plan.recipe.schedule.base_lr:g}, found by a range test")
+        return train(plan, lambda *_: inputs)
+
+
+def _inputs(
+    stage: Stage, plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack
+) -> Inputs:
+    """Features, or the pictures themselves where nothing is frozen, or all is computed anew."""
+    from ..training.trainer import Inputs
+
+    assert plan.val is not None
+    preprocess, recipe = plan.info.preprocess, plan.recipe
+    transform = TrainTransform(preprocess, plan.augment, recipe.seed)
+    transforms = ViewTransform(transform, stage.views), EvalTransform(preprocess)
+    if recipe.first != STAGES[0] and stage.cache:
+        return Inputs(*cached(plan, transforms, network), preprocess.crop_size)
+    loader = open_loader(plan, group, plan.train, transforms[0], shuffle=True)
+    val_loader = open_loader(plan, group, plan.val, transforms[1], shuffle=False)
+    stack.enter_context(loader)
+    stack.enter_context(val_loader)
+    if recipe.first == STAGES[0]:
+        return Inputs(loader, val_loader)
+    frozen = frozen_part(plan, network)
+    return Inputs(
+        ComputedFeatures(loader, frozen),
+        ComputedFeatures(val_loader, frozen),
+        preprocess.crop_size,
+    )
+
+
+def _keep_the_better(args: argparse.Namespace) -> None:
+    """Where the second stage has made the model worse, the first one's is the best."""
+    first, best = args.output_dir / FIRST_STAGE / BEST, args.output_dir / BEST
+    infos = [read_info(path) for path in (first, best)]
+    scores = [info.scores["val"]["top1"] for info in infos]
+    if scores[0] > scores[1]:
+        write_model_dir(best, infos[0], load_network(first, infos[0]).state_dict())
+    better = "the first is kept" if scores[0] > scores[1] else "the second is kept"
+    say(f"validation top-1 {scores[0]:.2%}, then {scores[1]:.2%}: {better}")
+
+
+def _report(args: argparse.Namespace, pictures: Pictures) -> Evaluation:
+    """What eval.py says of the best model and the validation list, and its report."""
+    predictor = Predictor(args.output_dir, args.device)
+    info = predictor.info
+    classes = info.network.num_classes
+    images = read_list(pictures.val_list, pictures.root, classes, info.names)
+    note = report_skipped if args.skip_unreadable else str
+    loader = Loader(
+        images,
+        EvalTransform(info.preprocess),
+        Sampler(len(images), 32),
+        args.num_workers,
+        args.max_pixels,
+        note,
+    )
+    with loader:
+        evaluation = evaluate(predictor, loader, args.skip_unreadable)
+    facts = {
+        "model": str(args.output_dir / BEST),
+        "network": f"SqueezeNet {variant(info.network)}, {classes} classes",
+        "list": str(pictures.val_list),
+        "input": f"center crop of {info.preprocess.crop_size} pixels",
+    }
+    report = Report(evaluation, images, classes, info.names, facts, args.max_pixels)
+    write_report(args.output_dir / REPORT_DIR, report)
+    return evaluation
