@@ -98,7 +98,7 @@ def run(way: str, args: argparse.Namespace, folder: Path) -> list[Point] | None:
         command, log = [args.peers_python, __file__, "--torch", spec(args, folder)], None
     else:
         command = [sys.executable, *WAYS[way], *common(args, folder), "--output_dir", output]
-        if "finetune" in str(WAYS[way][0]):
+        if WAYS[way][0].name == "finetune.py":
             command += ["--views", args.views]
         log = output / "metrics.jsonl"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -23,7 +23,6 @@ TRAIN_LOG, METRICS, CURVES, BOARD = "train.log", "metrics.jsonl", "curves.png", 
 CONTINUED = (CHECKPOINTS, METRICS, TRAIN_LOG, CURVES, BOARD)
 MODELS = (BEST, FINAL)
 LOCK = ".lock"
-_held: set[Path] = set()  # directories that this process has locked
 
 
 def model_dir_of(path: Path) -> Path:
@@ -38,17 +37,11 @@ def model_dir_of(path: Path) -> Path:
 def locked(path: Path) -> Iterator[None]:
     """Makes the directory and keeps other runs out of it; the system lets go when we die.
 
-    Within it, the same process may enter the same directory again.
-
     Raises:
         InputError: another run is writing there, or nobody may.
     """
     import fcntl  # Unix alone has it
 
-    resolved = path.resolve()
-    if resolved in _held:
-        yield
-        return
     try:
         path.mkdir(parents=True, exist_ok=True)
         file = (path / LOCK).open("w")
@@ -59,11 +52,7 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"--output_dir {path}: another run is writing there.") from error
-        _held.add(resolved)
-        try:
-            yield
-        finally:
-            _held.remove(resolved)
+        yield
 
 
 def entries(path: Path, names: tuple[str, ...]) -> list[Path]:

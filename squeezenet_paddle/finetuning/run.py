@@ -75,7 +75,7 @@ def _run(stage: Stage) -> bool:
         say(f"{plan.output_dir}: this run is finished; {result(plan)}")
         return True
     if not stage.finds_lr:
-        return train(plan, lambda *given: _inputs(stage, *given))
+        return train(plan, lambda *given: _inputs(stage, *given), lock=False)
     import paddle  # once everything else is right
 
     from ..distributed import Group
@@ -88,7 +88,7 @@ def _run(stage: Stage) -> bool:
         inputs = _inputs(stage, plan, Group(), network, stack)
         plan = with_lr(plan, find_lr(plan, network, device, inputs))
         say(f"learning rate: {plan.recipe.schedule.base_lr:g}, found by a range test")
-        return train(plan, lambda *_: inputs)
+        return train(plan, lambda *_: inputs, lock=False)
 
 
 def _inputs(

@@ -82,12 +82,13 @@ def pictures(plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.Ex
     return Inputs(loader, val_loader)
 
 
-def train(plan: Plan, source: Source = pictures) -> bool:
+def train(plan: Plan, source: Source = pictures, lock: bool = True) -> bool:
     """This process's part of the run; False if a signal ended it early.
 
     Args:
         plan: the run.
         source: gives what to train on, for the network with the weights that it starts from.
+        lock: keep other runs out of the directory; False where the caller does.
 
     Raises:
         InputError, RunError: the run cannot start or go on.
@@ -105,7 +106,8 @@ def train(plan: Plan, source: Source = pictures) -> bool:
         group = stack.enter_context(join(device))
         found = None
         if not group.rank:
-            stack.enter_context(locked(plan.output_dir))
+            if lock:
+                stack.enter_context(locked(plan.output_dir))
             for name in (*CONTINUED, *MODELS):
                 clear_leftovers(plan.output_dir / name)
             if plan.overwrite:
