@@ -37,11 +37,14 @@ demo: venv
 board: venv
 	$(BIN)/visualdl --logdir output --host 127.0.0.1 --port 8040 --disable-telemetry
 
+# Two at a time: most tests are bound by one core, and many wait for processes to start.
+PYTEST := -m pytest -n 2 --dist loadfile
+
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-paddle2: $(VENV2)/.up_to_date
-	$(VENV2)/bin/python -m pytest
+	$(VENV2)/bin/python $(PYTEST)
 
 lint: venv
 	$(BIN)/ruff format --check .

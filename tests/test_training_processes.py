@@ -69,7 +69,7 @@ def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
 def assert_same_training(data: Path, one: Path, two: Path) -> None:
     """What training changed is the same, to the tolerance; both start from seed 0."""
     arguments = flags(data, one, "--classifier_bias", 3)
-    network, _ = training_run._network(plan_of(arguments))
+    network, _ = training_run.start_network(plan_of(arguments))
     first, second = weights(one), weights(two)
     for name, tensor in network.state_dict().items():
         change = np.abs(first[name] - tensor.numpy()).max()
