@@ -52,7 +52,7 @@ def write_curves(folder: Path) -> None:
         for axes in (loss, accuracy, rate):
             axes.grid(alpha=0.3)
             if axes.lines:
-                axes.legend()
+                axes.legend(borderaxespad=2)  # clear of lines along the edge
         figure.savefig(temporary, format="png", dpi=100)
 
 
