@@ -70,6 +70,7 @@ def test_eight_pictures_are_learnt_by_heart(data: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("".join(lines[::4]))
     arguments = ("--train_list", tmp_path / "list.txt", "--data_dir", data, "--max_steps", 60)
     arguments += ("--lr", 2e-3, "--std", 64, 64, 64, "--init", "xavier_normal", "--flip", 0)
+    arguments += ("--classifier_bias", 3, "--eval_interval", 60, "--save_interval", 60)
     assert train(flags(data, tmp_path, *arguments, "--resize_size", 36, "--dropout", 0))
     losses = [r["loss"] for r in metrics(tmp_path) if r["kind"] == "train"]
     assert losses[-1] < 0.6 * losses[0]
