@@ -13,7 +13,6 @@ import logging
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from . import exported, quantisation, reference
@@ -208,7 +207,7 @@ def _error(engine: Engine, info: ModelInfo, weights: Weights, count: int) -> flo
 
     The larger one of two: for a picture alone, and for `count` copies of it.
     """
-    picture = _test_picture(info.preprocess.crop_size)
+    picture = reference.test_picture(info.preprocess.crop_size)
     x = info.preprocess.normalise(picture)
     expected = reference.logits(info.network, weights.state, x)
     size = max(float(np.sqrt(np.mean(expected**2))), 1e-6)
@@ -217,9 +216,3 @@ def _error(engine: Engine, info: ModelInfo, weights: Weights, count: int) -> flo
         found = engine.logits(np.repeat(x[None], n, axis=0))
         errors.append(float(np.sqrt(np.mean((found - expected) ** 2, axis=1)).max()) / size)
     return max(errors)
-
-
-def _test_picture(size: int) -> np.ndarray:
-    """Colours that flow into each other, uint8 [size, size, 3]: nearer to a picture than noise."""
-    patches = np.random.default_rng(0).integers(0, 256, (8, 8, 3), "uint8")
-    return cv2.resize(patches, (size, size), interpolation=cv2.INTER_CUBIC)

@@ -23,6 +23,7 @@ _MICRO_PIXELS_PADDLE = 4 * 227 * 227  # of one on all cores; an operator costs 4
 _log = logging.getLogger(__name__)
 
 Run = Callable[[np.ndarray], np.ndarray]  # float32 [n, *input] -> float32 [n, num_classes]
+Outputs = Callable[[np.ndarray], "list[np.ndarray]"]  # float32 [n, *input] -> float32 [n, ...] each
 
 
 class _RuntimeOnCores(ABC):
@@ -96,6 +97,12 @@ class OnnxRuntimeEngine(_RuntimeOnCores):
 
 def onnxruntime_run(model: bytes, threads: int) -> Run:
     """An ONNX file with one input and one output as a function."""
+    outputs = onnxruntime_outputs(model, threads)
+    return lambda inputs: outputs(inputs)[0]
+
+
+def onnxruntime_outputs(model: bytes, threads: int) -> Outputs:
+    """An ONNX file with one input as a function that gives all its outputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -104,7 +111,7 @@ def onnxruntime_run(model: bytes, threads: int) -> Run:
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(model, options, providers=providers)
     name = session.get_inputs()[0].name
-    return lambda inputs: session.run(None, {name: inputs})[0]
+    return lambda inputs: session.run(None, {name: inputs})
 
 
 class OpenvinoEngine(_RuntimeOnCores):
@@ -135,17 +142,41 @@ class OpenvinoEngine(_RuntimeOnCores):
         return self._requests(self._cores.threads)
 
     def _requests(self, streams: int) -> list[Run]:
-        import openvino
+        threads = self._cores.threads
+        return [
+            _first(outputs)
+            for outputs in openvino_outputs(self._model, threads, streams, self._hint)
+        ]
 
-        core = openvino.Core()
-        model = core.read_model(self._model, b"")
-        config = {
-            "INFERENCE_PRECISION_HINT": self._hint,
-            "INFERENCE_NUM_THREADS": self._cores.threads,
-            "NUM_STREAMS": streams,
-        }
-        compiled = core.compile_model(model, "CPU", config)
-        return [_run_of_request(compiled.create_infer_request()) for _ in range(streams)]
+
+def _first(outputs: Outputs) -> Run:
+    return lambda inputs: outputs(inputs)[0]
+
+
+def openvino_outputs(model: bytes, threads: int, streams: int, hint: str = "f32") -> list[Outputs]:
+    """An ONNX file with one input as functions, one a stream, that give all its outputs.
+
+    What one gives is overwritten by its next call.
+    """
+    import openvino
+
+    core = openvino.Core()
+    config = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+    }
+    compiled = core.compile_model(core.read_model(model, b""), "CPU", config)
+    requests = [compiled.create_infer_request() for _ in range(streams)]
+    return [_outputs_of(request, len(compiled.outputs)) for request in requests]
+
+
+def _outputs_of(request: Any, count: int) -> Outputs:
+    def run(inputs: np.ndarray) -> list[np.ndarray]:
+        results = request.infer({0: inputs}, share_inputs=True, share_outputs=True)
+        return [results[i] for i in range(count)]
+
+    return run
 
 
 def computes_bfloat16() -> bool:
@@ -153,10 +184,6 @@ def computes_bfloat16() -> bool:
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _run_of_request(request: Any) -> Run:
-    return lambda inputs: request.infer({0: inputs}, share_inputs=True, share_outputs=True)[0]
 
 
 class PaddleEngine:

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping
 from typing import Callable
 
-import cv2
 import numpy as np
 
 from .. import reference
@@ -20,12 +19,12 @@ from ..engine_choice import is_installed, version_of
 from ..errors import RunError
 from ..onnx_writer import GraphInput, onnx_model
 from ..preprocess import Preprocess
+from ..runtimes import Outputs, onnxruntime_outputs, openvino_outputs
 
 _LARGEST_ERROR = 1e-4  # root mean square, as a share of the features' own
 _LARGEST = float(np.finfo("float16").max)
 
 State = Mapping[str, np.ndarray]
-Run = Callable[[np.ndarray], "list[np.ndarray]"]  # float32 [1, *input] -> the boundary in NCHW
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class FrozenPart:
         """float32 [N, *input] -> float16 [N, F]."""
         features = np.empty((len(inputs), self.size), "float16")
 
-        def work(part: tuple[Run, slice]) -> None:
+        def work(part: tuple[Outputs, slice]) -> None:
             run, rows = part
             for i in range(rows.start, rows.stop):
                 values = _flat(run(inputs[i : i + 1]))
@@ -99,9 +98,7 @@ class FrozenPart:
         self, config: ModelConfig, state: State, preprocess: Preprocess, first: str
     ) -> float:
         """How far features are from those of numpy: root mean square, as a share of theirs."""
-        patches = np.random.default_rng(0).integers(0, 256, (8, 8, 3), "uint8")
-        picture = cv2.resize(patches, (preprocess.crop_size,) * 2, interpolation=cv2.INTER_CUBIC)
-        x = preprocess.normalise(picture)
+        x = preprocess.normalise(reference.test_picture(preprocess.crop_size))
         values = reference.activations(config, state, x)
         expected = _flat([values[name] for name in boundary(config, first)])
         found = _flat(self._runs[0](x[None]))
@@ -121,48 +118,20 @@ def _graph(config: ModelConfig, state: State, preprocess: Preprocess, first: str
 
 def _onnxruntime(
     config: ModelConfig, state: State, preprocess: Preprocess, first: str, threads: int
-) -> list[Run]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(
-        _graph(config, state, preprocess, first), options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    outputs = [output.name for output in session.get_outputs()]
+) -> list[Outputs]:
     # One for all: it computes in the thread that calls it.
-    return [lambda inputs: session.run(outputs, {name: inputs})] * threads
+    return [onnxruntime_outputs(_graph(config, state, preprocess, first), threads=1)] * threads
 
 
 def _openvino(
     config: ModelConfig, state: State, preprocess: Preprocess, first: str, threads: int
-) -> list[Run]:
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(_graph(config, state, preprocess, first), b"")
-    options = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
-    }
-    compiled = core.compile_model(model, "CPU", options)
-
-    def run_of(request: object) -> Run:
-        def run(inputs: np.ndarray) -> list[np.ndarray]:
-            results = request.infer({0: inputs}, share_inputs=True)  # type: ignore[attr-defined]
-            return [results[i] for i in range(len(compiled.outputs))]
-
-        return run
-
-    return [run_of(compiled.create_infer_request()) for _ in range(threads)]
+) -> list[Outputs]:
+    return openvino_outputs(_graph(config, state, preprocess, first), threads, streams=threads)
 
 
 def _dynamic(
     config: ModelConfig, state: State, preprocess: Preprocess, first: str, threads: int
-) -> list[Run]:
+) -> list[Outputs]:
     import paddle
 
     from .. import fast_cpu
@@ -189,7 +158,7 @@ def _dynamic(
 
 
 # The fastest first.
-_MAKERS: dict[str, Callable[[ModelConfig, State, Preprocess, str, int], list[Run]]] = {
+_MAKERS: dict[str, Callable[[ModelConfig, State, Preprocess, str, int], list[Outputs]]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "dynamic": _dynamic,
