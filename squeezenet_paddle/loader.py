@@ -174,7 +174,7 @@ class Loader:
                 yield self._batch(job.indices, inputs, job.failures)
                 free.append(job.slot)
         except (GeneratorExit, ImageError):  # leave no answers in the pipes for the next epoch
-            for job in running:
+            for job in running if self._workers else ():
                 self._wait_for(job, running)
             raise
 

@@ -193,13 +193,29 @@ def test_a_second_stage(
         finetune(images, pretrained, tmp_path / "other", "--then", "head")
 
 
+def test_balance_raises_the_rare_class(
+    whole: Path, images: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    finetune(images, pretrained, tmp_path / "even", "--balance")
+    assert_same_weights(whole / "final", tmp_path / "even" / "final")
+    tree = shutil.copytree(images, tmp_path / "tree")
+    for path in sorted((tree / "cross_noise").iterdir())[2:]:
+        path.unlink()
+    losses = []
+    for run, more in ("plain", ()), ("balanced", ("--balance",)):
+        found = finetune(tree, pretrained, tmp_path / run, "--num_epochs", 20, *more).predictions
+        losses.append(found.loss[found.labels == 0].mean())
+    assert losses[1] < losses[0]
+
+
 @pytest.mark.parametrize("start", [2.0, 0.0])  # much to learn, and nothing
-def test_the_range_test_takes_a_tenth_of_the_last_good_rate(start: float) -> None:
+def test_the_range_test_takes_a_quarter_of_the_last_good_rate(start: float) -> None:
     rates = np.array(lr_range.rates())
     falling = np.maximum(start - np.log10(rates / rates[0]) / 4, 0)
-    losses = np.where(rates <= rates[40], falling, 99.0)
-    assert lr_range.choose(losses.tolist(), 10) == pytest.approx(rates[40] / 10, rel=0.2)
+    losses = np.where(rates <= rates[25], falling, 99.0)
+    assert lr_range.choose(losses.tolist(), 10) == pytest.approx(rates[25] / 4, rel=0.2)
     assert lr_range.choose([1.0], 10) == lr_range.LOWEST
+    assert lr_range.choose([], 10) == lr_range.LOWEST
 
 
 def test_the_command_of_a_user(

@@ -177,6 +177,14 @@ class Broken(EvalTransform):
         super().__call__(image, epoch, index, out)
 
 
+def test_an_epoch_may_be_left_after_its_loader_is_closed(images: ImageList) -> None:
+    """As where an error's traceback still holds the epoch."""
+    with Loader(images, EvalTransform(SMALL), Sampler(COUNT, 4), num_workers=2) as loader:
+        epoch = loader.epoch()
+        next(epoch)
+    epoch.close()
+
+
 def test_a_defect_in_a_worker_shows_its_traceback(images: ImageList) -> None:
     with Loader(images, Broken(SMALL), Sampler(COUNT, 4), 1) as loader:
         with pytest.raises(RuntimeError, match="a defect of the transform"):

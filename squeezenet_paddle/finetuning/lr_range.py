@@ -1,20 +1,22 @@
 """A learning rate from a short range test (Smith, arXiv:1506.01186, section 3.3).
 
 The rate grows from update to update by the same factor; the loss falls or stays, and at some rate
-it rises. A tenth of the last rate at which it was still near its lowest is taken. Near is measured
-in the loss of guessing, so that the rule also holds where training starts with hardly any loss.
+it rises. A quarter of the last rate at which it was still near its lowest is taken. Near is
+measured in the loss of guessing, so that the rule also holds where training starts with hardly any
+loss.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
+from ..loader import Batch, Batches
 from ..model import SqueezeNet, load_state
 from ..training.gradients import make_gradients
 from ..training.optim import make_optimizer, scale_gradients
@@ -24,7 +26,8 @@ from ..training.trainer import Inputs
 from ..weights import state_stages
 
 LOWEST, HIGHEST = 1e-5, 1.0
-UPDATES = 60
+UPDATES = 40
+SAFETY = 4
 SMOOTHING = 0.8
 NEAR, FAR = 0.05, 0.5  # above the lowest loss, as shares of that of guessing
 
@@ -45,9 +48,11 @@ def smoothed(losses: Sequence[float]) -> np.ndarray:
 
 def choose(losses: Sequence[float], num_classes: int) -> float:
     """The learning rate, from the loss of each of the first `rates`."""
+    if not losses:
+        return LOWEST
     curve = smoothed(losses)
     near = np.flatnonzero(curve <= curve.min() + NEAR * math.log(num_classes))
-    found = rates()[near[-1]] / 10
+    found = rates()[near[-1]] / SAFETY
     return float(f"{max(found, LOWEST):.1g}")  # no more digits than it is worth
 
 
@@ -83,23 +88,37 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
     )
     network.train()
     losses: list[float] = []
-    batches = (batch for epoch in count() for batch in inputs.train.epoch(epoch))
-    filled = (batch for batch in batches if len(batch.labels))
+    batches = _batches(inputs.train)
     with tqdm(rates(), "learning rate", unit="update", disable=None, dynamic_ncols=True) as bar:
-        for lr, batch in zip(bar, filled):
-            loss = gradients.add(batch, epoch=0)[0] / len(batch.labels)
-            if not math.isfinite(loss):
+        for lr in bar:
+            loss, pictures = 0.0, 0
+            for part in islice(batches, recipe.iter_size):
+                loss += gradients.add(part, epoch=0)[0]
+                pictures += len(part.labels)
+            if not pictures or not math.isfinite(loss):
                 break
-            losses.append(loss)
+            losses.append(loss / pictures)
             curve = smoothed(losses)
             if curve[-1] > curve.min() + FAR * math.log(classes):
                 break
-            scale_gradients(trained.values(), 1 / len(batch.labels))
+            scale_gradients(trained.values(), 1 / pictures)
             optimizer.step(lr)
             _clear(trained.values())
     _clear(trained.values())
     load_state(network, before, "the start")
     return choose(losses, classes)
+
+
+def _batches(train: Batches) -> Iterator[Batch]:
+    """Those of epoch after epoch that have pictures, until an epoch has none."""
+    for epoch in count():
+        found = False
+        for batch in train.epoch(epoch):
+            if len(batch.labels):
+                found = True
+                yield batch
+        if not found:
+            return
 
 
 def _clear(parameters: Iterable[paddle.Tensor]) -> None:

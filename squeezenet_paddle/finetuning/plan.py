@@ -29,6 +29,7 @@ from .pictures import Pictures
 FIRST_STAGE = "first_stage"  # its run's directory, in that of the whole
 CLASSIFIER_BIAS = 3.0  # keeps the ReLU of a new conv10 with few classes from dying
 STAND_IN = 1e-3  # for a learning rate that is still to be found
+SAVED_AFTER = 5000  # pictures, in whole epochs, as saving takes as long as a few hundred
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,11 @@ def _stage(
     }
     plan = make_plan(argparse.Namespace(**{**_defaults(), **vars(args), **given}))
     fixed = {**plan.settings.fixed, "--views": args.views}
-    plan = dataclasses.replace(plan, settings=Settings(fixed, plan.settings.free))
+    epochs_between = max(SAVED_AFTER // len(plan.train), 1)
+    intervals = dataclasses.replace(plan.intervals, save=plan.intervals.save * epochs_between)
+    plan = dataclasses.replace(
+        plan, intervals=intervals, settings=Settings(fixed, plan.settings.free)
+    )
     return Stage(plan, args.views, not args.no_cache, finds_lr)
 
 
@@ -202,7 +207,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--views",
         type=positive_int,
         default=2,
-        help="augmented views of each training picture; epoch e sees view e modulo N (default: 2)",
+        help="augmented views of each training picture; epoch e sees view e modulo N, or a view "
+        "of its own where all layers are trained (default: 2)",
     )
     features.add_argument(
         "--no_cache",

@@ -99,15 +99,18 @@ def _inputs(
 
     assert plan.val is not None
     preprocess, recipe = plan.info.preprocess, plan.recipe
+    all_trained = recipe.first == STAGES[0]
     transform = TrainTransform(preprocess, plan.augment, recipe.seed)
-    transforms = ViewTransform(transform, stage.views), EvalTransform(preprocess)
-    if recipe.first != STAGES[0] and stage.cache:
-        return Inputs(*cached(plan, transforms, network), preprocess.crop_size)
-    loader = open_loader(plan, group, plan.train, transforms[0], shuffle=True)
-    val_loader = open_loader(plan, group, plan.val, transforms[1], shuffle=False)
+    views = ViewTransform(transform, stage.views)
+    val_transform = EvalTransform(preprocess)
+    if stage.cache and not all_trained:
+        return Inputs(*cached(plan, (views, val_transform), network), preprocess.crop_size)
+    train_transform = transform if all_trained else views
+    loader = open_loader(plan, group, plan.train, train_transform, shuffle=True)
+    val_loader = open_loader(plan, group, plan.val, val_transform, shuffle=False)
     stack.enter_context(loader)
     stack.enter_context(val_loader)
-    if recipe.first == STAGES[0]:
+    if all_trained:
         return Inputs(loader, val_loader)
     frozen = frozen_part(plan, network)
     return Inputs(

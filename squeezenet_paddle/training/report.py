@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from ..run_dir import BOARD
 from .board import Board
 from .curves import write_curves
 from .logs import RunLog, TrainRecord, ValRecord
+
+_FIRST = 10.0  # seconds until the curves are drawn, and
+_PAUSE = 9  # times what a drawing took until the next one; the last one is drawn at once
 
 
 class RunReport:
@@ -35,6 +39,7 @@ class RunReport:
         start_step: int,
     ) -> None:
         self._folder = folder
+        self._drawn, self._next_drawing = True, time.monotonic() + _FIRST
         with contextlib.ExitStack() as stack:
             self._log = stack.enter_context(RunLog(folder, max_steps, start_step))
             self._board = stack.enter_context(Board(folder / BOARD, info, settings, start_step))
@@ -45,8 +50,10 @@ class RunReport:
     def __enter__(self) -> RunReport:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        with self._stack:
+            if error is None and not self._drawn:
+                self._draw()
 
     def train(self, record: TrainRecord) -> None:
         """Tells how training goes."""
@@ -59,6 +66,14 @@ class RunReport:
         self._board.validation(record)
 
     def snapshot(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
-        """Shows how weights are distributed, and draws the curves so far."""
+        """Shows how weights are distributed, and now and then draws the curves so far."""
         self._board.histograms(step, weights)
+        self._drawn = False
+        if time.monotonic() >= self._next_drawing:
+            self._draw()
+
+    def _draw(self) -> None:
+        start = time.monotonic()
         write_curves(self._folder)
+        end = time.monotonic()
+        self._drawn, self._next_drawing = True, end + _PAUSE * (end - start)
