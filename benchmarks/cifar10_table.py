@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30, help="(default: 30)")
     parser.add_argument("--batch_size", type=int, default=64, help="(default: 64)")
     parser.add_argument("--lr", type=float, default=5e-4, help="(default: 0.0005)")
+    parser.add_argument("--warmup_steps", type=int, default=200, help="(default: 200)")
     parser.add_argument("--device", help="(default: a GPU where there is one)")
     args = parser.parse_args()
     results = {row: run(row, args) for row in args.rows}
@@ -67,8 +68,9 @@ def run(row: str, args: argparse.Namespace) -> dict[str, Any]:
     tool(
         "train",
         *("--train_list", args.data / "train_list.txt", "--val_list", val_list, *known, *device),
-        *("--init", "xavier_normal", "--classifier_bias", 3 if row != "224_fc" else 0),
+        *("--classifier_bias", 3 if row != "224_fc" else 0),
         *("--optimizer", "adam", "--lr", args.lr, "--lr_policy", "cosine"),
+        *("--warmup_steps", args.warmup_steps, "--clip_norm", 1),
         *("--num_epochs", args.epochs, "--batch_size", args.batch_size, *ROWS[row]),
         *("--output_dir", output),
     )
