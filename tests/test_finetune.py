@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import shlex
@@ -16,6 +17,7 @@ from conftest import Run, assert_user_error
 from finetune_runs import arguments, flags_of, make_pictures, make_pretrained
 from training_runs import assert_same_weights, metrics, weights
 
+from squeezenet_paddle.distributed import Group
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation import Evaluation
 from squeezenet_paddle.finetuning import cache, features, loaders, lr_range
@@ -172,6 +174,26 @@ def _hold(run: Path) -> None:
     with locked(run):
         (run / "held").touch()
         time.sleep(60)
+
+
+@pytest.mark.parametrize(("trainable", "same"), [("fire2+", True), ("all", False)])
+def test_each_epoch_has_its_own_view_where_all_layers_are_trained(
+    images: Path, pretrained: Path, tmp_path: Path, trainable: str, same: bool
+) -> None:
+    more = ("--trainable", trainable, "--views", 1, "--no_cache")
+    args = flags_of(arguments(images, pretrained, tmp_path / "run", *more))
+    pictures = find_pictures(args)
+    write_lists(pictures, tmp_path / "run")
+    [stage] = stages(args, pictures)
+    network, _ = start_network(stage.plan)
+    with contextlib.ExitStack() as stack:
+        train = finetuning._inputs(stage, stage.plan, Group(), network, stack).train
+        epochs = [
+            {int(i): x.tobytes() for b in train.epoch(epoch) for i, x in zip(b.indices, b.inputs)}
+            for epoch in (0, 1)
+        ]
+    assert len(epochs[0]) == 40
+    assert (epochs[0] == epochs[1]) == same
 
 
 def test_a_second_stage(

@@ -6,8 +6,7 @@ add up. What dropout keeps is a function of (seed, epoch, index of the picture) 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
@@ -185,9 +184,8 @@ class NormalisedGradients(ThreadedGradients):
             return 0.0, 0
         x = paddle.concat([each.detach() for some in found for each in some])
         x.stop_gradient = self._first == "head"
-        mask = self._mask(batch, epoch, whole)
-        with self._all_cores():
-            total = self._backward(fast_cpu.head(self._network, x, mask), batch.labels)
+        logits = fast_cpu.head(self._network, x, self._mask(batch, epoch, whole))
+        total = self._backward(logits, batch.labels)
         if x.stop_gradient:
             return total
         lengths = [len(each) for some in found for each in some]
@@ -196,16 +194,6 @@ class NormalisedGradients(ThreadedGradients):
         self._cores.run(lambda pair: paddle.autograd.backward(*pair), pairs)
         self._take(leaves)
         return total
-
-    @contextmanager
-    def _all_cores(self) -> Iterator[None]:
-        """MKL's own threads for the head, where no others would have to share cores with them."""
-        threads = self._cores.threads if self._features_size is not None else 1
-        paddle.base.core.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            paddle.base.core.set_num_threads(1)
 
 
 def make_gradients(
