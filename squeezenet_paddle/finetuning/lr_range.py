@@ -1,7 +1,7 @@
 """A learning rate from a short range test (Smith, arXiv:1506.01186, section 3.3).
 
 The rate grows from update to update by the same factor; the loss falls or stays, and at some rate
-it rises. A quarter of the last rate at which it was still near its lowest is taken. Near is
+it rises. A tenth of the last rate at which it was still near its lowest is taken. Near is
 measured in the loss of guessing, so that the rule also holds where training starts with hardly any
 loss.
 """
@@ -27,7 +27,7 @@ from ..weights import state_stages
 
 LOWEST, HIGHEST = 1e-5, 1.0
 UPDATES = 40
-SAFETY = 4
+SAFETY = 10
 SMOOTHING = 0.8
 NEAR, FAR = 0.05, 0.5  # above the lowest loss, as shares of that of guessing
 
