@@ -234,8 +234,8 @@ def test_balance_raises_the_rare_class(
 def test_the_range_test_takes_a_tenth_of_the_last_good_rate(start: float) -> None:
     rates = np.array(lr_range.rates())
     falling = np.maximum(start - np.log10(rates / rates[0]) / 4, 0)
-    losses = np.where(rates <= rates[25], falling, 99.0)
-    assert lr_range.choose(losses.tolist(), 10) == pytest.approx(rates[25] / 10, rel=0.2)
+    losses = np.where(rates <= rates[27], falling, 99.0)
+    assert lr_range.choose(losses.tolist(), 10) == pytest.approx(rates[27] / 10, rel=0.2)
     assert lr_range.choose([1.0], 10) == lr_range.LOWEST
     assert lr_range.choose([], 10) == lr_range.LOWEST
 
