@@ -256,6 +256,25 @@ def test_an_unreadable_picture_ends_the_run_or_is_named_and_left_out(
     assert "1 pictures could not be read and were left out" in told
 
 
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_list_of_which_nothing_can_be_read(data: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "bad.jpg").write_text("no picture")
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'bad.jpg'} 0\n" * 10)
+    arguments = (f"--{name}_list", tmp_path / "list.txt", "--data_dir", data, "--skip_unreadable")
+    with pytest.raises(InputError, match="none of the 10 pictures of the (training|validation)"):
+        train(flags(data, tmp_path / "run", *arguments, "--num_epochs", 1))
+
+
+def test_the_first_batch_may_be_unreadable(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("no picture")
+    lines = (data / "train_list.txt").read_text().splitlines()
+    for i in next(iter(Sampler(len(lines), 8, shuffle=True, seed=0).batches(0))):
+        lines[i] = f"{tmp_path / 'bad.jpg'} 0"
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    arguments = ("--train_list", tmp_path / "list.txt", "--data_dir", data, "--skip_unreadable")
+    assert train(flags(data, tmp_path / "run", *arguments, "--max_steps", 2, "--seed", 0))
+
+
 def test_batch_statistics_are_trained_and_kept(data: Path, tmp_path: Path) -> None:
     assert train(flags(data, tmp_path, "--head", "conv_bn", "--max_steps", 3))
     state = weights(tmp_path / "final")

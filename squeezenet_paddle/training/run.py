@@ -245,7 +245,7 @@ def _headline(plan: Plan, start: str, processes: int) -> str:
         f"SqueezeNet v{network.version}, {network.num_classes} classes, {start}; "
         f"{len(plan.train)} training and {0 if plan.val is None else len(plan.val)} validation "
         f"pictures; {last} updates of {recipe.batch_size} ({recipe.iter_size} x {part}), "
-        f"{last * recipe.batch_size / len(plan.train):.1f} epochs; "
+        f"{last / -(-len(plan.train) // recipe.batch_size):.1f} epochs; "
         f"{processes} process{'es' if processes > 1 else ''}"
     )
 

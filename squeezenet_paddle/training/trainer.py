@@ -23,7 +23,8 @@ import paddle
 from ..architecture import classifier_name
 from ..distributed import Group
 from ..engines import DynamicEngine
-from ..errors import RunError
+from ..errors import InputError, RunError
+from ..loader import Batches
 from ..metrics import Scores
 from ..model import SqueezeNet, load_state
 from ..model_dir import ModelInfo, write_model_dir
@@ -198,6 +199,7 @@ class Trainer:
         Raises:
             RunError: the loss is not finite, or a checkpoint cannot be written.
             ImageError: a picture cannot be read.
+            InputError: none of a list can be read, where single ones are left out.
         """
         previous = {
             number: signal.signal(number, self._interrupt)
@@ -245,6 +247,7 @@ class Trainer:
         parts, iter_size = len(self.inputs.train.sampler), self.recipe.iter_size
         batches = self.inputs.train.epoch(epoch, done * iter_size)
         start = time.perf_counter()
+        readable = done > 0  # whether the epoch has pictures, as those before `done` may have been
         with contextlib.closing(batches):
             while done * iter_size < parts:
                 loss = hits = count = 0.0
@@ -253,8 +256,8 @@ class Trainer:
                     waiting = time.perf_counter()
                     batch = next(batches)
                     self._sums.wait += time.perf_counter() - waiting
-                    of_pixels = self.inputs.features_size is None
-                    if log is not None and of_pixels and self.step == 0 and not count:
+                    first = self.step == 0 and not count and len(batch.labels)
+                    if log is not None and first and self.inputs.features_size is None:
                         log.pictures(self.step, batch.inputs, batch.labels)
                     part_loss, part_hits = self._gradients.add(batch, epoch)
                     loss, hits, count = (
@@ -268,6 +271,9 @@ class Trainer:
                     raise self._divergence(f"loss is {loss / count}")
                 self._update(count)
                 done += 1
+                readable = readable or count > 0
+                if not readable and done * iter_size >= parts:
+                    raise _none_readable(self.inputs.train, "training")
                 sums = self._sums
                 sums.loss, sums.hits, sums.count = (
                     sums.loss + loss,
@@ -385,7 +391,10 @@ class Trainer:
         for batch in self.inputs.val.epoch():
             if len(batch.indices):
                 own.add(self._engine.logits(batch.inputs), batch.labels)
-        return Scores.of_array(self.group.sum(own.as_array()))
+        scores = Scores.of_array(self.group.sum(own.as_array()))
+        if not scores.count:
+            raise _none_readable(self.inputs.val, "validation")
+        return scores
 
     def _averaged(self) -> contextlib.AbstractContextManager[object]:
         """The network with the averaged weights, where there are such."""
@@ -403,3 +412,7 @@ class Trainer:
         source = {**self.info.source, "step": self.step}
         info = replace(self.info, source=source, scores=scores)
         write_model_dir(self.output_dir / name, info, self.network.state_dict())
+
+
+def _none_readable(batches: Batches, name: str) -> InputError:
+    return InputError(f"none of the {len(batches.images)} pictures of the {name} list can be read.")
