@@ -230,6 +230,25 @@ def test_balance_raises_the_rare_class(
     assert losses[1] < losses[0]
 
 
+def test_the_range_test_takes_whole_updates(
+    images: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 40 pictures in two parts, 20 + 20 or 32 + 8, are one update, of the same loss."""
+    losses: list[float] = []
+
+    def choose(found: list[float], _: int) -> float:
+        losses.append(found[0])
+        return 1e-3
+
+    monkeypatch.setattr(lr_range, "choose", choose)
+    for batch_size in 40, 64:
+        more = ("--trainable", "all", "--head", "conv", "--batch_size", batch_size)
+        given = arguments(images, pretrained, tmp_path / str(batch_size), *more, "--num_epochs", 1)
+        del given[given.index("--lr") : given.index("--lr") + 2]
+        assert finetuning.finetune(flags_of(given)) is not None
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 @pytest.mark.parametrize("start", [2.0, 0.0])  # much to learn, and nothing
 def test_the_range_test_takes_a_tenth_of_the_last_good_rate(start: float) -> None:
     rates = np.array(lr_range.rates())

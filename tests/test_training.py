@@ -22,8 +22,8 @@ from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.loader import Loader
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
 from squeezenet_paddle.sampler import Sampler
+from squeezenet_paddle.training import report, trainer
 from squeezenet_paddle.training import run as training_run
-from squeezenet_paddle.training import trainer
 from squeezenet_paddle.training.run import is_finished
 
 
@@ -273,6 +273,30 @@ def test_the_first_batch_may_be_unreadable(data: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n".join(lines))
     arguments = ("--train_list", tmp_path / "list.txt", "--data_dir", data, "--skip_unreadable")
     assert train(flags(data, tmp_path / "run", *arguments, "--max_steps", 2, "--seed", 0))
+
+
+@pytest.mark.parametrize(("first", "pause", "drawings"), [(1e9, 0, 1), (0, 0, 4), (0, 1e9, 2)])
+def test_how_often_the_curves_are_drawn(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: float,
+    pause: float,
+    drawings: int,
+) -> None:
+    """Of four evaluations: at the end alone, after each, or after the first and at the end."""
+    monkeypatch.setattr(report, "_FIRST", first)
+    monkeypatch.setattr(report, "_PAUSE", pause)
+    drawn, write = [], report.write_curves
+
+    def counted(folder: Path) -> None:
+        drawn.append(len(metrics(folder)))
+        write(folder)
+
+    monkeypatch.setattr(report, "write_curves", counted)
+    assert train(flags(data, tmp_path, "--max_steps", 4, "--eval_interval", 1))
+    assert len(drawn) == drawings
+    assert drawn[-1] == len(metrics(tmp_path))  # the last drawing shows all there is
 
 
 def test_batch_statistics_are_trained_and_kept(data: Path, tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
 """A learning rate from a short range test (Smith, arXiv:1506.01186, section 3.3).
 
 The rate grows from update to update by the same factor; the loss falls or stays, and at some rate
-it rises. A tenth of the last rate at which it was still near its lowest is taken. Near is
-measured in the loss of guessing, so that the rule also holds where training starts with hardly any
-loss.
+it rises. A tenth of the last rate at which it was still near its lowest is taken. Near is measured
+in the loss of guessing, so that the rule also holds where training starts with hardly any loss.
 """
 
 from __future__ import annotations
@@ -18,12 +17,10 @@ from tqdm import tqdm
 
 from ..loader import Batch, Batches
 from ..model import SqueezeNet, load_state
-from ..training.gradients import make_gradients
-from ..training.optim import make_optimizer, scale_gradients
+from ..training.optim import scale_gradients
 from ..training.plan import Plan
-from ..training.recipe import balanced_weights
-from ..training.trainer import Inputs
-from ..weights import state_stages
+from ..training.recipe import Inputs, Machine
+from ..training.solver import make_solver
 
 LOWEST, HIGHEST = 1e-5, 1.0
 UPDATES = 40
@@ -67,25 +64,8 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
     """
     recipe, classes = plan.recipe, network.config.num_classes
     before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    network.freeze(recipe.first)
-    trained = {name: p for name, p in network.named_parameters() if not p.stop_gradient}
-    stages = state_stages(network.config)
-    mults = {key: recipe.head_lr_mult for key in trained if stages[key] == "head"}
-    optimizer = make_optimizer(
-        recipe.optimizer, trained, recipe.momentum, recipe.weight_decay, mults
-    )
-    weights = None
-    if recipe.balance:
-        weights = balanced_weights(inputs.train.images.labels, classes)
-    gradients = make_gradients(
-        network,
-        device,
-        recipe.seed,
-        label_smoothing=recipe.label_smoothing,
-        first=recipe.first,
-        features_size=inputs.features_size,
-        class_weights=weights,
-    )
+    solver = make_solver(network, recipe, Machine(device), inputs)
+    gradients, trained = solver.gradients, solver.parameters.values()
     network.train()
     losses: list[float] = []
     batches = _batches(inputs.train)
@@ -101,10 +81,10 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
             curve = smoothed(losses)
             if curve[-1] > curve.min() + FAR * math.log(classes):
                 break
-            scale_gradients(trained.values(), 1 / pictures)
-            optimizer.step(lr)
-            _clear(trained.values())
-    _clear(trained.values())
+            scale_gradients(trained, 1 / pictures)
+            solver.optimizer.step(lr)
+            _clear(trained)
+    _clear(trained)
     load_state(network, before, "the start")
     return choose(losses, classes)
 

@@ -29,16 +29,15 @@ from ..metrics import Scores
 from ..model import SqueezeNet, load_state
 from ..model_dir import ModelInfo, write_model_dir
 from ..run_dir import BEST, CHECKPOINTS, FINAL
-from ..weights import state_stages
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .ema import Ema
-from .gradients import make_gradients
 from .logs import TrainRecord, ValRecord
 from .loss_scale import LossScale
-from .optim import joint_norm, make_optimizer, scale_gradients
-from .recipe import Inputs, Intervals, Machine, Recipe, balanced_weights
+from .optim import joint_norm, scale_gradients
+from .recipe import Inputs, Intervals, Machine, Recipe
 from .report import RunReport
+from .solver import make_solver
 
 STUCK_AFTER = 200  # updates
 STUCK_WITHIN = 0.01  # of ln(classes), the loss of a network that has learnt nothing
@@ -86,33 +85,14 @@ class Trainer:
         self.network, self.info, self.recipe = network, info, recipe
         self.intervals, self.inputs = intervals, inputs
         self.output_dir, self.settings, self.group = output_dir, settings, group
-        network.freeze(recipe.first)
-        named = {name: p for name, p in network.named_parameters() if not p.stop_gradient}
-        self._parameters = list(named.values())
+        solver = make_solver(network, recipe, machine, inputs)
+        self._parameters = list(solver.parameters.values())
         self._buffers = list(network.buffers())
-        self._gradients = make_gradients(
-            network,
-            machine.device,
-            recipe.seed,
-            label_smoothing=recipe.label_smoothing,
-            to_static=machine.to_static,
-            amp=machine.amp,
-            first=recipe.first,
-            features_size=inputs.features_size,
-            class_weights=self._class_weights(),
-        )
+        self._gradients, self._optimizer = solver.gradients, solver.optimizer
         self._engine = DynamicEngine(
             network, machine.device, first=recipe.first, features_size=inputs.features_size
         )
-        stages = state_stages(network.config)
-        self._optimizer = make_optimizer(
-            recipe.optimizer,
-            named,
-            recipe.momentum,
-            recipe.weight_decay,
-            {key: recipe.head_lr_mult for key in named if stages[key] == "head"},
-        )
-        self._ema = None if recipe.ema_decay is None else Ema(named, recipe.ema_decay)
+        self._ema = None if recipe.ema_decay is None else Ema(solver.parameters, recipe.ema_decay)
         scaled = machine.amp is not None and machine.amp.dtype == "float16"
         self._loss_scale = LossScale() if scaled else None
         self._use_loss_scale()
@@ -133,12 +113,6 @@ class Trainer:
     def is_finished(self) -> bool:
         """Whether all updates are done, or there is no more hope for a better score."""
         return self.recipe.is_done(self.step, self._not_better)
-
-    def _class_weights(self) -> np.ndarray | None:
-        if not self.recipe.balance:
-            return None
-        labels = self.inputs.train.images.labels
-        return balanced_weights(labels, self.network.config.num_classes)
 
     def restore(self, found: Checkpoint) -> None:
         """Goes back to a checkpoint of this run."""
