@@ -5,7 +5,7 @@
 
 The model directory is SqueezeNet v1.1 at 227 pixels with the exports that the engines paddle and
 int8 take (`tools/export.py`). Measured are a batch in memory to its logits, files to their first
-five classes, and `tools/infer.py` on one picture from the start of the process to its end; and it
+five classes, and `tools/infer.py` on one image from the start of the process to its end; and it
 is checked that our reader changes no prediction against plain OpenCV.
 
 --peers is a program that measures the others with the same weights:
@@ -32,14 +32,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from squeezenet_paddle import cli
-from squeezenet_paddle.benchmarking import NotRun, Task, machine, measure
-from squeezenet_paddle.dataset import ImageList, read_list
-from squeezenet_paddle.loader import Loader
-from squeezenet_paddle.metrics import TOP_K, top_k
-from squeezenet_paddle.prediction import Predictor, predict
-from squeezenet_paddle.preprocess import EvalTransform
-from squeezenet_paddle.sampler import Sampler
+from squeezenet_paddle.cli import common
+from squeezenet_paddle.data.lists import ImageList, read_list
+from squeezenet_paddle.data.loader import Loader
+from squeezenet_paddle.data.preprocess import EvalTransform
+from squeezenet_paddle.data.sampler import Sampler
+from squeezenet_paddle.evaluation.metrics import TOP_K, top_k
+from squeezenet_paddle.predict import Predictor, predict
+from squeezenet_paddle.profiling.benchmark import NotRun, Task, machine, measure
 
 INFER = Path(__file__).parent.parent / "tools" / "infer.py"
 BATCH_SIZES = (1, 32)
@@ -72,17 +72,17 @@ Rates = dict[tuple[str, int], list[float]]  # images a second of each round, by 
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
-    cli.add_model_dir(parser)
-    cli.add_list(parser, "--list", required=True)
-    cli.add_data_dir(parser)
+    parser = common.parser(__doc__)
+    common.add_model_dir(parser)
+    common.add_list(parser, "--list", required=True)
+    common.add_data_dir(parser)
     parser.add_argument("--peers", type=Path, help="a program (default: none)")
     parser.add_argument(
         "--peers_python", type=Path, default=sys.executable, help="what runs it (default: this one)"
     )
-    cli.add_threads(parser)
-    parser.add_argument("--repeat", type=cli.positive_int, default=15, help="(default: 15)")
-    parser.add_argument("--rounds", type=cli.positive_int, default=3, help="(default: 3)")
+    common.add_threads(parser)
+    parser.add_argument("--repeat", type=common.positive_int, default=15, help="(default: 15)")
+    parser.add_argument("--rounds", type=common.positive_int, default=3, help="(default: 3)")
     parser.add_argument(
         "--only", choices=("forward", "files", "start", "predictions"), help="(default: all)"
     )
@@ -166,13 +166,13 @@ def print_starts(args: argparse.Namespace, picture: Path) -> None:
             command = [sys.executable, "-W", "ignore", *arguments]
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
             seconds[name].append(time.perf_counter() - start)
-    print("seconds from the start of a process to its end, one picture")
+    print("seconds from the start of a process to its end, one image")
     for name, times in seconds.items():
         print(f"{name:<30} {statistics.median(times):6.2f}")
 
 
 def print_predictions(args: argparse.Namespace, images: ImageList) -> None:
-    """Compares the first five classes with those after plain OpenCV, picture by picture."""
+    """Compares the first five classes with those after plain OpenCV, image by image."""
     predictor = Predictor(args.model_dir, "cpu", "onnxruntime", threads=args.threads)
     sampler = Sampler(len(images), BATCH_SIZES[-1])
     with Loader(images, EvalTransform(predictor.info.preprocess), sampler, 2) as loader:
@@ -185,8 +185,8 @@ def print_predictions(args: argparse.Namespace, images: ImageList) -> None:
         pixels = image[14:241, 14:241].astype("float32") - np.array([104, 117, 123], "float32")
         logits = predictor.logits(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
         same += mine == top_k(logits, TOP_K)[0].tolist()
-    print(f"the first five classes are those after plain OpenCV for {same} of {len(ours)} pictures")
+    print(f"the first five classes are those after plain OpenCV for {same} of {len(ours)} images")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

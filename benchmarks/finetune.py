@@ -1,4 +1,4 @@
-"""Time to a validation accuracy on a folder of pictures: cached features, plain loops, PyTorch.
+"""Time to a validation accuracy on a folder of images: cached features, plain loops, PyTorch.
 
     python benchmarks/finetune.py --images data/eth80 --pretrained pretrained/squeezenet_v1.1 \\
         --peers_python /path/to/a/python/with/torch
@@ -77,15 +77,15 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
 
 def split(args: argparse.Namespace, folder: Path) -> None:
     """Writes the lists that all ways read."""
-    from squeezenet_paddle.listing import read_tree, write_lists
-    from squeezenet_paddle.splitting import split
+    from squeezenet_paddle.datasets.folders import read_tree, write_lists
+    from squeezenet_paddle.datasets.splitting import split
 
     tree = read_tree(args.images)
     parts = split(tree, 0.2, 0.0, args.seed)
     write_lists(tree, parts, folder)
     print(
         f"{args.images}: {len(parts['train'])} training and {len(parts['val'])} validation "
-        f"pictures, {args.epochs} epochs of batches of {BATCH_SIZE}"
+        f"images, {args.epochs} epochs of batches of {BATCH_SIZE}"
     )
 
 
@@ -150,16 +150,16 @@ def train_in_torch(given: dict[str, Any]) -> None:
     import torch
     from torch import nn
 
-    from squeezenet_paddle.architecture import FIRES, HIDDEN, POOLED
-    from squeezenet_paddle.augment import Augment, TrainTransform
+    from squeezenet_paddle.data.augment import Augment, TrainTransform
+    from squeezenet_paddle.data.preprocess import EvalTransform
     from squeezenet_paddle.model_dir import read_info, read_weights
-    from squeezenet_paddle.preprocess import EvalTransform
+    from squeezenet_paddle.network.config import FIRES, HIDDEN, POOLED
 
     torch.manual_seed(given["seed"])
     info = read_info(Path(given["pretrained"]))
     state = read_weights(Path(given["pretrained"]), info).state
 
-    class Pictures(torch.utils.data.Dataset):
+    class Images(torch.utils.data.Dataset):
         def __init__(self, pairs: list[tuple[str, int]], transform: Any) -> None:
             self.pairs, self.transform, self.epoch = pairs, transform, 0
 
@@ -208,10 +208,10 @@ def train_in_torch(given: dict[str, Any]) -> None:
     backbone = Backbone().eval().requires_grad_(False)
     optimizer = torch.optim.Adam(head.parameters(), LR, weight_decay=WEIGHT_DECAY)
     data = {
-        "train": Pictures(
+        "train": Images(
             given["lists"]["train"], TrainTransform(info.preprocess, Augment(), given["seed"])
         ),
-        "val": Pictures(given["lists"]["val"], EvalTransform(info.preprocess)),
+        "val": Images(given["lists"]["val"], EvalTransform(info.preprocess)),
     }
     loaders = {
         part: torch.utils.data.DataLoader(

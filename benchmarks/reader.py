@@ -1,10 +1,10 @@
-"""How fast pictures become batches: ours, plain OpenCV and Pillow, in one run on one machine.
+"""How fast images become batches: ours, plain OpenCV and Pillow, in one run on one machine.
 
     python benchmarks/reader.py
     python benchmarks/reader.py --list data/photos/val_list.txt --data_dir data/photos
     python benchmarks/reader.py --only list
 
-Without --list, pictures are generated. `pipeline` prints pictures a second on one core for decode,
+Without --list, images are generated. `pipeline` prints images a second on one core for decode,
 resize, crop and mean, and for what training does; `loader` the total with worker processes; `list`
 the time and memory of a list file of ImageNet's size.
 """
@@ -25,19 +25,19 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from squeezenet_paddle.augment import Augment, TrainTransform
-from squeezenet_paddle.dataset import ImageList, read_list
-from squeezenet_paddle.decoding import read_image
-from squeezenet_paddle.loader import Loader
-from squeezenet_paddle.preprocess import EvalTransform, Preprocess
-from squeezenet_paddle.sampler import Sampler
+from squeezenet_paddle.data.augment import Augment, TrainTransform
+from squeezenet_paddle.data.decode import read_image
+from squeezenet_paddle.data.lists import ImageList, read_list
+from squeezenet_paddle.data.loader import Loader
+from squeezenet_paddle.data.preprocess import EvalTransform, Preprocess
+from squeezenet_paddle.data.sampler import Sampler
 
 MEAN = np.array([104, 117, 123], "float32")
-IMAGENET_TRAIN = 1_281_167  # pictures in ILSVRC's training list
+IMAGENET_TRAIN = 1_281_167  # images in ILSVRC's training list
 READ_LIST = """
 import resource, sys, time
 from pathlib import Path
-from squeezenet_paddle.dataset import read_list
+from squeezenet_paddle.data.lists import read_list
 start = time.perf_counter()
 images = read_list(Path(sys.argv[1]), None, 1000)
 seconds = time.perf_counter() - start
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--list", type=Path, help="a list file (default: generated pictures)")
+    parser.add_argument("--list", type=Path, help="a list file (default: generated images)")
     parser.add_argument("--data_dir", type=Path, help="where its paths start (default: its folder)")
     parser.add_argument("--only", choices=("list", "pipeline", "loader"), help="(default: all)")
     parser.add_argument(
@@ -63,7 +63,7 @@ def main() -> None:
             return
         images = read_list(args.list, args.data_dir, None) if args.list else generate(Path(folder))
         sizes = [images.path(i).stat().st_size for i in range(len(images))]
-        print(f"{len(images)} pictures, {statistics.mean(sizes) / 1e3:.0f} kB on average")
+        print(f"{len(images)} images, {statistics.mean(sizes) / 1e3:.0f} kB on average")
         if args.only in (None, "pipeline"):
             pipelines(images, args.repeat)
         if args.only in (None, "loader"):
@@ -111,7 +111,7 @@ def opencv_eval(path: Path) -> np.ndarray:
 
 
 def pillow_train(path: Path, rng: np.random.Generator) -> np.ndarray:
-    """torchvision's RandomCrop and RandomHorizontalFlip on a resized picture."""
+    """torchvision's RandomCrop and RandomHorizontalFlip on a resized image."""
     image = Image.open(path).convert("RGB").resize((256, 256), Image.BICUBIC)
     top, left = rng.integers(0, 30, 2)
     image = image.crop((left, top, left + 227, top + 227))
@@ -144,7 +144,7 @@ def pipelines(images: ImageList, repeat: int) -> None:
             way()
             speeds[name].append(len(paths) / (time.perf_counter() - start))
     medians = {name: statistics.median(values) for name, values in speeds.items()}
-    print("one core, pictures a second")
+    print("one core, images a second")
     for name, speed in medians.items():
         kind = name.split(",")[0]
         ours = medians.get(f"{kind}, ours", speed)
@@ -156,7 +156,7 @@ def pipelines(images: ImageList, repeat: int) -> None:
 
 
 def loaders(images: ImageList, repeat: int) -> None:
-    print(f"loader, batches of 32, {os.cpu_count()} cores, pictures a second")
+    print(f"loader, batches of 32, {os.cpu_count()} cores, images a second")
     sampler = Sampler(len(images), 32, shuffle=True)
     for name, transform in (
         ("evaluation", EvalTransform(Preprocess())),

@@ -26,9 +26,9 @@ from typing import Any, Callable
 
 import numpy as np
 
-from squeezenet_paddle.architecture import FIRES, ModelConfig, layer_table
-from squeezenet_paddle.cli import positive_int
-from squeezenet_paddle.tuning import tune_process
+from squeezenet_paddle.cli.common import positive_int
+from squeezenet_paddle.network.config import FIRES, ModelConfig, layer_table
+from squeezenet_paddle.process_settings import tune_process
 
 LR, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 2e-4
 Step = Callable[[], None]
@@ -49,8 +49,8 @@ def main() -> None:
     if args.way is not None:
         print(median_seconds(WAYS[args.way](args.batch_size, args.size), args.steps))
         return
-    pictures = f"a batch of {args.batch_size} at {args.size} pixels, medians of {args.steps}"
-    print(f"{machine()}\n{pictures}")
+    images = f"a batch of {args.batch_size} at {args.size} pixels, medians of {args.steps}"
+    print(f"{machine()}\n{images}")
     (print_layers if args.layers else print_ways)(args)
 
 
@@ -95,8 +95,8 @@ def random_batch(batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 def ours(batch_size: int, size: int) -> Step:
     """As tools/train.py does it by default."""
     tune_process()
-    from squeezenet_paddle.loader import Batch
-    from squeezenet_paddle.model import squeezenet1_1
+    from squeezenet_paddle.data.loader import Batch
+    from squeezenet_paddle.network.model import squeezenet1_1
     from squeezenet_paddle.training.gradients import make_gradients
     from squeezenet_paddle.training.optim import make_optimizer, scale_gradients
 
@@ -195,7 +195,7 @@ def print_layers(args: argparse.Namespace) -> None:
     tune_process()
     import paddle
 
-    from squeezenet_paddle.model import squeezenet1_1
+    from squeezenet_paddle.network.model import squeezenet1_1
 
     network = squeezenet1_1()
     inputs, labels = random_batch(args.batch_size, args.size)
@@ -233,7 +233,7 @@ def print_layers(args: argparse.Namespace) -> None:
     for name, (forward, backward, without) in seconds.items():
         both = forward + backward
         bias = f"{(both - without) * 1e3:.1f}" if both != without else ""
-        # The two gradients take as much again each; but the picture needs none.
+        # The two gradients take as much again each; but the image needs none.
         flops = 2 * args.batch_size * work.get(name, 0) * (2 if name == "conv1" else 3)
         rate = f"{flops / both / 1e9:.1f}" if flops else ""
         print(

@@ -16,7 +16,7 @@ class RunError(RuntimeError):
 
 
 class ImageError(InputError):
-    """A file that is not a picture, or a picture that cannot be decoded."""
+    """A file that is not an image, or an image that cannot be decoded."""
 
 
 def describe_problems(problems: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Class activation maps: where in a picture the network found its class.
+"""Class activation maps: where in an image the network found its class.
 
 Zhou et al., "Learning Deep Features for Discriminative Localization", arXiv:1512.04150: the logit
 is a mean over positions, and the map is what it is the mean of. In SqueezeNet the activated maps of
@@ -14,14 +14,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .architecture import ModelConfig, layers
+from .data.loader import Loader
+from .data.preprocess import Preprocess
 from .errors import InputError
+from .evaluation.metrics import softmax, top_k
 from .files import write_bytes
-from .loader import Loader
-from .metrics import softmax, top_k
 from .model_dir import load_network, read_info
-from .prediction import choose_device
-from .preprocess import Preprocess
+from .network.config import ModelConfig, layers
+from .predict import choose_device
 
 _OPACITY = 0.5  # of the map
 
@@ -106,7 +106,7 @@ def enlarge(activation_map: np.ndarray, config: ModelConfig, size: tuple[int, in
     return activation_map
 
 
-def picture_of(inputs: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def image_of(inputs: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """The crop, uint8 [H, W, 3] in BGR, that an input was made of: undoes `normalise`."""
     crop = inputs.transpose(1, 2, 0) if preprocess.data_format == "NCHW" else inputs
     crop = (crop * np.array(preprocess.std) + np.array(preprocess.mean)) / preprocess.scale
@@ -115,7 +115,7 @@ def picture_of(inputs: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 
 def overlay(crop: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The picture, uint8 [H, W, 3] in BGR, under the colours of a map [H, W].
+    """The image, uint8 [H, W, 3] in BGR, under the colours of a map [H, W].
 
     Red is the largest value of the map, blue is 0 or less.
     """
@@ -142,7 +142,7 @@ class PngFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"{path}: cannot be made a folder of pictures ({error.strerror})."
+                f"{path}: cannot be made a folder of images ({error.strerror})."
             ) from error
 
     def add(self, name: str, image: np.ndarray) -> Path:
@@ -161,7 +161,7 @@ class PngFolder:
 def explain(
     explainer: Explainer, loader: Loader, k: int, folder: PngFolder
 ) -> Iterator[tuple[Path, list[tuple[int, float]], Path]]:
-    """As `prediction.predict`, and saves the map of the first class over each picture's crop.
+    """As `prediction.predict`, and saves the map of the first class over each image's crop.
 
     Yields:
         The path, its (class id, probability) pairs, and the PNG file.
@@ -170,7 +170,7 @@ def explain(
     for batch in loader.epoch():
         for index, sample in zip(batch.indices, batch.inputs):
             logits, maps = explainer(sample[None])
-            crop = picture_of(sample, info.preprocess)
+            crop = image_of(sample, info.preprocess)
             heat = enlarge(maps[0], info.network, crop.shape[:2])
             path = loader.images.path(index)
             saved = folder.add(path.name, overlay(crop, heat))

@@ -1,10 +1,10 @@
-"""The model directory: weights, what they are, how a picture becomes their input, class names.
+"""The model directory: weights, what they are, how an image becomes their input, class names.
 
     model.pdparams     state dict, as paddle.save writes it
     config.json        network, preprocessing, source, verification, scores
     synset_words.txt   class names, where they are known
 
-and what export.py added to them (see `exported.py`), which ends with these weights. It is read
+and what export.py added to them (see `export/record.py`), which ends with these weights. It is read
 strictly and written whole or not at all. As every Paddle file, model.pdparams is a pickle; reading
 it here runs nothing that is in it.
 """
@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .architecture import ModelConfig
-from .dataset import read_names
+from .data.lists import read_names
+from .data.preprocess import Preprocess
 from .errors import InputError
-from .exported import NAMES as EXPORTED
+from .export.record import NAMES as EXPORTED
 from .files import atomic_directory, check_directory, read_bytes, sha256
-from .preprocess import Preprocess
+from .network.config import ModelConfig
+from .network.weights import check_state, read_state, state_shapes
 from .run_dir import model_dir_of
-from .weights import check_state, read_state, state_shapes
 
 if TYPE_CHECKING:
-    from .model import SqueezeNet
+    from .network.model import SqueezeNet
 
 CONFIG = "config.json"
 WEIGHTS = "model.pdparams"
@@ -46,7 +46,7 @@ class ModelInfo:
 
     Attributes:
         network: which SqueezeNet.
-        preprocess: how a picture becomes its input.
+        preprocess: how an image becomes its input.
         names: class names by id; None where unknown.
         source: where the weights came from.
         verification: how a conversion was proven; empty where it was not.
@@ -181,7 +181,7 @@ def load_network(path: Path, info: ModelInfo) -> SqueezeNet:
     Raises:
         InputError: the weights cannot be read or do not fit config.json.
     """
-    from .model import SqueezeNet, load_state
+    from .network.model import SqueezeNet, load_state
 
     state = read_weights(path, info).state
     network = SqueezeNet(info.network)

@@ -4,7 +4,7 @@ checkpoints/       training states, from which a rerun of the same command goes 
 best/, final/      model directories: the best validation top-1, and the end
 train.log          what the console showed
 metrics.jsonl      the same for programs
-curves.png, vdl/   the same as pictures, and for VisualDL
+curves.png, vdl/   the same as images, and for VisualDL
 """
 
 from __future__ import annotations

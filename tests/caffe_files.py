@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from squeezenet_paddle.architecture import ModelConfig, layers
 from squeezenet_paddle.caffe.writer import caffemodel
+from squeezenet_paddle.network.config import ModelConfig, layers
 
 
 def random_state(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:

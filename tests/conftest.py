@@ -16,12 +16,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
-    """The folder of real weights and pictures, named by SQUEEZENET_ASSETS."""
+    """The folder of real weights and images, named by SQUEEZENET_ASSETS."""
     folder = Path(os.environ.get("SQUEEZENET_ASSETS", ROOT.parent / "shared")).resolve()
     if not (folder / "caffe" / "squeezenet_v1.1.caffemodel").is_file():
-        reason = (
-            f"no real weights and pictures in {folder} (SQUEEZENET_ASSETS names another folder)"
-        )
+        reason = f"no real weights and images in {folder} (SQUEEZENET_ASSETS names another folder)"
         if os.environ.get("SQUEEZENET_REQUIRE_ASSETS") == "1":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from squeezenet_paddle import cli, launching
-from squeezenet_paddle.contact import Contact
+from squeezenet_paddle.cli import common
 from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.parallel import launcher
+from squeezenet_paddle.parallel.rendezvous import Contact
 
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 CHOSEN = os.environ.get("WORKER_RANK", str(RANK)) == str(RANK)
@@ -41,7 +42,7 @@ def sums(folder: Path) -> int:
     """Calls each method of the group, and writes down what it gave."""
     import paddle
 
-    from squeezenet_paddle.distributed import join
+    from squeezenet_paddle.parallel.group import join
 
     with join("cpu") as group:
         parameters = [paddle.create_parameter(shape, "float32") for shape in SHAPES]
@@ -107,7 +108,7 @@ def train(folder: Path) -> int:
         time.sleep(0.01)
     time.sleep(0.3)
     write(folder, pid=os.getpid(), came=came)
-    return launching.INTERRUPTED
+    return launcher.INTERRUPTED
 
 
 def write(folder: Path, **values: Any) -> None:
@@ -118,10 +119,10 @@ def write(folder: Path, **values: Any) -> None:
 
 def main() -> int:
     action, folder, num_procs = sys.argv[1:]
-    if not launching.is_started():
-        return launching.launch(launching.processes("cpu", None, int(num_procs)), "cpu")
+    if not launcher.is_started():
+        return launcher.launch(launcher.processes("cpu", None, int(num_procs)), "cpu")
     return {"sums": sums, "meet": meet, "fail": fail, "train": train}[action](Path(folder))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from squeezenet_paddle.architecture import ModelConfig
-from squeezenet_paddle.model import SqueezeNet, load_state
+from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
-from squeezenet_paddle.preprocess import Preprocess
+from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.network.model import SqueezeNet, load_state
 
 VARIANTS = [
     ModelConfig("1.1", 5),
@@ -59,7 +59,7 @@ def logits_of(network: SqueezeNet, inputs: np.ndarray) -> np.ndarray:
         return network(paddle.to_tensor(inputs)).numpy()
 
 
-def pictures(config: ModelConfig, count: int, size: int) -> np.ndarray:
+def pixels(config: ModelConfig, count: int, size: int) -> np.ndarray:
     """Inputs of a network, float32 in its layout."""
     shape = (count, 3, size, size) if config.data_format == "NCHW" else (count, size, size, 3)
     return np.random.default_rng(count).uniform(-2, 2, shape).astype("float32")
@@ -73,7 +73,7 @@ def assert_same(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5
 
 
 def small_model_dir(path: Path, config: ModelConfig, crop_size: int = 40, seed: int = 0) -> Path:
-    """A model directory of a random network, whose pictures are small."""
+    """A model directory of a random network, whose images are small."""
     preprocess = Preprocess(
         resize_size=crop_size + 8,
         crop_size=crop_size,

@@ -1,28 +1,27 @@
-"""Small fine-tunings for tests: a tiny network, ten classes, three pictures of each."""
+"""Small fine-tunings for tests: a tiny network, ten classes, three images of each."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from unittest import mock
 
 import paddle
 from training_runs import tool
 
-from squeezenet_paddle.model import squeezenet1_1
+from squeezenet_paddle.data.preprocess import Preprocess
+from squeezenet_paddle.datasets.samples import make_sample_data
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
-from squeezenet_paddle.preprocess import Preprocess
-from squeezenet_paddle.sample_data import make_sample_data
+from squeezenet_paddle.network.model import squeezenet1_1
 
 
-def make_pictures(folder: Path, count: int = 5) -> Path:
+def make_images(folder: Path, count: int = 5) -> Path:
     """A folder for each of ten classes; gives the folder."""
     make_sample_data(folder, seed=0, train=count, val=1)
     return folder / "train"
 
 
 def make_pretrained(folder: Path) -> Path:
-    """A model directory of random weights for pictures of 36 pixels."""
+    """A model directory of random weights for images of 36 pixels."""
     paddle.seed(0)
     network = squeezenet1_1(num_classes=7, init="xavier_normal")
     info = ModelInfo(network.config, Preprocess(resize_size=40, crop_size=36))
@@ -39,5 +38,4 @@ def arguments(images: Path, pretrained: Path, output_dir: Path, *more: object) -
 
 def flags_of(given: list[str]) -> argparse.Namespace:
     """What finetune.py makes of its arguments."""
-    with mock.patch("sys.argv", ["finetune.py", *given]):
-        return tool("finetune").parse_arguments()
+    return tool("finetune").parse_arguments(given)

@@ -37,7 +37,7 @@ def fire(x: np.ndarray, state: State, name: str) -> np.ndarray:
 
 
 def squeezenet1_0(x: np.ndarray, state: State) -> np.ndarray:
-    """Logits of one picture [3, H, W]."""
+    """Logits of one image [3, H, W]."""
     x = pool(relu(conv(x, state, "conv1", stride=2)))
     x = fire(x, state, "fire2")
     x = fire(x, state, "fire3")
@@ -51,7 +51,7 @@ def squeezenet1_0(x: np.ndarray, state: State) -> np.ndarray:
 
 
 def squeezenet1_1(x: np.ndarray, state: State) -> np.ndarray:
-    """Logits of one picture [3, H, W]."""
+    """Logits of one image [3, H, W]."""
     x = pool(relu(conv(x, state, "conv1", stride=2)))
     x = fire(x, state, "fire2")
     x = pool(fire(x, state, "fire3"))

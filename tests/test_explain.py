@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 
 import cv2
 import numpy as np
 import paddle
 import pytest
-from conftest import ROOT, Run, assert_user_error
+from conftest import Run, assert_user_error
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from squeezenet_paddle.architecture import ModelConfig
-from squeezenet_paddle.dataset import ImageList
+from squeezenet_paddle.data.lists import ImageList
+from squeezenet_paddle.data.loader import Loader
+from squeezenet_paddle.data.preprocess import EvalTransform, Preprocess
+from squeezenet_paddle.data.sampler import Sampler
 from squeezenet_paddle.explain import (
     Explainer,
     PngFolder,
     centers,
     enlarge,
+    image_of,
     overlay,
-    picture_of,
 )
-from squeezenet_paddle.loader import Loader
-from squeezenet_paddle.model import SqueezeNet
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
-from squeezenet_paddle.prediction import Predictor, predict
-from squeezenet_paddle.preprocess import EvalTransform, Preprocess
-from squeezenet_paddle.sampler import Sampler
+from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.network.model import SqueezeNet
+from squeezenet_paddle.predict import Predictor, predict
 
 SIZE = 67
 
@@ -38,7 +37,7 @@ SIZE = 67
 def write_model(path: Path, seed: int = 0, **config: object) -> ModelInfo:
     paddle.seed(seed)
     network = SqueezeNet(ModelConfig(num_classes=3, **config))
-    # Larger than the initial ones, so that the pictures get different classes.
+    # Larger than the initial ones, so that the images get different classes.
     last = network.fc if network.config.head == "conv_fc" else network.conv10
     last.weight.set_value(last.weight * 20)
     layout = network.config.data_format
@@ -126,11 +125,11 @@ def test_an_enlarged_map_is_itself_at_the_centers_and_linear_between() -> None:
     st.sampled_from(["NCHW", "NHWC"]),
     st.sampled_from([(1.0, (104, 117, 123), (1, 1, 1)), (1 / 255, (0.4, 0.5, 0.6), (0.2, 0.3, 1))]),
 )
-def test_the_picture_under_a_map_is_the_crop(
+def test_the_image_under_a_map_is_the_crop(
     crop: np.ndarray, order: str, layout: str, values: tuple
 ) -> None:
     preprocess = Preprocess("squash", 5, "linear", 5, order, *values, layout)
-    assert (picture_of(preprocess.normalise(crop), preprocess) == crop).all()
+    assert (image_of(preprocess.normalise(crop), preprocess) == crop).all()
 
 
 def test_an_overlay_is_red_where_the_map_is_largest_and_blue_where_it_is_not_above_0() -> None:
@@ -163,13 +162,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for name in ("a/1.png", "b/1.png", "c/ünïcode $1.png"):
         (folder / name).parent.mkdir()
         picture = cv2.resize(rng.integers(0, 256, (6, 6, 3), "uint8"), (90, 120))
         (folder / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    (folder / "c" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (folder / "c" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
     return folder
 
 
@@ -202,7 +201,8 @@ def test_infer_explains(model: Path, pictures: Path, tmp_path: Path, run_tool: R
 
 
 def test_the_text_says_where_a_map_is() -> None:
-    text_lines = runpy.run_path(str(ROOT / "tools" / "infer.py"))["text_lines"]
+    from squeezenet_paddle.cli.infer import text_lines
+
     classes = [{"id": 7, "probability": 0.25, "name": "cock"}]
     lines = text_lines([{"image": "a.jpg", "classes": classes, "map": "maps/a.jpg.png"}])
     assert list(lines) == ["a.jpg", "  0.2500     7  cock", "  map: maps/a.jpg.png"]

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.model import squeezenet1_1
 from squeezenet_paddle.model_dir import (
     CONFIG,
     NAMES,
@@ -26,7 +26,7 @@ from squeezenet_paddle.model_dir import (
     read_info,
     write_model_dir,
 )
-from squeezenet_paddle.preprocess import Preprocess
+from squeezenet_paddle.network.model import squeezenet1_1
 
 NETWORK = squeezenet1_1(num_classes=3)
 STATE = {key: tensor.numpy() for key, tensor in NETWORK.state_dict().items()}

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
-from squeezenet_paddle.sample_data import make_sample_data
+from squeezenet_paddle.datasets.samples import make_sample_data
 from squeezenet_paddle.training.plan import Plan, make_plan
 
-ROOT = Path(__file__).parent.parent
 TINY = (
     *("--resize_size", "40", "--crop_size", "36", "--batch_size", "8", "--optimizer", "adam"),
     *("--lr", "1e-3", "--log_interval", "1", "--num_workers", "0", "--num_classes", "10"),
@@ -23,7 +20,7 @@ TINY = (
 
 
 def make_tiny_data(folder: Path) -> Path:
-    """30 training and 10 validation pictures of 10 classes; gives the folder."""
+    """30 training and 10 validation images of 10 classes; gives the folder."""
     make_sample_data(folder, seed=0, train=3, val=1)
     return folder
 
@@ -36,18 +33,12 @@ def flags(data: Path, output_dir: Path, *more: object) -> list[str]:
 
 def plan_of(arguments: list[str]) -> Plan:
     """What train.py makes of its flags."""
-    with mock.patch.object(sys, "argv", ["train.py", *arguments]):
-        return make_plan(tool("train").parse_arguments())
+    return make_plan(tool("train").parse_arguments(arguments))
 
 
 def tool(name: str) -> ModuleType:
-    """A tool as a module."""
-    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module of a command."""
+    return importlib.import_module(f"squeezenet_paddle.cli.{name}")
 
 
 def weights(model_dir: Path) -> dict[str, np.ndarray]:

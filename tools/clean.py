@@ -1,58 +1,7 @@
-"""Remove what a rerun of a training run would continue from, after listing it.
+"""Runs `squeezenet_paddle.cli.clean`; --help shows its docstring."""
 
-    python tools/clean.py output/run1
-
-lists the checkpoints, logs and curves of that run with their sizes, asks, and removes them; --yes
-does not ask. The models in best/ and final/ stay, unless --models is given.
-"""
-
-from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
-
-from squeezenet_paddle import cli
-from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.run_dir import CONTINUED, MODELS, entries, locked, remove, size
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    parser.add_argument("output_dir", type=Path, help="of train.py")
-    parser.add_argument(
-        "--models", action="store_true", help="remove best/ and final/ too (default: keep them)"
-    )
-    parser.add_argument("--yes", action="store_true", help="do not ask (default: ask)")
-    return parser.parse_args()
-
-
-def main() -> int:
-    args = parse_arguments()
-    folder: Path = args.output_dir
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such directory.")
-    with locked(folder):
-        found = entries(folder, (*CONTINUED, *MODELS) if args.models else CONTINUED)
-        if not found:
-            print(f"{folder}: there is nothing that a rerun would continue from")
-            return 0
-        for path in found:
-            print(f"{size(path) / 1e6:10.1f} MB  {path}")
-        if not args.yes and not confirmed():
-            print("nothing was removed")
-            return 1
-        remove(found)
-    print(f"removed {len(found)} entries")
-    return 0
-
-
-def confirmed() -> bool:
-    """Asks the person at the terminal."""
-    if not sys.stdin.isatty():
-        raise InputError("--yes was expected where there is no terminal to ask on.")
-    return input("remove them? [y/N] ").strip().lower() in ("y", "yes")
-
+from squeezenet_paddle.cli import common
+from squeezenet_paddle.cli.clean import main
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

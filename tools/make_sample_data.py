@@ -1,68 +1,7 @@
-"""Generates a small data set of ten classes, to try training and evaluation on without a download.
+"""Runs `squeezenet_paddle.cli.make_sample_data`; --help shows its docstring."""
 
-    python tools/make_sample_data.py
-
-writes data/sample with 640 training and 160 validation pictures and prints
-
-    data/sample: 640 training and 160 validation pictures of 10 classes
-
-A class is a shape filled with a texture (disc_stripes, ring_noise ...), and it takes both to tell
-one from another; colours, size, angle and background tell nothing. Larger, and other pictures:
-
-    python tools/make_sample_data.py --output_dir data/large --train 500 --val 100 --seed 1
-"""
-
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from squeezenet_paddle import cli
-from squeezenet_paddle.sample_data import NAMES, make_sample_data
-
-
-def main() -> None:
-    args = parse_arguments()
-    make_sample_data(args.output_dir, args.seed, args.train, args.val)
-    classes = len(NAMES)
-    print(
-        f"{args.output_dir}: {args.train * classes} training and {args.val * classes} "
-        f"validation pictures of {classes} classes"
-    )
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    group = parser.add_argument_group("what to make")
-    group.add_argument(
-        "--output_dir",
-        type=Path,
-        default=Path("data/sample"),
-        metavar="DIR",
-        help="the folder to write; one that this tool made is replaced (default: data/sample)",
-    )
-    group.add_argument(
-        "--seed",
-        type=cli.seed,
-        default=0,
-        help="the same seed gives the same pictures (default: 0)",
-    )
-    group.add_argument(
-        "--train",
-        type=cli.positive_int,
-        default=64,
-        metavar="N",
-        help="training pictures a class (default: 64)",
-    )
-    group.add_argument(
-        "--val",
-        type=cli.positive_int,
-        default=16,
-        metavar="N",
-        help="validation pictures a class (default: 16)",
-    )
-    return parser.parse_args()
-
+from squeezenet_paddle.cli import common
+from squeezenet_paddle.cli.make_sample_data import main
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

@@ -1,68 +1,7 @@
-"""See what Paddle does in a step, operator by operator: a Chrome trace.
+"""Runs `squeezenet_paddle.cli.trace`; --help shows its docstring."""
 
-    python tools/trace.py --model_dir pretrained/squeezenet_v1.1 --batch_size 8
-    python tools/trace.py --train --steps 3 --output output/train_trace.json
-
-The first traces inference in dynamic graph (the engine dynamic), the second training steps
-(forward, backward, update) of SqueezeNet v1.1 with 1000 classes, both on made-up pictures. The file
-opens in chrome://tracing and in https://ui.perfetto.dev, with rows for every thread: on a CPU there
-is one for each core. Printed are a JSON line with the milliseconds of a step, of which the profiler
-takes some, and the slowest operators with their milliseconds over all steps and threads.
-"""
-
-from __future__ import annotations
-
-import argparse
-import json
-from pathlib import Path
-
-from squeezenet_paddle import cli
-from squeezenet_paddle.files import check_file_target
-from squeezenet_paddle.model_dir import read_info
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    what = parser.add_argument_group("what to trace")
-    which = what.add_mutually_exclusive_group(required=True)
-    cli.add_model_dir(which, required=False)
-    which.add_argument("--train", action="store_true", help="training steps (default: inference)")
-    what.add_argument(
-        "--batch_size", type=cli.positive_int, default=32, help="pictures a step (default: 32)"
-    )
-    what.add_argument("--steps", type=cli.positive_int, default=5, help="(default: 5)")
-    running = parser.add_argument_group("running")
-    cli.add_device(running)
-    cli.add_threads(running)
-    result = parser.add_argument_group("result")
-    result.add_argument(
-        "--output",
-        type=Path,
-        default=Path("output/trace.json"),
-        metavar="FILE",
-        help="the Chrome trace (default: output/trace.json)",
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_arguments()
-    check_file_target(args.output)
-    if args.model_dir is not None:
-        read_info(args.model_dir)
-    from squeezenet_paddle import tracing  # Paddle, once the flags are right
-    from squeezenet_paddle.prediction import choose_device
-
-    device = choose_device(args.device)
-    if args.train:
-        step = tracing.training_step(args.batch_size, device, args.threads)
-    else:
-        step = tracing.inference_step(args.model_dir, args.batch_size, device, args.threads)
-    trace = tracing.trace(step, args.steps, args.output, device)
-    what = {"what": "train" if args.train else "inference", "batch_size": args.batch_size}
-    print(json.dumps({**what, **trace.summary(), "trace": str(args.output)}))
-    print(trace.table())
-
+from squeezenet_paddle.cli import common
+from squeezenet_paddle.cli.trace import main
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..architecture import (
+from ..errors import InputError, describe_problems
+from ..network.config import (
     FIRES,
     VERSIONS,
     ModelConfig,
     classifier_name,
     layers,
 )
-from ..errors import InputError, describe_problems
 from .reader import CaffeLayer
 from .topology import check_topology
 

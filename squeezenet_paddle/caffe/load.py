@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..architecture import ModelConfig, classifier_name
 from ..errors import InputError
 from ..files import read_bytes, sha256
+from ..network.config import ModelConfig, classifier_name
 from .convert import check_agreement, convert, read_config
 from .reader import parse_caffemodel, read_prototxt
 from .topology import check_topology
@@ -16,7 +16,7 @@ from .topology import check_topology
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..model import SqueezeNet
+    from ..network.model import SqueezeNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def build_network(weights: CaffeWeights, seed: int = 0) -> SqueezeNet:
     """
     import paddle
 
-    from ..model import SqueezeNet, load_state
+    from ..network.model import SqueezeNet, load_state
 
     paddle.set_device("cpu")
     paddle.seed(seed)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..architecture import ModelConfig, classifier_name, layers
 from ..errors import InputError, describe_problems
+from ..network.config import ModelConfig, classifier_name, layers
 from .reader import CaffeLayer
 
 _LONGEST = 500  # no text of ours comes near; a chain of sums of itself would double at each step

@@ -11,10 +11,10 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ..architecture import layers
 from ..errors import InputError
-from ..metrics import softmax, top_k
-from ..model import SqueezeNet
+from ..evaluation.metrics import softmax, top_k
+from ..network.config import layers
+from ..network.model import SqueezeNet
 
 TOLERANCE = 1e-4  # of the largest value of the layer's output
 

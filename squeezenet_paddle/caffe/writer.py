@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from google.protobuf import text_format
 
-from ..architecture import Layer, ModelConfig, layers
-from ..weights import BATCH_NORM_EPSILON, key_of
+from ..network.config import Layer, ModelConfig, layers
+from ..network.weights import BATCH_NORM_EPSILON, key_of
 from .schema import LayerParameter, NetParameter
 
 _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}

@@ -1,1 +1,1 @@
-"""Fine-tuning from cached features: what is frozen computes each picture once, not every epoch."""
+"""Fine-tuning from cached features: what is frozen computes each image once, not every epoch."""

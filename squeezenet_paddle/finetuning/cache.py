@@ -1,12 +1,12 @@
 """Features on disk: computed once, memory-mapped, proven before use, resumed after a kill.
 
-    NAME.f16      float16 [views * pictures, F]: view after view, each in the order of the list
+    NAME.f16      float16 [views * images, F]: view after view, each in the order of the list
     NAME.log      a line that says what they are; then, for each block of rows that is done, one
-                  with its SHA-256 and the pictures in it that could not be read; each line begins
+                  with its SHA-256 and the images in it that could not be read; each line begins
                   with a checksum of its own
 
 A block counts if the journal has it and its bytes have this checksum. So neither a kill, nor a
-damaged disk, nor the features of other pictures or weights can pass for what was asked for: what is
+damaged disk, nor the features of other images or weights can pass for what was asked for: what is
 not proven is computed again. No Paddle here.
 """
 
@@ -25,13 +25,13 @@ import numpy as np
 from ..errors import InputError, RunError
 from ..files import sha256, write_bytes
 
-BLOCK = 64  # pictures that are computed, written and proven together
+BLOCK = 64  # images that are computed, written and proven together
 _ROOM_LEFT = 100 << 20  # bytes that stay free for checkpoints, models and logs
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that belong together: the pictures `start` to `stop` of the list in one view."""
+    """Rows that belong together: the images `start` to `stop` of the list in one view."""
 
     view: int
     start: int
@@ -45,22 +45,22 @@ class FeatureFile:
         folder: where the two files lie or will lie.
         name: of them, without the suffix.
         key: a hash of all that the features depend on.
-        pictures: length of the list.
-        views: of each picture.
-        size: F, numbers a picture and view.
+        images: length of the list.
+        views: of each image.
+        size: F, numbers an image and view.
 
     Attributes:
-        unreadable: what was wrong with each picture that could not be read, by its index. Its rows
+        unreadable: what was wrong with each image that could not be read, by its index. Its rows
             are zeros.
     """
 
     def __init__(
-        self, folder: Path, name: str, key: str, pictures: int, views: int, size: int
+        self, folder: Path, name: str, key: str, images: int, views: int, size: int
     ) -> None:
         self._data, self._journal = folder / f"{name}.f16", folder / f"{name}.log"
-        self._header = {"key": key, "pictures": pictures, "views": views, "size": size}
-        self._pictures, self._views, self._row = pictures, views, 2 * size
-        self._shape = views * pictures, size
+        self._header = {"key": key, "images": images, "views": views, "size": size}
+        self._images, self._views, self._row = images, views, 2 * size
+        self._shape = views * images, size
         self.unreadable: dict[int, str] = {}
         self._done: set[Block] = set()
 
@@ -82,8 +82,8 @@ class FeatureFile:
     def blocks(self) -> Iterator[Block]:
         """All blocks, in the order of the file."""
         for view in range(self._views):
-            for start in range(0, self._pictures, BLOCK):
-                yield Block(view, start, min(start + BLOCK, self._pictures))
+            for start in range(0, self._images, BLOCK):
+                yield Block(view, start, min(start + BLOCK, self._images))
 
     def missing(self) -> list[Block]:
         """The blocks that are to be computed."""
@@ -102,7 +102,7 @@ class FeatureFile:
             for path in (self._data, self._journal):
                 path.unlink(missing_ok=True)
             if was_there:
-                return f"{self._data}: of other pictures, views or weights; they are computed anew"
+                return f"{self._data}: of other images, views or weights; they are computed anew"
             return None
         if not self._data.exists():
             self._journal.unlink()
@@ -145,12 +145,12 @@ class FeatureFile:
             ) from error
 
     def read(self) -> np.ndarray:
-        """float16 [views, pictures, F], memory-mapped; `missing` must be empty."""
+        """float16 [views, images, F], memory-mapped; `missing` must be empty."""
         rows = np.memmap(self._data, "<f2", "r", shape=self._shape)
-        return rows.reshape(self._views, self._pictures, -1)
+        return rows.reshape(self._views, self._images, -1)
 
     def _offset(self, block: Block) -> int:
-        return (block.view * self._pictures + block.start) * self._row
+        return (block.view * self._images + block.start) * self._row
 
     def _length(self, block: Block) -> int:
         return (block.stop - block.start) * self._row

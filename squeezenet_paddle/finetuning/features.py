@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from ..architecture import boundary, is_trained
-from ..dataset import ImageList
+from ..data.lists import ImageList
+from ..data.loader import Batches
+from ..data.preprocess import EvalTransform
+from ..data.sampler import Sampler
 from ..errors import InputError, describe_problems
 from ..files import sha256
-from ..loader import Batches
-from ..prediction import choose_device
-from ..preprocess import EvalTransform
-from ..sampler import Sampler
+from ..network.config import boundary, is_trained
+from ..network.weights import state_stages
+from ..predict import choose_device
 from ..training.plan import Plan
-from ..weights import state_stages
 from .cache import FeatureFile, check_room, size_text
 from .frozen import FrozenPart
 from .loaders import CachedFeatures, ViewTransform, fill
 
 if TYPE_CHECKING:
-    from ..model import SqueezeNet
+    from ..network.model import SqueezeNet
 
 FEATURES = "features"  # their folder in a run's directory
 
@@ -52,7 +52,7 @@ def cached(
         network: with the weights that it starts from, those that are frozen among them.
 
     Raises:
-        InputError: pictures cannot be read, or the disk has no room.
+        InputError: images cannot be read, or the disk has no room.
         RunError: no engine computes the network, or the cache cannot be written.
     """
     assert plan.val is not None
@@ -69,7 +69,7 @@ def cached(
             say(problem)
     say(
         f"features: {frozen.size:,} numbers by {frozen.engine} for each of {views} views of "
-        f"{len(plan.train)} pictures and for {len(plan.val)} of validation; "
+        f"{len(plan.train)} images and for {len(plan.val)} of validation; "
         f"{size_text(sum(file.bytes for file in files))} in {folder}"
     )
     check_room(folder, files)
@@ -112,13 +112,13 @@ def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[s
     common = [engine, network, boundary(config, first), frozen, preprocess]
     augmentation = [dataclasses.asdict(plan.augment), plan.recipe.seed]
     return (
-        _hash([*common, augmentation, _pictures(plan.train)]),
-        _hash([*common, None, _pictures(plan.val)]),
+        _hash([*common, augmentation, _images(plan.train)]),
+        _hash([*common, None, _images(plan.val)]),
     )
 
 
-def _pictures(images: ImageList) -> str:
-    """A hash of a list's pictures: names, sizes and times of change."""
+def _images(images: ImageList) -> str:
+    """A hash of a list's images: names, sizes and times of change."""
     status: list[tuple[Any, ...]] = []
     for i in range(len(images)):
         try:
@@ -135,7 +135,7 @@ def _hash(value: Any) -> str:
 
 
 def _tell_unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> None:
-    """Names all pictures that cannot be read at once.
+    """Names all images that cannot be read at once.
 
     Raises:
         InputError: there are some, and --skip_unreadable was not given; or there are no others.
@@ -145,12 +145,12 @@ def _tell_unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> None
     for file, images in zip(files, (plan.train, plan.val)):
         if len(file.unreadable) == len(images):
             raise InputError(
-                f"none of the {len(images)} pictures of a list can be read: "
+                f"none of the {len(images)} images of a list can be read: "
                 f"{describe_problems(problems)}."
             )
     if problems and not plan.skip_unreadable:
         raise InputError(
-            f"{len(problems)} of {len(plan.train) + len(plan.val)} pictures cannot be read; "
+            f"{len(problems)} of {len(plan.train) + len(plan.val)} images cannot be read; "
             f"--skip_unreadable leaves them out: {describe_problems(problems)}."
         )
     for text in problems:

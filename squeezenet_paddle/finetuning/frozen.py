@@ -1,6 +1,6 @@
 """The frozen part of a network as a function, run by the fastest engine that is installed.
 
-Each picture goes through alone, a picture a core: so its features depend on nothing else, and are
+Each image goes through alone, an image a core: so its features depend on nothing else, and are
 the same from the cache and without one, and after a kill.
 """
 
@@ -12,14 +12,14 @@ from typing import Callable
 
 import numpy as np
 
-from .. import reference
-from ..architecture import ModelConfig, boundary, boundary_shapes
-from ..cores import Cores, split
-from ..engine_choice import is_installed, version_of
+from ..data.preprocess import Preprocess
+from ..engines.load import is_installed, version_of
+from ..engines.runtimes import Outputs, onnxruntime_outputs, openvino_outputs
+from ..engines.threads import Cores, split
 from ..errors import RunError
-from ..onnx_writer import GraphInput, onnx_model
-from ..preprocess import Preprocess
-from ..runtimes import Outputs, onnxruntime_outputs, openvino_outputs
+from ..network import numpy_forward
+from ..network.config import ModelConfig, boundary, boundary_shapes
+from ..onnx.writer import GraphInput, onnx_model
 
 _LARGEST_ERROR = 1e-4  # root mean square, as a share of the features' own
 _LARGEST = float(np.finfo("float16").max)
@@ -35,7 +35,7 @@ class FrozenPart:
     Args:
         config: the network.
         state: its arrays by state-dict key.
-        preprocess: how a picture becomes its input.
+        preprocess: how an image becomes its input.
         first: the first trained stage.
         device: "cpu", "gpu" or "gpu:N".
         engine: "onnxruntime", "openvino" or "dynamic"; None takes the first of these that is
@@ -44,7 +44,7 @@ class FrozenPart:
 
     Attributes:
         engine: which it is, with its version.
-        size: F, the length of a picture's features.
+        size: F, the length of an image's features.
 
     Raises:
         RunError: the engine does not compute the network.
@@ -98,8 +98,8 @@ class FrozenPart:
         self, config: ModelConfig, state: State, preprocess: Preprocess, first: str
     ) -> float:
         """How far features are from those of numpy: root mean square, as a share of theirs."""
-        x = preprocess.normalise(reference.test_picture(preprocess.crop_size))
-        values = reference.activations(config, state, x)
+        x = preprocess.normalise(numpy_forward.reference_image(preprocess.crop_size))
+        values = numpy_forward.activations(config, state, x)
         expected = _flat([values[name] for name in boundary(config, first)])
         found = _flat(self._runs[0](x[None]))
         size = max(float(np.sqrt(np.mean(expected**2))), 1e-6)
@@ -134,8 +134,8 @@ def _dynamic(
 ) -> list[Outputs]:
     import paddle
 
-    from .. import fast_cpu
-    from ..model import SqueezeNet, load_state
+    from ..network import fast_cpu
+    from ..network.model import SqueezeNet, load_state
 
     network = SqueezeNet(config)
     load_state(network, state, "the network")

@@ -9,10 +9,10 @@ from itertools import groupby
 import numpy as np
 from tqdm import tqdm
 
-from ..augment import TrainTransform
-from ..dataset import ImageList
-from ..loader import Batch, Loader, Transform
-from ..sampler import Sampler
+from ..data.augment import TrainTransform
+from ..data.lists import ImageList
+from ..data.loader import Batch, Loader, Transform
+from ..data.sampler import Sampler
 from .cache import BLOCK, Block, FeatureFile
 from .frozen import FrozenPart
 
@@ -21,7 +21,7 @@ from .frozen import FrozenPart
 class ViewTransform:
     """Repeats the augmentation of the first epochs: epoch e sees view e modulo `views`.
 
-    View v of picture i is what training without a cache makes of it in epoch v, a function of
+    View v of image i is what training without a cache makes of it in epoch v, a function of
     (seed, v, i).
 
     Attributes:
@@ -46,10 +46,10 @@ class CachedFeatures:
     Args:
         images: the list.
         file: its features, all of them there.
-        sampler: which pictures make up each batch.
+        sampler: which images make up each batch.
 
     Attributes:
-        skipped: what was wrong with each picture that could not be read, by index.
+        skipped: what was wrong with each image that could not be read, by index.
     """
 
     def __init__(self, images: ImageList, file: FeatureFile, sampler: Sampler) -> None:
@@ -67,10 +67,10 @@ class CachedFeatures:
 
 
 class ComputedFeatures:
-    """The same without a cache: every epoch computes the features of every picture.
+    """The same without a cache: every epoch computes the features of every image.
 
     Args:
-        loader: of the pictures.
+        loader: of the images.
         frozen: what makes features of them.
     """
 

@@ -15,8 +15,8 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from ..loader import Batch, Batches
-from ..model import SqueezeNet, load_state
+from ..data.loader import Batch, Batches
+from ..network.model import SqueezeNet, load_state
 from ..training.optim import scale_gradients
 from ..training.plan import Plan
 from ..training.recipe import Inputs, Machine
@@ -71,17 +71,17 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
     batches = _batches(inputs.train)
     with tqdm(rates(), "learning rate", unit="update", disable=None, dynamic_ncols=True) as bar:
         for lr in bar:
-            loss, pictures = 0.0, 0
+            loss, images = 0.0, 0
             for part in islice(batches, recipe.iter_size):
                 loss += gradients.add(part, epoch=0)[0]
-                pictures += len(part.labels)
-            if not pictures or not math.isfinite(loss):
+                images += len(part.labels)
+            if not images or not math.isfinite(loss):
                 break
-            losses.append(loss / pictures)
+            losses.append(loss / images)
             curve = smoothed(losses)
             if curve[-1] > curve.min() + FAR * math.log(classes):
                 break
-            scale_gradients(trained, 1 / pictures)
+            scale_gradients(trained, 1 / images)
             solver.optimizer.step(lr)
             _clear(trained)
     _clear(trained)
@@ -90,7 +90,7 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
 
 
 def _batches(train: Batches) -> Iterator[Batch]:
-    """Those of epoch after epoch that have pictures, until an epoch has none."""
+    """Those of epoch after epoch that have images, until an epoch has none."""
     for epoch in count():
         found = False
         for batch in train.epoch(epoch):

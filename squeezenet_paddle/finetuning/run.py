@@ -1,4 +1,4 @@
-"""A fine-tuning from its flags: pictures, features, learning rate, training, report."""
+"""A fine-tuning from its flags: images, features, learning rate, training, report."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING
 
-from ..architecture import STAGES
-from ..augment import TrainTransform
-from ..comparison import variant
-from ..dataset import read_list
-from ..evaluation import Evaluation, evaluate
-from ..loader import Loader
+from ..data.augment import TrainTransform
+from ..data.lists import read_list
+from ..data.loader import Loader
+from ..data.preprocess import EvalTransform
+from ..data.sampler import Sampler
+from ..evaluation.compare import variant
+from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.report import Report, check_report_target, write_report
 from ..model_dir import check_target, load_network, read_info, write_model_dir
-from ..prediction import Predictor, choose_device
-from ..preprocess import EvalTransform
-from ..report import Report, check_report_target, write_report
+from ..network.config import STAGES
+from ..predict import Predictor, choose_device
 from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
-from ..sampler import Sampler
 from ..training.plan import Plan
 from ..training.run import (
     is_finished,
@@ -28,13 +28,13 @@ from ..training.run import (
     train,
 )
 from .features import FEATURES, cached, frozen_part, say
+from .lists import LISTS, Lists, find_lists, write_lists
 from .loaders import ComputedFeatures, ViewTransform
-from .pictures import LISTS, Pictures, find_pictures, write_lists
-from .plan import FIRST_STAGE, Stage, stages, with_lr
+from .stages import FIRST_STAGE, Stage, stages, with_lr
 
 if TYPE_CHECKING:
-    from ..distributed import Group
-    from ..model import SqueezeNet
+    from ..network.model import SqueezeNet
+    from ..parallel.group import Group
     from ..training.trainer import Inputs
 
 REPORT_DIR = "report"
@@ -50,22 +50,22 @@ def finetune(args: argparse.Namespace) -> Evaluation | None:
     Raises:
         InputError, RunError: it cannot start or go on.
     """
-    pictures = find_pictures(args)
+    lists = find_lists(args)
     for name in MODELS:
         check_target(args.output_dir / name)
     check_report_target(args.output_dir / REPORT_DIR)
     with locked(args.output_dir):
         if args.overwrite:
             remove(entries(args.output_dir, OURS))
-        write_lists(pictures, args.output_dir)
-        if pictures.note:
-            say(pictures.note)
-        for stage in stages(args, pictures):
+        write_lists(lists, args.output_dir)
+        if lists.note:
+            say(lists.note)
+        for stage in stages(args, lists):
             if not _run(stage):
                 return None
         if args.then is not None:
             _keep_the_better(args)
-        return _report(args, pictures)
+        return _report(args, lists)
 
 
 def _run(stage: Stage) -> bool:
@@ -78,7 +78,7 @@ def _run(stage: Stage) -> bool:
         return train(plan, lambda *given: _inputs(stage, *given), lock=False)
     import paddle  # once everything else is right
 
-    from ..distributed import Group
+    from ..parallel.group import Group
     from .lr_range import find_lr
 
     device = choose_device(plan.device)
@@ -94,7 +94,7 @@ def _run(stage: Stage) -> bool:
 def _inputs(
     stage: Stage, plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack
 ) -> Inputs:
-    """Features, or the pictures themselves where nothing is frozen, or all is computed anew."""
+    """Features, or the images themselves where nothing is frozen, or all is computed anew."""
     from ..training.trainer import Inputs
 
     assert plan.val is not None
@@ -131,12 +131,12 @@ def _keep_the_better(args: argparse.Namespace) -> None:
     say(f"validation top-1 {scores[0]:.2%}, then {scores[1]:.2%}: {better}")
 
 
-def _report(args: argparse.Namespace, pictures: Pictures) -> Evaluation:
+def _report(args: argparse.Namespace, lists: Lists) -> Evaluation:
     """What eval.py says of the best model and the validation list, and its report."""
     predictor = Predictor(args.output_dir, args.device)
     info = predictor.info
     classes = info.network.num_classes
-    images = read_list(pictures.val_list, pictures.root, classes, info.names)
+    images = read_list(lists.val_list, lists.root, classes, info.names)
     note = report_skipped if args.skip_unreadable else str
     loader = Loader(
         images,
@@ -151,7 +151,7 @@ def _report(args: argparse.Namespace, pictures: Pictures) -> Evaluation:
     facts = {
         "model": str(args.output_dir / BEST),
         "network": f"SqueezeNet {variant(info.network)}, {classes} classes",
-        "list": str(pictures.val_list),
+        "list": str(lists.val_list),
         "input": f"center crop of {info.preprocess.crop_size} pixels",
     }
     report = Report(evaluation, images, classes, info.names, facts, args.max_pixels)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files import atomic_path, clear_leftovers
 from ..run_dir import CURVES, METRICS
-from .logs import read_metrics
+from .log import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

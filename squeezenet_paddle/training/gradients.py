@@ -1,7 +1,7 @@
 """Gradients of a batch: loss and backward pass, run the way that is fastest on the device.
 
-Losses and gradients are sums over pictures, so that batches, micro-batches, threads and processes
-add up. What dropout keeps is a function of (seed, epoch, index of the picture) alone.
+Losses and gradients are sums over images, so that batches, micro-batches, threads and processes
+add up. What dropout keeps is a function of (seed, epoch, index of the image) alone.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from .. import fast_cpu
-from ..architecture import ModelConfig, dropped_name, normalises_batches, output_shapes
-from ..cores import Cores, micro_batches, split
+from ..data.loader import Batch
+from ..engines.threads import Cores, micro_batches, split
 from ..errors import InputError
-from ..loader import Batch
-from ..model import SqueezeNet, unpacked
+from ..network import fast_cpu
+from ..network.config import ModelConfig, dropped_name, normalises_batches, output_shapes
+from ..network.model import SqueezeNet, unpacked
 from .recipe import Amp
 
 Forward = Callable[..., paddle.Tensor]  # of x and keep, as `SqueezeNet.forward`
@@ -29,11 +29,11 @@ Frozen = Callable[[paddle.Tensor], "list[paddle.Tensor]"]  # what `SqueezeNet.fr
 
 @dataclass(frozen=True)
 class Loss:
-    """The sum of the cross-entropies of a batch's pictures, in nats.
+    """The sum of the cross-entropies of a batch's images, in nats.
 
     Attributes:
         label_smoothing: the share of each target that is spread over all classes evenly.
-        class_weights: float32 [num_classes], what a picture counts by its label; None: 1.
+        class_weights: float32 [num_classes], what an image counts by its label; None: 1.
     """
 
     label_smoothing: float = 0.0
@@ -76,10 +76,10 @@ class Gradients:
         self._micro_pixels = micro_pixels
 
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
-        """Adds the gradients of the sum of the losses of a batch's pictures.
+        """Adds the gradients of the sum of the losses of a batch's images.
 
         Returns:
-            The sum of the losses (as `Loss` has it, not scaled), and of how many pictures the
+            The sum of the losses (as `Loss` has it, not scaled), and of how many images the
             largest logit is that of the label.
         """
         return self._add(self._forward, batch, epoch, slice(0, len(batch.labels)))
@@ -116,7 +116,7 @@ class Gradients:
 
 
 class ThreadedGradients(Gradients):
-    """The same on a CPU in NCHW: one thread a core, each with a fixed share of the pictures."""
+    """The same on a CPU in NCHW: one thread a core, each with a fixed share of the images."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class ThreadedGradients(Gradients):
 
 
 class NormalisedGradients(ThreadedGradients):
-    """The same for a head that normalises batches: that of all threads' pictures is run at once.
+    """The same for a head that normalises batches: that of all threads' images is run at once.
 
     The threads compute what the head reads, then one computes the head and its gradients, and then
     the threads go on with theirs.
@@ -219,7 +219,7 @@ def make_gradients(
         amp: mixed precision, on a GPU.
         threads: on a CPU; None takes all cores that the process may use.
         first: the first stage that is trained. Nothing goes backward through those before it.
-        features_size: height and width of the pictures of which the batches hold, in place of
+        features_size: height and width of the images of which the batches hold, in place of
             pixels, the features before the stage `first`, as `model.unpacked` takes them; None:
             pixels.
 
@@ -234,7 +234,7 @@ def make_gradients(
             "its convolutions take float32 and float64 alone."
         )
     if to_static and features_size is not None:
-        raise InputError("--to_static: the static graph takes pictures, not cached features.")
+        raise InputError("--to_static: the static graph takes images, not cached features.")
     loss = Loss(label_smoothing, class_weights)
     fast = on_cpu and config.data_format == "NCHW" and not to_static
     front = partial(fast_cpu.front, network) if fast else network.front
@@ -245,7 +245,7 @@ def make_gradients(
         with paddle.no_grad():
             return front(x, first)
 
-    # Batch normalisation is over all pictures of the batch at once.
+    # Batch normalisation is over all images of the batch at once.
     normalised = normalises_batches(config)
     if fast:
         threaded = NormalisedGradients if normalised else ThreadedGradients
@@ -262,13 +262,13 @@ def dropout_mask(
 ) -> np.ndarray | None:
     """What the dropout keeps, bool in the shape of what it works on; None if nothing is dropped.
 
-    A picture's mask depends on (seed, epoch, index) and the size of its maps, not on the layout.
+    An image's mask depends on (seed, epoch, index) and the size of its maps, not on the layout.
 
     Args:
         config: the network.
-        size: height and width of the pictures.
+        size: height and width of the images.
         seed, epoch: of the run.
-        indices: of the pictures.
+        indices: of the images.
     """
     name = dropped_name(config)
     if name is None or config.dropout == 0:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..architecture import STAGES, first_trained, minimum_input_size
-from ..augment import Augment
-from ..dataset import ImageList, read_list, read_names
+from ..cli import training_flags
+from ..data.augment import Augment
+from ..data.lists import ImageList, read_list, read_names
+from ..data.preprocess import Preprocess
 from ..errors import InputError
 from ..files import read_bytes, read_lines, sha256
 from ..model_dir import WEIGHTS, ModelInfo, read_info
-from ..preprocess import Preprocess
+from ..network.config import STAGES, first_trained, minimum_input_size
 from ..run_dir import Settings, model_dir_of
-from . import flags
 from .recipe import Amp, Intervals, Recipe
 
 
@@ -77,8 +77,10 @@ def make_plan(args: argparse.Namespace) -> Plan:
     val = None
     if args.val_list is not None:
         val = read_list(args.val_list, args.data_dir, classes, names)
-    config = flags.network_config(args, None if pretrained is None else pretrained.network, classes)
-    preprocess = flags.preprocess(
+    config = training_flags.network_config(
+        args, None if pretrained is None else pretrained.network, classes
+    )
+    preprocess = training_flags.preprocess(
         args, Preprocess() if pretrained is None else pretrained.preprocess, config.data_format
     )
     minimum = minimum_input_size(config.version)
@@ -109,10 +111,10 @@ def make_plan(args: argparse.Namespace) -> Plan:
         )
     if args.patience is not None and val is None:
         raise InputError("--patience: --val_list was expected with it, to score the network on.")
-    iter_size = flags.iter_size(args)
+    iter_size = training_flags.iter_size(args)
     updates_per_epoch = -(-len(train) // args.batch_size)
     recipe = Recipe(
-        flags.schedule(args, flags.max_steps(args, updates_per_epoch)),
+        training_flags.schedule(args, training_flags.max_steps(args, updates_per_epoch)),
         args.batch_size,
         iter_size,
         args.optimizer,
@@ -133,7 +135,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         args.save_interval.updates(updates_per_epoch),
         args.keep_checkpoints,
     )
-    augment = flags.augment(args)
+    augment = training_flags.augment(args)
     settings = settings_of(args, info, augment, recipe, train)
     return Plan(
         train,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.loader import Batches
 from ..errors import InputError
-from ..loader import Batches
 from .schedule import Schedule
 
 OPTIMIZERS = ("momentum", "adam", "adamw", "rmsprop")
@@ -34,7 +34,7 @@ class Recipe:
 
     Attributes:
         schedule: the learning rate, and the length of the run in updates.
-        batch_size: pictures an update, over all processes.
+        batch_size: images an update, over all processes.
         iter_size: parts in which a batch is read and computed, whose gradients add up.
         optimizer: "momentum" (Caffe's), "adam", "adamw" or "rmsprop".
         momentum: of "momentum" and "rmsprop".
@@ -45,7 +45,7 @@ class Recipe:
         seed: of everything random.
         first: the first of `architecture.STAGES` that is trained; those before it stay as they are.
         head_lr_mult: what the learning rate is multiplied by for the stage "head".
-        balance: pictures of rare classes count more, so that all classes count the same.
+        balance: images of rare classes count more, so that all classes count the same.
         patience: evaluations without a better score after which the run ends; None: it does not.
     """
 
@@ -86,14 +86,14 @@ class Recipe:
 
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """What a picture counts by its class, so that all classes count the same: 1 on average.
+    """What an image counts by its class, so that all classes count the same: 1 on average.
 
     Args:
-        labels: of all pictures, int64 [n].
+        labels: of all images, int64 [n].
         num_classes: length of the result.
 
     Returns:
-        float32 [num_classes]; 0 for a class that has no picture.
+        float32 [num_classes]; 0 for a class that has no image.
     """
     counts = np.bincount(labels, minlength=num_classes)
     present = np.count_nonzero(counts)
@@ -108,7 +108,7 @@ class Inputs:
     Attributes:
         train: the training list, whose sampler has batches of a part, `batch_size / iter_size`.
         val: the validation list; None for none.
-        features_size: height and width of the pictures of which the batches hold, in place of
+        features_size: height and width of the images of which the batches hold, in place of
             pixels, the features before the first trained stage, as `model.unpacked` takes them;
             None: pixels.
     """

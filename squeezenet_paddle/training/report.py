@@ -11,9 +11,9 @@ import numpy as np
 
 from ..model_dir import ModelInfo
 from ..run_dir import BOARD
-from .board import Board
 from .curves import write_curves
-from .logs import RunLog, TrainRecord, ValRecord
+from .log import RunLog, TrainRecord, ValRecord
+from .visualdl.board import Board
 
 _FIRST = 10.0  # seconds until the curves are drawn, and
 _PAUSE = 9  # times what a drawing took until the next one; the last one is drawn at once
@@ -45,7 +45,7 @@ class RunReport:
             self._board = stack.enter_context(Board(folder / BOARD, info, settings, start_step))
             self._stack = stack.pop_all()
         self.message, self.tick = self._log.message, self._log.tick
-        self.pictures = self._board.pictures
+        self.images = self._board.images
 
     def __enter__(self) -> RunReport:
         return self

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Callable
 import numpy as np
 from tqdm import tqdm
 
-from ..architecture import STAGES, classifier_name
-from ..augment import TrainTransform
-from ..dataset import ImageList
+from ..data.augment import TrainTransform
+from ..data.lists import ImageList
+from ..data.loader import Batches, Loader, Transform
+from ..data.preprocess import EvalTransform
+from ..data.sampler import Sampler
 from ..errors import InputError
 from ..files import clear_leftovers
-from ..loader import Batches, Loader, Transform
 from ..model_dir import check_target, load_network, read_info
-from ..preprocess import EvalTransform
+from ..network.config import STAGES, classifier_name
+from ..network.weights import state_stages
 from ..run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
-from ..sampler import Sampler
-from ..weights import state_stages
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .plan import Plan
 from .recipe import Inputs, Machine
 
 if TYPE_CHECKING:
-    from ..distributed import Group
-    from ..model import SqueezeNet
+    from ..network.model import SqueezeNet
+    from ..parallel.group import Group
 
 
 def is_finished(plan: Plan) -> bool:
@@ -70,7 +70,7 @@ def changes_since(found: Checkpoint, plan: Plan) -> list[str]:
 Source = Callable[[Plan, "Group", "SqueezeNet", contextlib.ExitStack], Inputs]
 
 
-def pictures(plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack) -> Inputs:
+def images(plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack) -> Inputs:
     """Readers of the plan's lists, which end with the stack."""
     preprocess = plan.info.preprocess
     augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
@@ -82,7 +82,7 @@ def pictures(plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.Ex
     return Inputs(loader, val_loader)
 
 
-def train(plan: Plan, source: Source = pictures, lock: bool = True) -> bool:
+def train(plan: Plan, source: Source = images, lock: bool = True) -> bool:
     """This process's part of the run; False if a signal ended it early.
 
     Args:
@@ -95,8 +95,8 @@ def train(plan: Plan, source: Source = pictures, lock: bool = True) -> bool:
     """
     import paddle  # once everything else is right
 
-    from ..distributed import join
-    from ..prediction import choose_device
+    from ..parallel.group import join
+    from ..predict import choose_device
     from .report import RunReport
     from .trainer import Trainer
 
@@ -149,7 +149,7 @@ def train(plan: Plan, source: Source = pictures, lock: bool = True) -> bool:
                     report.message(f"changed: {change}")
             done = trainer.run(report)
             if skipped := _skipped(inputs.train, group):
-                report.message(f"{skipped} pictures could not be read and were left out")
+                report.message(f"{skipped} images could not be read and were left out")
             if done:
                 early = ""
                 if trainer.step < plan.recipe.schedule.max_steps:
@@ -193,7 +193,7 @@ def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
     """The network with the weights it starts from, and a text that says which."""
     import paddle
 
-    from ..model import SqueezeNet, load_state
+    from ..network.model import SqueezeNet, load_state
 
     paddle.seed(plan.recipe.seed)
     network = SqueezeNet(plan.info.network, plan.init, plan.classifier_bias)
@@ -244,14 +244,14 @@ def _headline(plan: Plan, start: str, processes: int) -> str:
     return (
         f"SqueezeNet v{network.version}, {network.num_classes} classes, {start}; "
         f"{len(plan.train)} training and {0 if plan.val is None else len(plan.val)} validation "
-        f"pictures; {last} updates of {recipe.batch_size} ({recipe.iter_size} x {part}), "
+        f"images; {last} updates of {recipe.batch_size} ({recipe.iter_size} x {part}), "
         f"{last / -(-len(plan.train) // recipe.batch_size):.1f} epochs; "
         f"{processes} process{'es' if processes > 1 else ''}"
     )
 
 
 def _skipped(loader: Batches, group: Group) -> int:
-    """How many pictures were left out, by whichever process."""
+    """How many images were left out, by whichever process."""
     left_out = np.zeros(len(loader.images))
     left_out[list(loader.skipped)] = 1
     return int(np.count_nonzero(group.sum(left_out)))

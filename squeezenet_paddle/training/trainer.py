@@ -1,6 +1,6 @@
 """The training loop: from batches to a model directory, killed and resumed at will.
 
-Everything random is a function of (seed, epoch, picture): the order, the augmentation and the
+Everything random is a function of (seed, epoch, image): the order, the augmentation and the
 dropout. A checkpoint between two updates therefore needs no random state, a resumed run repeats an
 uninterrupted one bit for bit, and the number of processes changes nothing but the order of sums.
 """
@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ..architecture import classifier_name
-from ..distributed import Group
-from ..engines import DynamicEngine
+from ..data.loader import Batches
+from ..engines.dynamic import DynamicEngine
 from ..errors import InputError, RunError
-from ..loader import Batches
-from ..metrics import Scores
-from ..model import SqueezeNet, load_state
+from ..evaluation.metrics import Scores
 from ..model_dir import ModelInfo, write_model_dir
+from ..network.config import classifier_name
+from ..network.model import SqueezeNet, load_state
+from ..parallel.group import Group
 from ..run_dir import BEST, CHECKPOINTS, FINAL
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .ema import Ema
-from .logs import TrainRecord, ValRecord
+from .log import TrainRecord, ValRecord
 from .loss_scale import LossScale
 from .optim import joint_norm, scale_gradients
 from .recipe import Inputs, Intervals, Machine, Recipe
@@ -106,7 +106,7 @@ class Trainer:
 
     @property
     def updates_per_epoch(self) -> int:
-        """The last one of an epoch may have fewer pictures."""
+        """The last one of an epoch may have fewer images."""
         return -(-len(self.inputs.train.sampler) // self.recipe.iter_size)
 
     @property
@@ -172,7 +172,7 @@ class Trainer:
 
         Raises:
             RunError: the loss is not finite, or a checkpoint cannot be written.
-            ImageError: a picture cannot be read.
+            ImageError: an image cannot be read.
             InputError: none of a list can be read, where single ones are left out.
         """
         previous = {
@@ -221,7 +221,7 @@ class Trainer:
         parts, iter_size = len(self.inputs.train.sampler), self.recipe.iter_size
         batches = self.inputs.train.epoch(epoch, done * iter_size)
         start = time.perf_counter()
-        readable = done > 0  # whether the epoch has pictures, as those before `done` may have been
+        readable = done > 0  # whether the epoch has images, as those before `done` may have been
         with contextlib.closing(batches):
             while done * iter_size < parts:
                 loss = hits = count = 0.0
@@ -232,7 +232,7 @@ class Trainer:
                     self._sums.wait += time.perf_counter() - waiting
                     first = self.step == 0 and not count and len(batch.labels)
                     if log is not None and first and self.inputs.features_size is None:
-                        log.pictures(self.step, batch.inputs, batch.labels)
+                        log.images(self.step, batch.inputs, batch.labels)
                     part_loss, part_hits = self._gradients.add(batch, epoch)
                     loss, hits, count = (
                         loss + part_loss,
@@ -261,7 +261,7 @@ class Trainer:
 
     @paddle.no_grad()
     def _update(self, count: float) -> None:
-        """Divides the gradients by the number of pictures and lets the optimizer apply them."""
+        """Divides the gradients by the number of images and lets the optimizer apply them."""
         self.group.sum_gradients(self._parameters)
         factor = 1.0 / (max(count, 1.0) * self._gradients.loss_scale)
         norm = joint_norm(self._parameters) * factor
@@ -286,7 +286,7 @@ class Trainer:
         self.step += 1
 
     def _average_buffers(self) -> None:
-        """Batch statistics are of each process's pictures; all go on with their mean."""
+        """Batch statistics are of each process's images; all go on with their mean."""
         for buffer in self._buffers:
             total = self.group.sum(buffer.numpy().astype("float64"))
             buffer.set_value((total / self.group.world_size).astype("float32"))
@@ -389,4 +389,4 @@ class Trainer:
 
 
 def _none_readable(batches: Batches, name: str) -> InputError:
-    return InputError(f"none of the {len(batches.images)} pictures of the {name} list can be read.")
+    return InputError(f"none of the {len(batches.images)} images of the {name} list can be read.")

@@ -1,0 +1,225 @@
+"""What the command lines share: the flags that mean the same in every tool, and how errors end.
+
+Importing this does not load Paddle; only what a tool calls does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Callable, NoReturn
+
+from ..data.decode import MAX_PIXELS
+from ..data.lists import read_names
+from ..engines.load import ENGINES, PRECISIONS
+from ..errors import InputError, RunError
+from ..model_dir import ModelInfo
+from ..process_settings import tune_process
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports a wrong flag in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; --help shows what there is.")
+
+
+def parser(doc: str | None) -> Parser:
+    """A parser whose --help shows the module's docstring, the tool's manual."""
+    return Parser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a tool and exits: a mistake of the user ends with one line on standard error and 2.
+
+    A defect of ours shows its traceback.
+    """
+    # Paddle warns at import when ccache is missing, which only matters to those who compile it.
+    warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", module="PIL")  # of images that we report ourselves
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    # For the reader processes (this one has loaded OpenCV): a bad image is reported by us, once.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    logging.basicConfig(format="%(message)s")
+    tune_process()
+    for stream in (sys.stdout, sys.stderr):  # file names may be no text in this locale
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(main())
+    except InputError as error:
+        fail(str(error))
+    except RunError as error:
+        fail(str(error), code=1)
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        fail(f"{error.filename or 'a file'}: {error.strerror}.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ImportError as error:  # Ctrl-C in the second that Paddle takes to load
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        sys.exit(130)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Ends the program with one line on standard error and an exit code."""
+    tool = Path(sys.argv[0]).name
+    print(f"{tool}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    return _whole_number(text, 1, None)
+
+
+def non_negative_int(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    return _whole_number(text, 0, None)
+
+
+def seed(text: str) -> int:
+    """An argparse type: a seed, as numpy and Paddle both take it."""
+    return _whole_number(text, 0, 2**32 - 1)
+
+
+def _whole_number(text: str, low: int, high: int | None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number was expected, found {text!r}") from None
+    if value < low:
+        raise argparse.ArgumentTypeError(f"{value} is below {low}")
+    if high is not None and value > high:
+        raise argparse.ArgumentTypeError(f"{value} is above {high}")
+    return value
+
+
+def add_model_dir(group: Any, required: bool = True) -> None:
+    group.add_argument(
+        "--model_dir",
+        type=Path,
+        required=required,
+        metavar="DIR",
+        help="a model directory, as caffe2paddle.py writes it"
+        + (" (required)" if required else " (default: none)"),
+    )
+
+
+def add_list(group: Any, flag: str, required: bool = False) -> None:
+    group.add_argument(
+        flag,
+        type=Path,
+        required=required,
+        metavar="FILE",
+        help="a list file: 'path label' a line, split at the last space"
+        + (" (required)" if required else " (default: none)"),
+    )
+
+
+def add_data_dir(group: Any) -> None:
+    group.add_argument(
+        "--data_dir",
+        type=Path,
+        metavar="DIR",
+        help="the folder that the paths of the list start from (default: the list's own folder)",
+    )
+
+
+def add_synset_word_list(group: Any) -> None:
+    group.add_argument(
+        "--synset_word_list",
+        type=Path,
+        metavar="FILE",
+        help="names of the classes, one a line in the order of their ids "
+        "(default: the model directory's synset_words.txt, if it has one)",
+    )
+
+
+def class_names(args: argparse.Namespace, info: ModelInfo) -> list[str] | None:
+    """Those of --synset_word_list, else the model directory's; None where there are none."""
+    if args.synset_word_list is None:
+        return info.names
+    return read_names(args.synset_word_list, info.network.num_classes)
+
+
+def add_loading(group: Any) -> None:
+    group.add_argument(
+        "--batch_size", type=positive_int, default=32, help="images a batch (default: 32)"
+    )
+    add_reading(group)
+
+
+def add_reading(group: Any) -> None:
+    group.add_argument(
+        "--num_workers",
+        type=non_negative_int,
+        default=2,
+        help="processes that read images while the network runs; 0: none (default: 2)",
+    )
+    group.add_argument(
+        "--max_pixels",
+        type=positive_int,
+        default=MAX_PIXELS,
+        help=f"an image of more pixels is refused before it is decoded (default: {MAX_PIXELS})",
+    )
+
+
+def add_device(group: Any) -> None:
+    group.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cpu, gpu or gpu:N (default: gpu where Paddle finds one, else cpu)",
+    )
+
+
+def add_threads(group: Any) -> None:
+    group.add_argument(
+        "--threads",
+        type=positive_int,
+        help="that compute, on a CPU (default: one for each core that the process may use)",
+    )
+
+
+def add_engine(group: Any, several: bool = False) -> None:
+    """--engine and --precision; or lists of them."""
+    lists: dict[str, Any] = {"nargs": "+"} if several else {}
+    group.add_argument(
+        "--engine",
+        choices=("auto", *ENGINES),
+        default=["auto"] if several else "auto",
+        help="what computes: auto is the fastest that is installed and agrees with the network "
+        "(default: auto)",
+        **lists,
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=["float32"] if several else "float32",
+        help="of its arithmetic; int8 takes an export of int8 (default: float32)",
+        **lists,
+    )
+
+
+def add_processes(group: Any) -> None:
+    count = group.add_mutually_exclusive_group()
+    count.add_argument(
+        "--num_gpus", type=positive_int, help="GPUs, with a process for each (default: one process)"
+    )
+    count.add_argument(
+        "--num_procs",
+        type=positive_int,
+        help="processes on the CPU, with --device cpu (default: one process)",
+    )

@@ -1,0 +1,85 @@
+"""Turn a folder for each class into list files, by a stratified split.
+
+    python tools/make_lists.py --images data/sample/train --output_dir data/sample_lists --val 0.2
+
+writes train_list.txt, val_list.txt and synset_words.txt (the class names in the order of the class
+ids, sorted) and prints how many images of each class went where:
+
+    class                train      val    total
+    cross_noise             51       13       64
+    ...
+    triangle_gradient       51       13       64
+    total                  512      128      640
+
+The lists' paths start from the folder of the classes: train with
+--train_list data/sample_lists/train_list.txt --data_dir data/sample/train. The same seed gives the
+same lists. Names of folders that carry more than the class are cut to it:
+
+    python tools/make_lists.py --images data/256_ObjectCategories \\
+        --class_name_pattern '^\\d+\\.(.+)$' --output_dir data/caltech256 --val 0.1 --test 0.2
+
+makes class ak47 of folder 001.ak47.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..datasets.folders import read_tree, table, write_lists
+from ..datasets.splitting import split
+from . import common
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = common.parser(__doc__)
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the folder of the class folders; images may lie deeper in them (required)",
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="where the lists go; those of an earlier run are replaced (required)",
+    )
+    parser.add_argument(
+        "--val",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the images for validation; 0: no such list (default: 0.2)",
+    )
+    parser.add_argument(
+        "--test",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the images for the final test; 0: no such list (default: 0)",
+    )
+    parser.add_argument("--seed", type=common.seed, default=0, help="of the split (default: 0)")
+    parser.add_argument(
+        "--class_name_pattern",
+        metavar="REGEX",
+        help="searched for in a folder's name; its first group, or the whole match, is the name "
+        "of the class (default: the folder's name)",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    tree = read_tree(args.images, args.class_name_pattern)
+    parts = split(tree, args.val, args.test, args.seed)
+    write_lists(tree, parts, args.output_dir)
+    if tree.loose:
+        print(f"left out: {tree.loose} in {args.images}, in no class folder", file=sys.stderr)
+    if tree.others:
+        print(f"left out: {tree.others} without the suffix of an image", file=sys.stderr)
+    print(table(tree, parts))

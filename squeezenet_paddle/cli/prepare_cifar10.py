@@ -1,0 +1,92 @@
+"""Makes PNG images and list files of CIFAR-10's published python archive.
+
+    python tools/prepare_cifar10.py --download
+
+fetches data/cifar-10-python.tar.gz (170 MB) if it is not there, writes data/cifar10 and prints
+
+    data/cifar10: 50000 training and 10000 validation images of 10 classes
+
+An archive that is there already, and another folder:
+
+    python tools/prepare_cifar10.py --archive cifar-10-python.tar.gz --output_dir data/cifar10
+
+The folder gets train/CLASS/00000.png, test/CLASS/00000.png, train_list.txt, val_list.txt (the test
+images) and synset_words.txt. The archive's checksum is compared first; one of another checksum is
+refused unless --sha256 names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..datasets import cifar10
+from ..download import fetch
+from ..errors import InputError
+from . import common
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    known = cifar10.ARCHIVE
+    if args.download:
+        if args.sha256 is not None:
+            raise InputError("--sha256 names an archive that you have; found --download beside it.")
+        url = known.url if args.url is None else args.url
+        fetch(url, args.archive, known.size, known.digest_algorithm, known.digest)
+    elif args.url is not None:
+        raise InputError("--url says where to download from; --download was expected beside it.")
+    sha256 = known.digest if args.sha256 is None else args.sha256
+    train, test = cifar10.prepare(args.archive, args.output_dir, sha256)
+    print(
+        f"{args.output_dir}: {train} training and {test} validation images "
+        f"of {cifar10.NUM_CLASSES} classes"
+    )
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = common.parser(__doc__)
+    group = parser.add_argument_group("where from")
+    group.add_argument(
+        "--archive",
+        type=Path,
+        default=Path("data") / cifar10.ARCHIVE.name,
+        metavar="FILE",
+        help=f"the archive (default: data/{cifar10.ARCHIVE.name})",
+    )
+    group.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch the published archive to --archive first (default: it must be there)",
+    )
+    group.add_argument(
+        "--url",
+        metavar="URL",
+        help="a mirror's address of the same file, for --download "
+        f"(default: {cifar10.ARCHIVE.url})",
+    )
+    group.add_argument(
+        "--sha256",
+        type=sha256,
+        metavar="HEX",
+        help="the checksum of an archive that you made in the same format "
+        "(default: that of the published one)",
+    )
+    group = parser.add_argument_group("where to")
+    group.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("data/cifar10"),
+        metavar="DIR",
+        help="the folder to write; one that this tool made is replaced (default: data/cifar10)",
+    )
+    return parser.parse_args(argv)
+
+
+def sha256(text: str) -> str:
+    """An argparse type: a SHA-256 in hexadecimal."""
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"64 hexadecimal digits were expected, found {text!r}")
+    return text.lower()

@@ -1,0 +1,158 @@
+"""From an image file to pixels, as a viewer shows them. No Paddle here.
+
+OpenCV decodes JPEG and PNG, for speed; Pillow the rest, as what OpenCV makes of their orientation
+and transparency differs between its versions.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import ImageError
+
+MAX_PIXELS = 100_000_000
+
+_JPEG = b"\xff\xd8"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_OTHER_FORMATS = ("GIF", "WEBP", "BMP", "TIFF")
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Reads and decodes an image file; see `decode`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot read this image ({error.strerror}).") from error
+    except ValueError as error:  # a NUL in the name
+        raise ImageError(f"{path}: cannot read this image ({error}).") from error
+    return decode(data, str(path), max_pixels)
+
+
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes a JPEG, PNG, GIF, WebP, BMP or TIFF file as a viewer shows it.
+
+    The format is told by the content. The EXIF orientation is applied, transparency dropped, grey
+    and palettes become colour, 16 bit become 8, CMYK becomes colour, of an animation the first
+    frame is taken. JPEG bytes damaged in the middle of the file decode to an image with a
+    damaged region: the format does not let a decoder tell them from an image.
+
+    Args:
+        data: the whole file.
+        name: what to call it in errors.
+        max_pixels: a larger image is refused before memory is taken for it.
+
+    Returns:
+        uint8 [H, W, 3] in BGR.
+
+    Raises:
+        ImageError: it is no such file, is cut off or damaged, or is too large.
+    """
+    size = _header_size(data, name)
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: an image of {width}x{height} pixels is over the limit of {max_pixels:,}."
+        )
+    by_opencv = data.startswith((_JPEG, _PNG))
+    image = _decode_opencv(data) if by_opencv else _decode_pillow(data, name)
+    if image is None:
+        raise ImageError(f"{name}: the image is cut off or damaged and cannot be decoded.")
+    return image
+
+
+def _decode_opencv(data: bytes) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+
+
+def _decode_pillow(data: bytes, name: str) -> np.ndarray | None:
+    try:
+        with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I;16"):  # Pillow would cut these values, not scale them
+                grey = (np.asarray(image) >> 8).astype("uint8")
+                return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+            if image.mode in ("I", "F"):  # which have no range to scale from
+                raise ImageError(f"{name}: a TIFF file of 32-bit values is not read.")
+            return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    except ImageError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return None
+
+
+def _header_size(data: bytes, name: str) -> tuple[int, int]:
+    """(width, height) that the header claims; JPEG and PNG are read here for speed."""
+    damaged = ImageError(f"{name}: the image is cut off or damaged and cannot be decoded.")
+    if data.startswith(_JPEG):
+        size = _jpeg_size(data)
+        if size is None:
+            raise damaged
+        return size
+    if data.startswith(_PNG):
+        size = _png_size(data)
+        if size is None:
+            raise damaged
+        return size
+    try:
+        with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as image:
+            return image.size
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{name}: not an image; a JPEG, PNG, GIF, WebP, BMP or TIFF file was expected, "
+            f"found {_content(data)}."
+        ) from None
+    except Image.DecompressionBombError as error:  # above Pillow's own limit, which is fixed
+        raise ImageError(f"{name}: over Pillow's own limit: {error}") from None
+    except (OSError, ValueError, SyntaxError, struct.error):
+        raise damaged from None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Finds the frame header (ITU-T T.81, B.2.2) by walking the marker segments."""
+    at = 2
+    while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 9:  # stray bytes are passed over
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a segment
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """Reads IHDR; None if it is not first, or if a chunk claims more than the file holds.
+
+    OpenCV takes memory for what a chunk claims.
+    """
+    if data[12:16] != b"IHDR" or len(data) < 24:
+        return None
+    at, kind = len(_PNG), b""
+    while kind != b"IEND":  # length, type, that many bytes, and a checksum
+        kind = data[at + 4 : at + 8]
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        if at > len(data):
+            return None
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def _content(data: bytes) -> str:
+    if not data:
+        return "an empty file"
+    start = data[:64].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        return "an HTML page"
+    return f"{len(data):,} bytes that start with {data[:8].hex(' ')}"

@@ -1,0 +1,384 @@
+"""Batches of images, read by worker processes straight into shared memory. No Paddle here.
+
+A worker writes each sample into its place in a batch that the parent sees too; through the pipe go
+only indices, paths and errors. Each worker has a pipe of its own, and a thread that empties it, so
+that neither side can block the other, and a worker that dies is seen at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import multiprocessing
+import queue
+import shutil
+import signal
+import tempfile
+import threading
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import ImageError, RunError
+from .decode import MAX_PIXELS, read_image
+from .lists import ImageList
+from .sampler import Sampler
+
+_CHECKED_AT_ONCE = 10_000  # each waiting one takes a kilobyte
+AHEAD = 2  # batches that are read while the caller works on one
+
+
+class Transform(Protocol):
+    """Makes a sample of a decoded image: `EvalTransform` or `TrainTransform`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples ready for the network.
+
+    Attributes:
+        indices: int64 [n], which lines of the list they are.
+        inputs: float32 [n, *transform.shape]. It lies in shared memory and is overwritten when the
+            next batch is asked for.
+        labels: int64 [n].
+    """
+
+    indices: np.ndarray
+    inputs: np.ndarray
+    labels: np.ndarray
+
+
+class Batches(Protocol):
+    """What a training run reads: a `Loader`, or something else that has the batches of a sampler.
+
+    Attributes:
+        images: the list.
+        sampler: which images make up each batch.
+        skipped: what was wrong with each image that was left out, by index.
+    """
+
+    images: ImageList
+    sampler: Sampler
+    skipped: dict[int, str]
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]: ...
+
+
+class Loader:
+    """Reads the batches of a sampler in order, ahead of the caller.
+
+    The batches are the same for any number of workers. Use it as a context, or call `close`.
+
+    Args:
+        images: the list.
+        transform: from a decoded image to a sample.
+        sampler: which images make up each batch.
+        num_workers: processes; with 0, or a single batch to read, this one does it.
+        max_pixels: a larger image counts as unreadable.
+        on_unreadable: called once for each image that cannot be read, with a message that names
+            it; the image is left out. None: the first one ends the epoch with an error.
+
+    Attributes:
+        skipped: what was wrong with each image that was left out, by index.
+    """
+
+    def __init__(
+        self,
+        images: ImageList,
+        transform: Transform,
+        sampler: Sampler,
+        num_workers: int = 0,
+        max_pixels: int = MAX_PIXELS,
+        on_unreadable: Callable[[str], object] | None = None,
+    ) -> None:
+        self.images = images
+        self.sampler = sampler
+        self.skipped: dict[int, str] = {}
+        self._on_unreadable = on_unreadable
+        self._reader = _Reader(transform, max_pixels)
+        self._shape = (sampler.largest_share, *transform.shape)
+        self._tickets = itertools.count()
+        self._workers: list[_Worker] = []
+        if num_workers and len(sampler) > 1:
+            # Spawned, not forked: a fork of a process with threads, as Paddle's are, may hang.
+            context = multiprocessing.get_context("spawn")
+            slots = _shared_floats(context, (AHEAD + 1) * math.prod(self._shape))
+            self._slots = _slots(slots, self._shape)
+            with _interrupts_ignored():  # Ctrl-C is the parent's to handle
+                self._workers = [
+                    _Worker(context, slots, self._shape, self._reader) for _ in range(num_workers)
+                ]
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
+        """The batches of an epoch from the `start`-th on.
+
+        A batch from which every image had to be skipped comes as an empty one.
+
+        Raises:
+            ImageError: an image cannot be read and there is no `on_unreadable`.
+            RunError: a worker died.
+        """
+        shares = self.sampler.batches(epoch, start)
+        if self._workers:
+            yield from self._from_workers(epoch, shares)
+            return
+        for indices in shares:
+            inputs = np.empty((len(indices), *self._shape[1:]), "float32")
+            paths = [self.images.path(i) for i in indices]
+            failures = self._reader.read(_Task(0, 0, epoch, 0, indices, paths), inputs)
+            yield self._batch(indices, inputs, failures)
+
+    def _from_workers(self, epoch: int, shares: Iterator[np.ndarray]) -> Iterator[Batch]:
+        running: deque[_Job] = deque()
+        free = deque(range(AHEAD + 1))
+        try:
+            while True:
+                while len(running) < AHEAD and (indices := next(shares, None)) is not None:
+                    running.append(self._send(epoch, indices, free.popleft()))
+                if not running:
+                    return
+                self._wait_for(running[0], running)
+                job = running.popleft()
+                # The next ones are under way before the caller gets this one.
+                if (indices := next(shares, None)) is not None:
+                    running.append(self._send(epoch, indices, free.popleft()))
+                inputs = self._slots[job.slot][: len(job.indices)]
+                yield self._batch(job.indices, inputs, job.failures)
+                free.append(job.slot)
+        except (GeneratorExit, ImageError):  # leave no answers in the pipes for the next epoch
+            for job in running if self._workers else ():
+                self._wait_for(job, running)
+            raise
+
+    def _send(self, epoch: int, indices: np.ndarray, slot: int) -> _Job:
+        job = _Job(next(self._tickets), slot, indices, len(self._workers), [])
+        parts = np.array_split(np.arange(len(indices)), len(self._workers))
+        turn = job.ticket % len(self._workers)  # so that small batches, too, keep all of them busy
+        for worker, part in zip(self._workers[turn:] + self._workers[:turn], parts):
+            paths = [self.images.path(i) for i in indices[part]]
+            first = int(part[0]) if len(part) else 0
+            worker.send(_Task(job.ticket, slot, epoch, first, indices[part], paths))
+        return job
+
+    def _wait_for(self, job: _Job, running: deque[_Job]) -> None:
+        """Takes answers until every worker has done its part of `job`."""
+        by_ticket = {j.ticket: j for j in running}
+        pipes = {worker.pipe: worker for worker in self._workers}
+        while job.waiting:
+            for pipe in connection.wait(list(pipes)):
+                ticket, failures, bug = pipes[pipe].receive()
+                by_ticket[ticket].waiting -= 1
+                by_ticket[ticket].failures.extend(failures)
+                if bug:
+                    raise RuntimeError(f"a reader process failed:\n{bug}")
+
+    def _batch(self, indices: np.ndarray, inputs: np.ndarray, failures: list[_Failure]) -> Batch:
+        good = np.ones(len(indices), bool)
+        for position, message in sorted(failures):
+            index = int(indices[position])
+            message = f"{self.images.where(index)}{message}"
+            if self._on_unreadable is None:
+                raise ImageError(message)
+            if index not in self.skipped:
+                self.skipped[index] = message
+                self._on_unreadable(message)
+            good[position] = False
+        if failures:
+            indices, inputs = indices[good], inputs[good]
+        return Batch(indices, inputs, self.images.labels[indices])
+
+
+class _Failure(NamedTuple):
+    position: int  # in the batch
+    message: str
+
+
+class _Task(NamedTuple):
+    """What a worker has to read: neighbours in a batch."""
+
+    ticket: int  # of the job
+    slot: int
+    epoch: int
+    first: int  # position in the batch of the first one
+    indices: np.ndarray
+    paths: list[Path]
+
+
+@dataclass
+class _Job:
+    """A batch that is being read."""
+
+    ticket: int
+    slot: int
+    indices: np.ndarray
+    waiting: int  # workers that have not answered yet
+    failures: list[_Failure]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    transform: Transform
+    max_pixels: int
+
+    def read(self, task: _Task, inputs: np.ndarray) -> list[_Failure]:
+        """Reads images into their rows of the batch `inputs`."""
+        failures = []
+        for row, (index, path) in enumerate(zip(task.indices, task.paths), task.first):
+            try:
+                image = read_image(path, self.max_pixels)
+            except ImageError as error:
+                failures.append(_Failure(row, str(error)))
+            else:
+                self.transform(image, task.epoch, int(index), inputs[row])
+        return failures
+
+
+class _Worker:
+    """A reader process, seen from the parent."""
+
+    def __init__(self, context: Any, slots: Any, shape: tuple[int, ...], reader: _Reader) -> None:
+        self.pipe, theirs = context.Pipe()
+        arguments = (theirs, slots, shape, reader)
+        self._process = context.Process(target=_work, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()  # so that the death of the process ends the pipe
+
+    def send(self, task: _Task) -> None:
+        try:
+            self.pipe.send(task)
+        except OSError:
+            raise self._death() from None
+
+    def receive(self) -> tuple[int, list[_Failure], str | None]:
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+
+    def _death(self) -> RunError:
+        self._process.join(5)
+        return RunError(
+            f"reader process {self._process.pid} died (exit code {self._process.exitcode}); "
+            "a negative code is a signal, -9 often the system's, for want of memory."
+        )
+
+    def close(self) -> None:
+        self.pipe.close()
+        self._process.terminate()  # it holds nothing that could be lost
+        self._process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that start meanwhile ignore Ctrl-C for good."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _shared_floats(context: Any, count: int) -> Any:
+    """Memory that processes share: a file without a name in /dev/shm or the temporary folder.
+
+    Raises:
+        RunError: there is no room for it; to write to it would end the process with SIGBUS.
+    """
+    folders = [Path(folder) for folder in ("/dev/shm", tempfile.gettempdir())]
+    room = max(shutil.disk_usage(folder).free for folder in folders if folder.is_dir())
+    if room < 4 * count:
+        raise RunError(
+            f"the readers need {4 * count / 1e6:,.0f} MB of shared memory; /dev/shm and "
+            f"{folders[1]} have {room / 1e6:,.0f} MB free at most. Give a smaller --batch_size, "
+            "--num_workers 0, or another TMPDIR."
+        )
+    return context.RawArray("f", count)
+
+
+def _slots(array: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """float32 [AHEAD + 1, *shape] over shared memory."""
+    return np.frombuffer(array, "float32").reshape(AHEAD + 1, *shape)
+
+
+def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> None:
+    """The body of a reader process: tasks in, failures out, until the parent closes the pipe."""
+    warnings.simplefilter("ignore")  # Pillow's, of images that we report ourselves
+    cv2.setNumThreads(1)  # an image a process is faster than threads within an image
+    slots = _slots(array, shape)
+    tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+
+    def take() -> None:
+        try:
+            while True:
+                tasks.put(pipe.recv())
+        except (EOFError, OSError):
+            tasks.put(None)
+
+    threading.Thread(target=take, daemon=True).start()
+    while (task := tasks.get()) is not None:
+        failures: list[_Failure] = []
+        bug = None
+        try:
+            failures = reader.read(task, slots[task.slot])
+        except Exception:
+            bug = traceback.format_exc()
+        try:
+            pipe.send((task.ticket, failures, bug))
+        except OSError:  # the parent has gone
+            return
+
+
+def check_files(
+    images: ImageList, num_workers: int, max_pixels: int = MAX_PIXELS
+) -> dict[int, str]:
+    """Decodes every image of a list, with a progress bar; returns what is wrong by index."""
+
+    def check(index: int) -> str | None:
+        try:
+            read_image(images.path(index), max_pixels)
+        except ImageError as error:
+            return f"{images.where(index)}{error}"
+        return None
+
+    bad = {}
+    # Threads: all the time goes to OpenCV, which works outside the interpreter's lock.
+    bar = tqdm(desc="checking", total=len(images), unit="image", disable=None)
+    with bar, ThreadPoolExecutor(max(num_workers, 1)) as pool:
+        for start in range(0, len(images), _CHECKED_AT_ONCE):
+            part = range(start, min(start + _CHECKED_AT_ONCE, len(images)))
+            for index, message in zip(part, pool.map(check, part)):
+                if message is not None:
+                    bad[index] = message
+                bar.update()
+    return bad

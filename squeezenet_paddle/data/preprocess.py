@@ -1,0 +1,191 @@
+"""From a decoded image to the network's input. The geometry is OpenCV's; no Paddle here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from ..errors import InputError
+
+INTERPOLATIONS = {
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+}
+LONGEST_SIDE = 64  # times the shorter; "short_side" would make gigabytes of a thread of pixels
+CAFFE_MEAN = (104.0, 117.0, 123.0)  # B, G, R: the mean of the authors' train_val.prototxt
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a decoded image becomes the network's input. The default is the authors'.
+
+    Attributes:
+        resize: "squash" to `resize_size` x `resize_size`, or "short_side": the shorter side
+            becomes `resize_size` and the proportions stay; of an image more than 64 times as
+            long as wide the middle is taken.
+        resize_size: in pixels.
+        interpolation: "cubic", "linear" or "area", OpenCV's.
+        crop_size: side of the center crop, in pixels.
+        channel_order: "BGR" (Caffe's, and OpenCV's) or "RGB".
+        scale, mean, std: value = (pixel * scale - mean) / std, with pixels 0..255; `mean` and
+            `std` are given in `channel_order`.
+        data_format: "NCHW" or "NHWC", the layout of a batch.
+    """
+
+    resize: str = "squash"
+    resize_size: int = 256
+    interpolation: str = "cubic"
+    crop_size: int = 227
+    channel_order: str = "BGR"
+    scale: float = 1.0
+    mean: tuple[float, ...] = CAFFE_MEAN
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    data_format: str = "NCHW"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("resize", ("squash", "short_side")),
+            ("interpolation", tuple(INTERPOLATIONS)),
+            ("channel_order", ("BGR", "RGB")),
+            ("data_format", ("NCHW", "NHWC")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"{name} must be one of {', '.join(allowed)}; found {getattr(self, name)!r}."
+                )
+        for name in ("resize_size", "crop_size"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1; found {value!r}.")
+        if self.crop_size > self.resize_size:
+            raise InputError(
+                f"crop_size must be at most resize_size ({self.resize_size}); "
+                f"found {self.crop_size}."
+            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, (list, tuple)) or len(values) != 3:
+                raise InputError(f"{name} must be three numbers; found {values!r}.")
+            if not all(_is_number(v) for v in values):
+                raise InputError(f"{name} must be three finite numbers; found {values!r}.")
+            object.__setattr__(self, name, tuple(float(v) for v in values))
+        if not _is_number(self.scale) or self.scale <= 0:
+            raise InputError(f"scale must be a number above 0; found {self.scale!r}.")
+        if min(self.std) <= 0:
+            raise InputError(f"std must be three numbers above 0; found {list(self.std)}.")
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of the input made of one image."""
+        size = self.crop_size
+        return (3, size, size) if self.data_format == "NCHW" else (size, size, 3)
+
+    def __call__(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The input that evaluation gives the network: resize, center crop, subtract the mean.
+
+        Args:
+            image: uint8 [H, W, 3], BGR.
+            out: where to write the result (a row of a batch), if not into a new array.
+
+        Returns:
+            float32 of `input_shape`.
+        """
+        return self.normalise(self.center_crop(self.resized(image)), out)
+
+    def resized(self, image: np.ndarray) -> np.ndarray:
+        """`image` (uint8 [H, W, 3]) at the size from which crops are taken."""
+        width = height = self.resize_size
+        if self.resize == "short_side":
+            short, long = sorted(image.shape[:2])
+            if long > short * LONGEST_SIDE:
+                image, long = _middle(image, short * LONGEST_SIDE), short * LONGEST_SIDE
+            longer = int(self.resize_size * long / short)  # as torchvision rounds
+            if image.shape[0] > image.shape[1]:
+                height = longer
+            else:
+                width = longer
+        return cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[self.interpolation])
+
+    def center_crop(self, image: np.ndarray) -> np.ndarray:
+        """The middle `crop_size` x `crop_size` of `image`; a 256 to 227 crop starts at 14."""
+        top = (image.shape[0] - self.crop_size) // 2
+        left = (image.shape[1] - self.crop_size) // 2
+        return image[top : top + self.crop_size, left : left + self.crop_size]
+
+    def ten_crops(self, image: np.ndarray) -> list[np.ndarray]:
+        """The usual ten crops of a resized image: four corners, the center, and their mirrors."""
+        bottom, right = (n - self.crop_size for n in image.shape[:2])
+        corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+        size = self.crop_size
+        crops = [image[top : top + size, left : left + size] for top, left in corners]
+        crops.append(self.center_crop(image))
+        return crops + [crop[:, ::-1] for crop in crops]
+
+    def normalise(self, crop: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """uint8 BGR [H, W, 3] to the network's channel order, value range and layout, float32."""
+        if self.channel_order == "RGB":
+            crop = crop[:, :, ::-1]
+        if self.data_format == "NCHW":
+            crop = crop.transpose(2, 0, 1)
+        if out is None:
+            out = np.empty(crop.shape, "float32")
+        mean, std = self._mean_and_std
+        # One pass that converts, subtracts and changes the layout: the slow part is memory.
+        if self.scale == 1.0:
+            np.subtract(crop, mean, out=out)
+        else:
+            np.multiply(crop, np.float32(self.scale), out=out)
+            np.subtract(out, mean, out=out)
+        if self.std != (1.0, 1.0, 1.0):
+            np.divide(out, std, out=out)
+        return out
+
+    @cached_property
+    def _mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
+        shape = (3, 1, 1) if self.data_format == "NCHW" else (3,)
+        return (
+            np.array(self.mean, "float32").reshape(shape),
+            np.array(self.std, "float32").reshape(shape),
+        )
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """What evaluation feeds the network: the center crop, or the usual ten crops.
+
+    Attributes:
+        preprocess: of the model directory.
+        ten_crop: a sample is ten inputs instead of one.
+    """
+
+    preprocess: Preprocess
+    ten_crop: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the sample made of one image: the input's, or [10, ...]."""
+        shape = self.preprocess.input_shape
+        return (10, *shape) if self.ten_crop else shape
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
+        """Writes the sample of a decoded image to `out`; epoch and index change nothing."""
+        if not self.ten_crop:
+            self.preprocess(image, out)
+            return
+        for crop, row in zip(self.preprocess.ten_crops(self.preprocess.resized(image)), out):
+            self.preprocess.normalise(crop, row)
+
+
+def _middle(image: np.ndarray, longest: int) -> np.ndarray:
+    """The middle of an image, `longest` pixels long in either direction at most."""
+    top, left = (max(0, (n - longest) // 2) for n in image.shape[:2])
+    return image[top : top + longest, left : left + longest]
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number that float32 holds."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e38

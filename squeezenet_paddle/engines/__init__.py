@@ -1,0 +1,1 @@
+"""What computes a network: Paddle, ONNX Runtime, OpenVINO, Paddle Inference."""

@@ -1,0 +1,218 @@
+"""Several models or engines over one list: what each scores and costs, how often they agree."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..export.record import ONNX_INT8
+from ..model_dir import WEIGHTS, ModelInfo
+from ..network.config import ModelConfig, layer_table
+from ..predict import Predictor
+from ..run_dir import model_dir_of
+from .evaluate import Evaluation
+from .metrics import TOP_K
+
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of those that are compared.
+
+    Attributes:
+        model_dir: as the user named it.
+        info: what it says.
+        engine, precision: what computes it.
+    """
+
+    model_dir: Path
+    info: ModelInfo
+    engine: str
+    precision: str = "float32"
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the file of weights."""
+        name = ONNX_INT8 if self.precision == "int8" else WEIGHTS
+        return (model_dir_of(self.model_dir) / name).stat().st_size
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        model: the model directory, as the user named it.
+        network: version and variant.
+        engine, precision: what computes it.
+        top1, top5, loss: of the list.
+        weights_bytes: size of the file of weights.
+        parameters, multiply_adds: of the network, for one input.
+        images_per_second: of the network alone.
+        agreement: shares of the images for which each row of the table, this one too, gives the
+            same class as this one.
+    """
+
+    model: str
+    network: str
+    engine: str
+    precision: str
+    top1: float
+    top5: float
+    loss: float
+    weights_bytes: int
+    parameters: int
+    multiply_adds: int
+    images_per_second: float
+    agreement: tuple[float, ...]
+
+
+def check_comparable(paths: Sequence[Path], infos: Sequence[ModelInfo]) -> None:
+    """Refuses models whose class ids do not mean the same.
+
+    Raises:
+        InputError: the numbers of classes differ, or names that both have.
+    """
+    first = infos[0].network.num_classes
+    for path, info in zip(paths, infos):
+        if info.network.num_classes != first:
+            raise InputError(
+                f"models of the same classes were expected; {paths[0]} has {first} and {path} has "
+                f"{info.network.num_classes}."
+            )
+    named = [(path, info.names) for path, info in zip(paths, infos) if info.names is not None]
+    for path, names in named[1:]:
+        for class_id, (one, other) in enumerate(zip(named[0][1], names)):
+            if one != other:
+                raise InputError(
+                    f"models of the same classes were expected; class {class_id} is {one!r} in "
+                    f"{named[0][0]} and {other!r} in {path}. If the ids mean the same, give their "
+                    "names by --synset_word_list."
+                )
+
+
+def table(
+    candidates: Sequence[Candidate], evaluations: Sequence[Evaluation], rates: Sequence[float]
+) -> list[Row]:
+    """The table, a row a candidate.
+
+    Args:
+        candidates: those that are compared.
+        evaluations: of one list by each of them.
+        rates: images a second of each.
+    """
+    predicted = [evaluation.predictions.predicted for evaluation in evaluations]
+    rows = []
+    for candidate, evaluation, rate, mine in zip(candidates, evaluations, rates, predicted):
+        network, size = candidate.info.network, candidate.info.preprocess.crop_size
+        scores, layers = evaluation.summary(), layer_table(network, size, size)
+        rows.append(
+            Row(
+                str(candidate.model_dir),
+                f"{variant(network)} at {size}",
+                candidate.engine,
+                candidate.precision,
+                *(scores["top1"], scores["top5"], scores["loss"]),
+                candidate.weights_bytes,
+                sum(row.layer.parameters for row in layers),
+                sum(row.multiply_adds for row in layers),
+                rate,
+                tuple(float((mine == other).mean()) for other in predicted),
+            )
+        )
+    return rows
+
+
+def variant(config: ModelConfig) -> str:
+    """Version, and what is not as in the original, e.g. "v1.1 simple bypass"."""
+    parts = [f"v{config.version}"]
+    parts += [f"{config.bypass} bypass"] * (config.bypass != "none")
+    parts += [config.activation] * (config.activation != "relu")
+    parts += [config.head] * (config.head != "conv")
+    return " ".join(parts)
+
+
+def measure_rates(predictors: Sequence[Predictor], batch_size: int) -> list[float]:
+    """Images a second of each network alone, medians of rounds in which all take turns."""
+    shapes = [(batch_size, *predictor.info.preprocess.input_shape) for predictor in predictors]
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(0, 50, shape).astype("float32") for shape in shapes]
+    seconds = np.empty((_ROUNDS, len(predictors)))
+    for times in seconds:
+        for i, (predictor, batch) in enumerate(zip(predictors, inputs)):
+            start = time.perf_counter()
+            predictor.logits(batch)
+            times[i] = time.perf_counter() - start
+    return [batch_size / median for median in np.median(seconds, axis=0)]
+
+
+def text(rows: Sequence[Row]) -> str:
+    """Aligned columns, numbers to the right."""
+    cells = _cells(rows)
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = []
+    for line in cells:
+        padded = [
+            cell.ljust(width) if i in _LEFT else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths))
+        ]
+        lines.append("  ".join(padded).rstrip() + "\n")
+    return "".join(lines)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table as GitHub shows it."""
+    head, *body = [[cell.replace("|", r"\|") for cell in line] for line in _cells(rows)]
+    rule = [":--" if i in _LEFT else "--:" for i in range(len(head))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *body))
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Exact numbers, under a header."""
+    names = [f"{row.model} {row.engine} {row.precision}" for row in rows]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    fields = list(Row.__dataclass_fields__)[:-1]
+    writer.writerow([*fields, *(f"agreement with {name}" for name in names)])
+    for row in rows:
+        writer.writerow([*(getattr(row, field) for field in fields), *row.agreement])
+    return stream.getvalue()
+
+
+FORMATS = {"text": text, "markdown": markdown, "csv": as_csv}
+
+_LEFT = (1, 2, 3)  # columns of words
+
+
+def _cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table for people, under a header."""
+    head = ["", "model", "network", "engine", "top-1", f"top-{TOP_K}", "loss", "size"]
+    head += [
+        "parameters",
+        "multiply-adds",
+        "images/s",
+        *(f"same as {i + 1}" for i in range(len(rows))),
+    ]
+    lines = [head]
+    for number, row in enumerate(rows, 1):
+        cells: list[Any] = [number, row.model, row.network, f"{row.engine} {row.precision}"]
+        cells += [
+            f"{row.top1:.2%}",
+            f"{row.top5:.2%}",
+            f"{row.loss:.4f}",
+            f"{row.weights_bytes / 1e6:.2f} MB",
+            f"{row.parameters:,}",
+        ]
+        cells += [f"{row.multiply_adds / 1e6:,.0f} M", f"{row.images_per_second:.1f}"]
+        cells += [f"{share:.2%}" for share in row.agreement]
+        lines.append([str(cell) for cell in cells])
+    return lines

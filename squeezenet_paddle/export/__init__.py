@@ -1,0 +1,1 @@
+"""Model directories as files for other programs."""

@@ -1,0 +1,1 @@
+"""What SqueezeNet is, and how Paddle and numpy compute it."""

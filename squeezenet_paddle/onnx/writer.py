@@ -1,0 +1,377 @@
+"""Writes a network as an ONNX file, straight from its list of layers.
+
+paddle2onnx would do it by way of a static graph, but needs Paddle 3 for that, has no package for
+Python 3.13, ends the process on a network of NHWC, and writes five times as many nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import numpy as np
+
+from .. import __version__
+from ..data.preprocess import Preprocess
+from ..network.config import Layer, ModelConfig, layers, output_shapes
+from ..network.weights import BATCH_NORM_EPSILON, key_of
+from .quantise import Statistics
+from .schema import (
+    DATA_TYPES,
+    FLOAT_ATTRIBUTE,
+    INT_ATTRIBUTE,
+    INTS_ATTRIBUTE,
+    GraphProto,
+    ModelProto,
+)
+
+OPSET = 13  # the first in which weights are quantised by channel
+_IR_VERSION = 7  # of ONNX 1.8, which brought that opset
+_LARGEST_WEIGHT = 63  # 7 bits: sums of two products with a uint8 then fit 16 bits, as AVX2 has them
+_OPERATORS = {"relu": "Relu", "elu": "Elu"}
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """What a graph takes.
+
+    Attributes:
+        height, width: of the images.
+        batch: images; None for any number.
+        preprocess: put into the graph, which then takes uint8 [N, H, W, 3] "pixels" in the
+            channel order that this names; None: it takes "data", as `Preprocess` makes it.
+    """
+
+    height: int
+    width: int
+    batch: int | None = None
+    preprocess: Preprocess | None = None
+
+
+def onnx_model(
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    graph_input: GraphInput,
+    preprocess: Preprocess,
+    concat: bool = True,
+    statistics: Mapping[str, Statistics] | None = None,
+    outputs: Sequence[str] | None = None,
+) -> bytes:
+    """The file, from the input to "logits", float32 [N, num_classes].
+
+    Args:
+        config: which network.
+        state: arrays by state-dict key.
+        graph_input: what the graph takes.
+        preprocess: how an image becomes the network's input, for the file's metadata.
+        concat: write the concatenations of the fires; else what reads one reads both halves, as
+            the sum of two convolutions or as two pools, which copies less and is faster.
+        statistics: of "data" and of every layer, with which the network is quantised to 8 bits;
+            None writes float32.
+        outputs: names of layers, to write no more than what these need, and these as the graph's
+            outputs in NCHW, float32 [N, C, h, w] or [N, C]; None for the logits.
+    """
+    if statistics is None:
+        writer = _Writer(config, state, concat)
+    else:
+        writer = _QuantisingWriter(config, state, statistics)
+    model = ModelProto(
+        ir_version=_IR_VERSION, producer_name="squeezenet_paddle", producer_version=__version__
+    )
+    model.opset_import.add(domain="", version=OPSET)
+    model.graph.CopyFrom(writer.graph_of(graph_input, outputs))
+    for key, value in (("network", config), ("preprocess", preprocess)):
+        model.metadata_props.add(key=key, value=json.dumps(dataclasses.asdict(value)))
+    return model.SerializeToString()
+
+
+class _Writer:
+    """Adds layers to a graph one by one.
+
+    A layer's output is a list of tensors: one, or the two halves of its channels.
+    """
+
+    def __init__(
+        self, config: ModelConfig, state: Mapping[str, np.ndarray], concat: bool = True
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._concat = concat
+        self._graph = GraphProto(name=f"SqueezeNet v{config.version}")
+        self._kinds: dict[str, Callable[[Layer, list[list[str]]], list[str]]] = {
+            "Convolution": self._convolution,
+            "Pooling": self._pooling,
+            "Concat": self._concatenation,
+            "Eltwise": self._sum,
+            "BatchNorm": self._batch_norm,
+            "InnerProduct": self._linear,
+        }
+
+    def graph_of(self, graph_input: GraphInput, wanted: Sequence[str] | None = None) -> Any:
+        outputs = {"data": self._input(graph_input)}
+        for layer in _needed(self._config, wanted):
+            inputs = [outputs[bottom] for bottom in layer.bottoms]
+            outputs[layer.name] = self._kinds[layer.type](layer, inputs)
+        if wanted is None:
+            classes = self._config.num_classes
+            _declare(self._graph.output, "logits", "float32", [graph_input.batch, classes])
+            return self._graph
+        shapes = output_shapes(self._config, graph_input.height, graph_input.width)
+        for name in wanted:
+            x = self._whole(outputs[name], name)
+            _declare(self._graph.output, x, "float32", [graph_input.batch, *shapes[name]])
+        return self._graph
+
+    def _input(self, graph_input: GraphInput) -> list[str]:
+        n, size = graph_input.batch, (graph_input.height, graph_input.width)
+        if graph_input.preprocess is not None:
+            _declare(self._graph.input, "pixels", "uint8", [n, *size, 3])
+            x = self._normalise("pixels", graph_input.preprocess)
+        elif self._config.data_format == "NHWC":
+            _declare(self._graph.input, "data", "float32", [n, *size, 3])
+            x = "data"
+        else:
+            _declare(self._graph.input, "data", "float32", [n, 3, *size])
+            return ["data"]
+        return [self._node("Transpose", [x], "data/nchw", perm=[0, 3, 1, 2])]
+
+    def _normalise(self, x: str, preprocess: Preprocess) -> str:
+        """The arithmetic of `Preprocess.normalise`, in the same order."""
+        x = self._node("Cast", [x], "pixels/float", to=DATA_TYPES["float32"])
+        if preprocess.scale != 1.0:
+            scale = self._constant("scale", np.array(preprocess.scale, "float32"))
+            x = self._node("Mul", [x, scale], "pixels/scaled")
+        mean = self._constant("mean", np.array(preprocess.mean, "float32"))
+        x = self._node("Sub", [x, mean], "pixels/centered")
+        if preprocess.std != (1.0, 1.0, 1.0):
+            std = self._constant("std", np.array(preprocess.std, "float32"))
+            x = self._node("Div", [x, std], "pixels/normalised")
+        return x
+
+    def _convolution(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        [halves] = inputs
+        key, last = key_of(layer), len(halves) - 1
+        weights = np.split(self._state[f"{key}.weight"], len(halves), axis=1)
+        terms = []
+        for i, (x, weight) in enumerate(zip(halves, weights)):
+            suffix = f"/{i}" if last else ""
+            tensors = [x, self._constant(f"{key}.weight{suffix}", weight)]
+            if i == last:
+                tensors.append(self._constant(f"{key}.bias", self._state[f"{key}.bias"]))
+            terms.append(self._conv_node(layer, tensors, f"{layer.name}/linear{suffix}"))
+        y = self._node("Add", terms, f"{layer.name}/linear") if last else terms[0]
+        return [self._activated(layer, y)]
+
+    def _conv_node(self, layer: Layer, tensors: list[str], output: str) -> str:
+        return self._node(
+            "Conv",
+            tensors,
+            output,
+            kernel_shape=[layer.kernel] * 2,
+            strides=[layer.stride] * 2,
+            pads=[layer.pad] * 4,
+        )
+
+    def _activated(self, layer: Layer, y: str) -> str:
+        if not layer.activated:
+            return y
+        return self._node(_OPERATORS[self._config.activation], [y], layer.name)
+
+    def _pooling(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        [halves] = inputs
+        if layer.kernel:
+            window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
+            names = _names(layer, halves)
+            return [
+                self._node("MaxPool", [x], name, **window, ceil_mode=1)
+                for x, name in zip(halves, names)
+            ]
+        means = []
+        for x, name in zip(halves, _names(layer, halves)):
+            pooled = self._node("GlobalAveragePool", [x], f"{name}/map")
+            means.append(self._node("Flatten", [pooled], self._flat_name(layer, name)))
+        return means
+
+    def _flat_name(self, layer: Layer, name: str) -> str:
+        is_last = layer.name == layers(self._config)[-1].name
+        return "logits" if is_last else name
+
+    def _concatenation(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        parts = [x for halves in inputs for x in halves]
+        if self._concat or layer.flat:
+            return [self._node("Concat", parts, layer.name, axis=1)]
+        return parts
+
+    def _sum(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        if len(inputs[0]) != len(inputs[1]):  # a convolution round a fire has one output
+            inputs = [[self._whole(halves)] for halves in inputs]
+        names = _names(layer, inputs[0])
+        return [self._node("Add", list(pair), name) for *pair, name in zip(*inputs, names)]
+
+    def _batch_norm(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        tensors = [self._whole(inputs[0])]
+        tensors += self._constants(layer, "weight", "bias", "_mean", "_variance")
+        return [self._node("BatchNormalization", tensors, layer.name, epsilon=BATCH_NORM_EPSILON)]
+
+    def _linear(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        tensors = [*inputs[0], *self._constants(layer, "weight", "bias")]
+        if not layer.activated:
+            return [self._node("Gemm", tensors, "logits")]
+        return [self._activated(layer, self._node("Gemm", tensors, f"{layer.name}/linear"))]
+
+    def _whole(self, halves: list[str], name: str | None = None) -> str:
+        """One tensor of all channels."""
+        if len(halves) == 1:
+            return halves[0]
+        return self._node("Concat", halves, name or f"{halves[0]}/whole", axis=1)
+
+    def _constants(self, layer: Layer, *names: str) -> list[str]:
+        keys = [f"{key_of(layer)}.{name}" for name in names]
+        return [self._constant(key, self._state[key]) for key in keys]
+
+    def _constant(self, name: str, values: np.ndarray) -> str:
+        self._graph.initializer.add(
+            name=name,
+            dims=values.shape,
+            data_type=DATA_TYPES[values.dtype.name],
+            raw_data=values.astype(values.dtype.newbyteorder("<")).tobytes(),
+        )
+        return name
+
+    def _node(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        node = self._graph.node.add(op_type=operator, name=output, input=inputs, output=[output])
+        for name, value in attributes.items():
+            attribute = node.attribute.add(name=name)
+            if isinstance(value, list):
+                attribute.type = INTS_ATTRIBUTE
+                attribute.ints.extend(value)
+            elif isinstance(value, float):
+                attribute.type, attribute.f = FLOAT_ATTRIBUTE, value
+            else:
+                attribute.type, attribute.i = INT_ATTRIBUTE, value
+        return output
+
+
+class _QuantisingWriter(_Writer):
+    """Adds layers that compute on 8-bit integers.
+
+    Each map is followed by its quantisation to uint8 and back, each weight of a convolution is one
+    of int8 by channel, and an engine folds these into its integer kernels. What comes after the
+    maps stays float32.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        state: Mapping[str, np.ndarray],
+        statistics: Mapping[str, Statistics],
+    ) -> None:
+        super().__init__(config, state)
+        self._means = {name: np.array(s.mean) for name, s in statistics.items()}
+        self._ranges = {name: (s.low, s.high) for name, s in statistics.items()}
+        for layer in layers(config):
+            if (
+                layer.type == "Concat" and not layer.flat
+            ):  # copies integers, if both its inputs mean the same by them
+                for bottom in layer.bottoms:
+                    self._ranges[bottom] = self._ranges[layer.name]
+        self._scales: dict[str, np.ndarray] = {}  # by tensor
+
+    def _input(self, graph_input: GraphInput) -> list[str]:
+        [x] = super()._input(graph_input)
+        return [self._quantised(x, self._ranges["data"])]
+
+    def _convolution(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        [[x]] = inputs
+        key = key_of(layer)
+        weight, bias = self._state[f"{key}.weight"], self._state[f"{key}.bias"]
+        # A channel's step also has to let its bias fit 32 bits, which counts if the weights are 0.
+        scale = np.maximum(
+            np.abs(weight).max(axis=(1, 2, 3)) / np.float32(_LARGEST_WEIGHT),
+            np.maximum(np.abs(bias) / self._scales[x], np.float32(1e-20)) / np.float32(2**30),
+        )
+        rounded = np.rint(weight / scale[:, None, None, None]).astype("int8")
+        # What rounding the weights adds to each output on average is taken off the bias.
+        added = (rounded * scale[:, None, None, None] - weight).sum(axis=(2, 3))
+        bias = bias - added @ self._means[layer.bottoms[0]]
+        bias_scale = scale * self._scales[x]
+        bias = np.rint(bias / bias_scale).astype("int32")
+        tensors = [
+            x,
+            self._restored(f"{key}.weight", rounded, scale),
+            self._restored(f"{key}.bias", bias, bias_scale),
+        ]
+        y = self._activated(layer, self._conv_node(layer, tensors, f"{layer.name}/linear"))
+        return [self._quantised(y, self._ranges[layer.name])]
+
+    def _pooling(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        [y] = super()._pooling(layer, inputs)
+        if not layer.kernel:
+            return [y]
+        return [self._quantised(y, self._ranges[layer.bottoms[0]])]  # the same integers
+
+    def _concatenation(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        [y] = super()._concatenation(layer, inputs)
+        return [y] if layer.flat else [self._quantised(y, self._ranges[layer.name])]
+
+    def _sum(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        [y] = super()._sum(layer, inputs)
+        return [self._quantised(y, self._ranges[layer.name])]
+
+    def _batch_norm(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        [y] = super()._batch_norm(layer, inputs)
+        return [y] if layer.flat else [self._quantised(y, self._ranges[layer.name])]
+
+    def _quantised(self, x: str, limits: tuple[float, float]) -> str:
+        """The tensor rounded to 256 steps, of which 0 is one."""
+        low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+        scale = np.array(max((high - low) / 255, 1e-30), "float32")
+        zero = np.array(np.rint(-low / scale), "uint8")
+        constants = [
+            self._constant(f"{x}/scale", np.array(scale)),
+            self._constant(f"{x}/zero", zero),
+        ]
+        rounded = self._node("QuantizeLinear", [x, *constants], f"{x}/uint8")
+        y = self._node("DequantizeLinear", [rounded, *constants], f"{x}/rounded")
+        self._scales[y] = scale
+        return y
+
+    def _restored(self, name: str, values: np.ndarray, scale: np.ndarray) -> str:
+        """A constant as integers and what each channel is multiplied by."""
+        zeros = np.zeros(scale.shape, values.dtype)
+        constants = [
+            self._constant(f"{name}/{values.dtype}", values),
+            self._constant(f"{name}/scale", scale),
+            self._constant(f"{name}/zero", zeros),
+        ]
+        return self._node("DequantizeLinear", constants, name, axis=0)
+
+
+def _needed(config: ModelConfig, wanted: Sequence[str] | None) -> list[Layer]:
+    """The layers that give the named ones, in order; None for all."""
+    if wanted is None:
+        return layers(config)
+    needed, names = [], set(wanted)
+    for layer in reversed(layers(config)):
+        if layer.name in names:
+            needed.append(layer)
+            names.update(layer.bottoms)
+    return needed[::-1]
+
+
+def _names(layer: Layer, halves: list[str]) -> list[str]:
+    return [layer.name] if len(halves) == 1 else [f"{layer.name}/{i}" for i in range(len(halves))]
+
+
+def _declare(values: Any, name: str, data_type: str, shape: Sequence[int | None]) -> None:
+    """Adds an input or output of the graph; None is a batch of any size."""
+    tensor = values.add(name=name).type.tensor_type
+    tensor.elem_type = DATA_TYPES[data_type]
+    for extent in shape:
+        if extent is None:
+            tensor.shape.dim.add(dim_param="batch")
+        else:
+            tensor.shape.dim.add(dim_value=extent)

@@ -1,0 +1,1 @@
+"""Several processes: starting them, and sums over all of them."""

@@ -1,0 +1,234 @@
+"""How fast each engine runs a model directory, with its input in memory and from files.
+
+Importing this does not load Paddle; the processes that measure do, where their engine needs it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import multiprocessing
+import platform
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable
+
+import cv2
+import numpy as np
+
+from ..data.decode import MAX_PIXELS
+from ..data.lists import ImageList
+from ..data.loader import Loader
+from ..data.preprocess import EvalTransform
+from ..data.sampler import Sampler
+from ..engines.load import ENGINES, is_installed
+from ..engines.runtimes import computes_bfloat16
+from ..engines.threads import Cores
+from ..errors import InputError, RunError
+from ..evaluation.metrics import TOP_K
+from ..predict import Predictor, predict
+from ..process_settings import tune_process
+
+WARM_UP = 3  # runs with the input in memory, before those that count
+PASSES = 3  # over the files, after one that does not count
+
+_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "onnxruntime", "openvino", "numpy")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured of one engine.
+
+    Attributes:
+        model_dir: as `model_dir.py` describes it.
+        engine: one of `ENGINES`.
+        precision: one that it has.
+        threads: that compute; None takes all cores that the process may use.
+        batch_sizes: images a batch with the input in memory; the largest counts for files.
+        repeat: runs at each batch size.
+        images: the files; None: the input in memory alone.
+        num_workers: processes that read files.
+        max_pixels: a larger image counts as unreadable.
+    """
+
+    model_dir: Path
+    engine: str
+    precision: str = "float32"
+    threads: int | None = None
+    batch_sizes: tuple[int, ...] = (1, 32)
+    repeat: int = 30
+    images: ImageList | None = None
+    num_workers: int = 2
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        engine, precision: of the task.
+        what: "forward", a batch in memory to logits; or "files", image files to the top 5.
+        batch_size: images a batch.
+        milliseconds: of each run; of files, a run goes over all of them.
+        images: a run.
+    """
+
+    engine: str
+    precision: str
+    what: str
+    batch_size: int
+    milliseconds: tuple[float, ...]
+    images: int
+
+    def percentile(self, share: float) -> float:
+        """The milliseconds that `share` percent of the runs do not exceed."""
+        return float(np.percentile(self.milliseconds, share))
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.percentile(50) * 1e3
+
+    def as_json(self) -> dict[str, Any]:
+        """The line as a program wants it."""
+        return {
+            "engine": self.engine,
+            "precision": self.precision,
+            "what": self.what,
+            "batch_size": self.batch_size,
+            "runs": len(self.milliseconds),
+            "images": self.images,
+            "median_ms": self.percentile(50),
+            "p90_ms": self.percentile(90),
+            "p99_ms": self.percentile(99),
+            "images_per_second": self.images_per_second,
+        }
+
+    def __str__(self) -> str:
+        times = (f"{self.percentile(share):10.2f}" for share in (50, 90, 99))
+        shown = " ".join(times) if self.what == "forward" else " " * 32
+        return (
+            f"{self.engine:<12} {self.precision:<9} {self.what:<8} {self.batch_size:>5} {shown} "
+            f"{self.images_per_second:>9.1f}"
+        )
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """An engine that could not be measured."""
+
+    engine: str
+    precision: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.engine:<12} {self.precision:<9} not run: {self.reason}"
+
+
+HEADER = (
+    f"{'engine':<12} {'precision':<9} {'what':<8} {'batch':>5} {'median ms':>10} {'p90 ms':>10} "
+    f"{'p99 ms':>10} {'images/s':>9}"
+)
+
+
+def pairs(engines: Iterable[str], precisions: Iterable[str]) -> list[tuple[str, str]]:
+    """The engines with those of the precisions that they have.
+
+    Raises:
+        InputError: none has any.
+    """
+    wanted = list(precisions)
+    found = [(name, each) for name in engines for each in wanted if each in ENGINES[name]]
+    if not found:
+        raise InputError(
+            f"--precision {' '.join(wanted)}: none of the engines asked for has it; "
+            + ", ".join(f"{name} has {' and '.join(has)}" for name, has in ENGINES.items())
+            + "."
+        )
+    return found
+
+
+def measure(task: Task) -> list[Row] | NotRun:
+    """Measures an engine in a process of its own, so that no other one's threads are in its way.
+
+    Raises:
+        ImageError: one of the files cannot be read.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(_measure_here, task).result()
+        except BrokenProcessPool:
+            return NotRun(task.engine, task.precision, "its process died.")
+
+
+def _measure_here(task: Task) -> list[Row] | NotRun:
+    warnings.filterwarnings("ignore", message="No ccache found")
+    tune_process()
+    name, precision = task.engine, task.precision
+    if precision == "bfloat16" and is_installed(name) and not computes_bfloat16():
+        return NotRun(name, precision, "this processor has no such instructions.")
+    try:
+        predictor = Predictor(task.model_dir, None, name, precision, task.threads)
+    except (InputError, RunError) as error:
+        return NotRun(name, precision, str(error))
+    return list(_rows(task, predictor))
+
+
+def _rows(task: Task, predictor: Predictor) -> Iterator[Row]:
+    name, precision = predictor.engine, predictor.precision
+    rng = np.random.default_rng(0)
+    for size in task.batch_sizes:
+        inputs = rng.normal(0, 60, (size, *predictor.info.preprocess.input_shape)).astype("float32")
+        times = _timed(partial(predictor.logits, inputs), WARM_UP, task.repeat)
+        yield Row(name, precision, "forward", size, times, size)
+    if task.images is not None:
+        size = max(task.batch_sizes)
+        sampler = Sampler(len(task.images), size)
+        transform = EvalTransform(predictor.info.preprocess)
+        with Loader(task.images, transform, sampler, task.num_workers, task.max_pixels) as loader:
+            times = _timed(lambda: deque(predict(predictor, loader, TOP_K), 0), 1, PASSES)
+        yield Row(name, precision, "files", size, times, len(task.images))
+
+
+def _timed(run: Callable[[], object], warm_up: int, count: int) -> tuple[float, ...]:
+    """Milliseconds of each of `count` runs."""
+    milliseconds = []
+    for i in range(warm_up + count):
+        start = time.perf_counter()
+        run()
+        if i >= warm_up:
+            milliseconds.append((time.perf_counter() - start) * 1e3)
+    return tuple(milliseconds)
+
+
+def machine(threads: int | None) -> dict[str, Any]:
+    """What the numbers belong to: processor, cores, versions."""
+    versions = {"python": platform.python_version(), "opencv": cv2.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "cores": Cores().threads,
+        "threads": Cores(threads).threads,
+        "system": platform.platform(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = [line for line in text.splitlines() if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.machine()

@@ -1,0 +1,222 @@
+"""What a training run tells: lines on the console and in train.log, and metrics.jsonl for programs.
+
+Importing this loads neither Paddle nor VisualDL nor matplotlib.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tqdm import tqdm
+
+from ..errors import RunError
+from ..files import clear_leftovers, write_bytes
+from ..run_dir import METRICS, TRAIN_LOG
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """How training went since the record before.
+
+    Attributes:
+        step: updates done so far.
+        epoch: passes over the list done so far, with a fraction.
+        loss: mean of the training loss, in nats.
+        top1: share of augmented images classified rightly, 0..1.
+        lr: learning rate of the last update.
+        images_per_second: of the whole run, all processes together.
+        reader_wait: share of the time spent waiting for images, 0..1.
+        seconds_left: estimate to the end of the run.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    top1: float
+    lr: float
+    images_per_second: float
+    reader_wait: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class ValRecord:
+    """What an evaluation during training found.
+
+    Attributes:
+        step, epoch: as in `TrainRecord`.
+        loss: mean cross-entropy, in nats.
+        top1, top5: shares 0..1.
+        images: how many were counted.
+        best: no evaluation before it was as good.
+        seconds: it took.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    top1: float
+    top5: float
+    images: int
+    best: bool
+    seconds: float
+
+
+class RunLog:
+    """Console, train.log and metrics.jsonl of a run; in its first process only.
+
+    Lines go to standard error; on a terminal a progress bar stays below them. Each is written at
+    once, so that killing the process loses none. Use it as a context, or call `close`.
+
+    A resumed run drops from metrics.jsonl what an earlier process recorded after `start_step`, so
+    every point is there once: record what belongs to a step before saving its checkpoint.
+    train.log is a history and keeps everything.
+
+    Args:
+        folder: of the run; made if it does not exist.
+        max_steps: updates of the whole run.
+        start_step: updates done when this process starts; 0 begins both curves anew.
+
+    Raises:
+        InputError, RunError: a file cannot be written; the methods raise RunError then.
+    """
+
+    def __init__(self, folder: Path, max_steps: int, start_step: int = 0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(folder / METRICS)
+        _drop_after(folder / METRICS, start_step)
+        self._max_steps = max_steps
+        # Unbuffered: a line is one write, which a kill cannot cut.
+        self._log = (folder / TRAIN_LOG).open("ab", buffering=0)
+        self._metrics = (folder / METRICS).open("ab", buffering=0)
+        self._bar = tqdm(
+            total=max_steps,
+            initial=start_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=None,  # unless on a terminal
+        )
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def train(self, record: TrainRecord) -> None:
+        """Tells how training goes: one line."""
+        self._record("train", record)
+        self.message(
+            f"{self._position(record)}  loss {record.loss:.4f}  top-1 {record.top1:6.2%}  "
+            f"lr {record.lr:<9.4g}  {record.images_per_second:.1f} images/s  "
+            f"reader wait {record.reader_wait:.1%}  ETA {duration(record.seconds_left)}"
+        )
+
+    def validation(self, record: ValRecord) -> None:
+        """Tells what an evaluation found: one line."""
+        self._record("val", record)
+        self.message(
+            f"{self._position(record)}  validation loss {record.loss:.4f}  "
+            f"top-1 {record.top1:.2%}  top-5 {record.top5:.2%}  {record.images} images  "
+            f"{record.seconds:.1f} s{'  best so far' if record.best else ''}"
+        )
+
+    def message(self, text: str) -> None:
+        """Shows `text` on the console and appends it to train.log with the time."""
+        tqdm.write(text, file=sys.stderr)
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        lines = "".join(f"{now}  {line}\n" for line in text.splitlines())
+        append(self._log, lines.encode("utf-8", "backslashreplace"))
+
+    def tick(self, step: int) -> None:
+        """Moves the progress bar to `step` updates done."""
+        self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        """Ends the progress bar and closes the files."""
+        self._bar.close()
+        self._log.close()
+        self._metrics.close()
+
+    def _position(self, record: TrainRecord | ValRecord) -> str:
+        width = len(str(self._max_steps))
+        return f"epoch {record.epoch:.2f}  step {record.step:{width}}/{self._max_steps}"
+
+    def _record(self, kind: str, record: TrainRecord | ValRecord) -> None:
+        fields = {name: _finite(value) for name, value in dataclasses.asdict(record).items()}
+        line = json.dumps({"kind": kind, **fields, "time": round(time.time(), 3)})
+        append(self._metrics, f"{line}\n".encode())
+
+
+def append(file: BinaryIO, data: bytes) -> None:
+    """Writes `data` to an unbuffered file, in one piece unless the disk is full.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        while data:  # a disk that is filling up takes part of it
+            data = data[file.write(data) :]
+    except OSError as error:
+        raise RunError(f"{file.name}: cannot be written ({error.strerror}).") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl in their order; a line that was cut off is left out.
+
+    Each has "kind", "train" or "val", the fields of `TrainRecord` or `ValRecord`, and "time" in
+    seconds since 1970. A value that is infinite or no number is None.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [record for record in map(_parsed, lines) if record is not None]
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as 1:02:03; from a day on, 2d 03:04:05; "?" if not finite."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    clock = f"{minute:02}:{second:02}"
+    return f"{days}d {hour:02}:{clock}" if days else f"{hour}:{clock}"
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Removes what was recorded after `step`, and lines that were cut off; of 0 nothing stays."""
+    if not path.exists():
+        return
+    before = path.read_bytes()
+    kept = [
+        line + b"\n"
+        for line in before.splitlines()
+        if step > 0 and (record := _parsed(line)) and record["step"] <= step
+    ]
+    after = b"".join(kept)
+    if after != before:
+        write_bytes(path, after)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The record that a line of metrics.jsonl holds; None if it was cut off."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    ours = isinstance(record, dict) and {"kind", "step"} <= record.keys()
+    return record if ours and isinstance(record["step"], int) else None
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

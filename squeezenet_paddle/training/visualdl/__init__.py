@@ -1,0 +1,1 @@
+"""VisualDL records of a run, and reading and repairing them."""

@@ -1,0 +1,279 @@
+"""Fine-tuning from cached features: what it computes, keeps, refuses, and goes on from."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import shlex
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Run, assert_user_error
+from finetune_runs import arguments, flags_of, make_images, make_pretrained
+from training_runs import assert_same_weights, metrics, weights
+
+from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.evaluation.evaluate import Evaluation
+from squeezenet_paddle.finetuning import cache, features, loaders, lr_range
+from squeezenet_paddle.finetuning import run as finetuning
+from squeezenet_paddle.finetuning.lists import find_lists, write_lists
+from squeezenet_paddle.finetuning.stages import stages
+from squeezenet_paddle.model_dir import read_info
+from squeezenet_paddle.parallel.group import Group
+from squeezenet_paddle.run_dir import locked
+from squeezenet_paddle.training.run import start_network
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pretrained(tmp_path_factory.mktemp("pretrained") / "model")
+
+
+def finetune(*given: Any) -> Evaluation:
+    found = finetuning.finetune(flags_of(arguments(*given)))
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, images: Path, pretrained: Path) -> Path:
+    """A run from its start to its end."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert len(finetune(images, pretrained, run).predictions) == 10
+    return run
+
+
+def test_a_run_leaves_a_model_with_names_and_a_report(whole: Path) -> None:
+    info = read_info(whole)
+    assert info.network.head == "multiscale"
+    assert info.network.num_classes == 10
+    assert info.names is not None
+    assert info.names[0] == "cross_noise"
+    assert (whole / "report" / "report.html").is_file()
+    assert [r["step"] for r in metrics(whole) if r["kind"] == "val"] == [3, 6, 9]
+
+
+def test_the_frozen_layers_stay_as_they_were(whole: Path, pretrained: Path) -> None:
+    before, after = weights(pretrained), weights(whole / "final")
+    frozen = [key for key in before if not key.startswith("conv10.")]
+    assert len(frozen) == 50
+    for key in frozen:
+        assert np.array_equal(before[key], after[key]), key
+
+
+def test_the_cache_changes_nothing(
+    whole: Path, images: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    """Bit for bit: the features are the same, and so is all that is computed from them."""
+    finetune(images, pretrained, tmp_path / "run", "--no_cache")
+    assert not (tmp_path / "run" / "features").exists()
+    assert_same_weights(whole / "final", tmp_path / "run" / "final")
+
+
+def test_a_killed_cache_goes_on_and_ends_the_same(
+    whole: Path, images: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    for module in (cache, loaders):
+        monkeypatch.setattr(module, "BLOCK", 8)
+    calls, write = itertools.count(), cache.Writer.write
+
+    def killed(self: cache.Writer, *given: Any) -> None:
+        if next(calls) in (3, 7):
+            raise KeyboardInterrupt
+        write(self, *given)
+
+    monkeypatch.setattr(cache.Writer, "write", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            finetune(images, pretrained, run)
+    finetune(images, pretrained, run)
+    assert next(calls) == 2 * 5 + 2 + 2  # each block of both lists once, and the two kills
+    for name in ("train.f16", "val.f16"):
+        assert (run / "features" / name).read_bytes() == (whole / "features" / name).read_bytes()
+    assert_same_weights(whole / "final", run / "final")
+
+
+def test_a_damaged_cache_is_mended(
+    whole: Path, images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole / "features", tmp_path / "run" / "features")
+    train = tmp_path / "run" / "features" / "train.f16"
+    good = train.read_bytes()
+    train.write_bytes(good[:-2] + b"xx")
+    finetune(images, pretrained, tmp_path / "run")
+    assert "1 blocks are damaged; they are computed anew" in capsys.readouterr().err
+    assert train.read_bytes() == good
+    assert_same_weights(whole / "final", tmp_path / "run" / "final")
+
+
+@pytest.mark.parametrize(
+    "more", [("--seed", 1), ("--flip", 0), ("--crop_size", 35), ("--trainable", "fire9")]
+)
+def test_other_features_are_never_taken(
+    images: Path, pretrained: Path, tmp_path: Path, more: tuple[object, ...]
+) -> None:
+    """Whatever a feature depends on is in the key of its file."""
+    keys = []
+    for given in ((), more):
+        args = flags_of(arguments(images, pretrained, tmp_path / "run", *given))
+        pictures = find_lists(args)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        write_lists(pictures, tmp_path / "run")
+        [stage] = stages(args, pictures)
+        network, _ = start_network(stage.plan)
+        state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+        keys.append(features.keys_of(stage.plan, state, "engine"))
+    assert keys[0][0] != keys[1][0]
+
+
+def test_images_that_cannot_be_read_are_all_named(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = shutil.copytree(images, tmp_path / "tree")
+    bad = sorted(tree.rglob("*.jpg"))[::17]
+    for path in bad:
+        path.write_bytes(b"no image")
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="--skip_unreadable") as caught:
+        finetune(tree, pretrained, run)
+    for path in bad:
+        assert path.name in str(caught.value)
+    assert f"{len(bad)} of 50" in str(caught.value)
+    found = finetune(tree, pretrained, run, "--skip_unreadable")
+    assert capsys.readouterr().err.count("skipped: ") >= len(bad)
+    assert len(found.predictions) + len(found.unreadable) == 10
+
+
+def test_two_runs_in_one_directory(images: Path, pretrained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(run,))
+    process.start()
+    while not (run / "held").exists():
+        time.sleep(0.01)
+    try:
+        with pytest.raises(InputError, match="another run is writing there"):
+            finetune(images, pretrained, run, "--overwrite")
+        assert sorted(path.name for path in run.iterdir()) == [".lock", "held"]
+    finally:
+        process.kill()
+        process.join()
+
+
+def _hold(run: Path) -> None:
+    with locked(run):
+        (run / "held").touch()
+        time.sleep(60)
+
+
+@pytest.mark.parametrize(("trainable", "same"), [("fire2+", True), ("all", False)])
+def test_each_epoch_has_its_own_view_where_all_layers_are_trained(
+    images: Path, pretrained: Path, tmp_path: Path, trainable: str, same: bool
+) -> None:
+    more = ("--trainable", trainable, "--views", 1, "--no_cache")
+    args = flags_of(arguments(images, pretrained, tmp_path / "run", *more))
+    pictures = find_lists(args)
+    write_lists(pictures, tmp_path / "run")
+    [stage] = stages(args, pictures)
+    network, _ = start_network(stage.plan)
+    with contextlib.ExitStack() as stack:
+        train = finetuning._inputs(stage, stage.plan, Group(), network, stack).train
+        epochs = [
+            {int(i): x.tobytes() for b in train.epoch(epoch) for i, x in zip(b.indices, b.inputs)}
+            for epoch in (0, 1)
+        ]
+    assert len(epochs[0]) == 40
+    assert (epochs[0] == epochs[1]) == same
+
+
+def test_a_second_stage(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    more = ("--num_epochs", 1, "--then", "fire9", "--epochs", 1, "--head_lr_mult", 10)
+    finetune(images, pretrained, run, *more)
+    told = capsys.readouterr().err
+    assert "learning rate: " in told
+    first, second = weights(run / "first_stage" / "final"), weights(run / "final")
+    changed = {key.split(".")[0] for key in first if not np.array_equal(first[key], second[key])}
+    assert changed == {"fire9", "bn_pools", "fc10", "fc"}
+    scores = [read_info(path).scores["val"]["top1"] for path in (run / "first_stage", run)]
+    assert scores[1] >= scores[0]
+    finetune(images, pretrained, run, *more)  # again, there is nothing to do
+    assert capsys.readouterr().err.count("this run is finished") == 2
+    with pytest.raises(InputError, match="--then head"):
+        finetune(images, pretrained, tmp_path / "other", "--then", "head")
+
+
+def test_balance_raises_the_rare_class(
+    whole: Path, images: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    finetune(images, pretrained, tmp_path / "even", "--balance")
+    assert_same_weights(whole / "final", tmp_path / "even" / "final")
+    tree = shutil.copytree(images, tmp_path / "tree")
+    for path in sorted((tree / "cross_noise").iterdir())[2:]:
+        path.unlink()
+    losses = []
+    for run, more in ("plain", ()), ("balanced", ("--balance",)):
+        found = finetune(tree, pretrained, tmp_path / run, "--num_epochs", 20, *more).predictions
+        losses.append(found.loss[found.labels == 0].mean())
+    assert losses[1] < losses[0]
+
+
+def test_the_range_test_takes_whole_updates(
+    images: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 40 images in two parts, 20 + 20 or 32 + 8, are one update, of the same loss."""
+    losses: list[float] = []
+
+    def choose(found: list[float], _: int) -> float:
+        losses.append(found[0])
+        return 1e-3
+
+    monkeypatch.setattr(lr_range, "choose", choose)
+    for batch_size in 40, 64:
+        more = ("--trainable", "all", "--head", "conv", "--batch_size", batch_size)
+        given = arguments(images, pretrained, tmp_path / str(batch_size), *more, "--num_epochs", 1)
+        del given[given.index("--lr") : given.index("--lr") + 2]
+        assert finetuning.finetune(flags_of(given)) is not None
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("start", [2.0, 0.0])  # much to learn, and nothing
+def test_the_range_test_takes_a_tenth_of_the_last_good_rate(start: float) -> None:
+    rates = np.array(lr_range.rates())
+    falling = np.maximum(start - np.log10(rates / rates[0]) / 4, 0)
+    losses = np.where(rates <= rates[27], falling, 99.0)
+    assert lr_range.choose(losses.tolist(), 10) == pytest.approx(rates[27] / 10, rel=0.2)
+    assert lr_range.choose([1.0], 10) == lr_range.LOWEST
+    assert lr_range.choose([], 10) == lr_range.LOWEST
+
+
+def test_the_command_of_a_user(
+    images: Path, pretrained: Path, tmp_path: Path, run_tool: Run
+) -> None:
+    run = tmp_path / "run"
+    given = arguments(images, pretrained, run, "--num_workers", 1)
+    del given[given.index("--lr") : given.index("--lr") + 2]
+    done = run_tool("finetune", *given)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "learning rate: " in done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("top-1 ")
+    assert any("tools/eval.py" in line for line in lines)
+    [use] = [line for line in lines if "tools/infer.py" in line]
+    image = next(images.rglob("*.jpg"))
+    named = run_tool("infer", *shlex.split(use)[2:-1], image)
+    assert named.returncode == 0, named.stderr
+    assert_user_error(run_tool("finetune", *given, "--seed", 1), "--overwrite")

@@ -1,0 +1,141 @@
+"""From a folder of classes to lists: whatever lies in it, a clear message or a sensible result."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from squeezenet_paddle.data.lists import read_list, read_names
+from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.finetuning.lists import Lists, find_lists, write_lists
+
+
+def flags(output_dir: Path, **given: Any) -> argparse.Namespace:
+    names = ("images", "train_list", "val_list", "data_dir", "synset_word_list")
+    nothing: dict[str, Any] = dict.fromkeys((*names, "class_name_pattern"))
+    base = {**nothing, "output_dir": output_dir, "val_share": 0.2, "seed": 0}
+    return argparse.Namespace(**{**base, **given})
+
+
+def touch(folder: Path, *names: str) -> Path:
+    """Empty files; only names matter here."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def lists_of(images: Path, run: Path, **given: Any) -> Lists:
+    lists = find_lists(flags(run, images=images, **given))
+    write_lists(lists, run)
+    return lists
+
+
+def test_a_folder_becomes_lists_with_each_class_in_both(tmp_path: Path) -> None:
+    images = touch(
+        tmp_path / "my images",
+        *(f"cat/{i:02}.jpg" for i in range(10)),
+        *(f"dog/deep/{i:02}.PNG" for i in range(20)),
+        *("cat/.hidden.jpg", ".git/x.jpg", "cat/notes.txt", "loose.jpg", "README"),
+    )
+    run = tmp_path / "run"
+    lists = lists_of(images, run)
+    assert "1 in" in lists.note
+    assert "2 without the suffix of an image" in lists.note
+    train = read_list(lists.train_list, lists.root, 2)
+    val = read_list(lists.val_list, lists.root, 2)
+    assert np.bincount(train.labels).tolist() == [8, 16]
+    assert np.bincount(val.labels).tolist() == [2, 4]
+    paths = {each.path(i) for each in (train, val) for i in range(len(each))}
+    assert paths == set(images.rglob("*/[0-9]*"))
+    assert lists.names is not None
+    assert read_names(lists.names, 2) == ["cat", "dog"]
+    assert lists_of(images, run).written == lists.written  # again, the same lists
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["cat/1.jpg", "dog/1.jpg", "dog/2.jpg"], ["at least 2", "'cat' with 1"]),
+        (["cat/1.jpg", "cat/2.jpg", "dog/notes.txt"], ["every class needs images", "dog"]),
+        (["cat/1.jpg", "cat/2.jpg"], ["at least two classes", "only 'cat'"]),
+        (["1.jpg", "2.jpg"], ["at least two classes", "2 images"]),
+        (["cat/1.jpg", "Cat/1.jpg", "dog/1.jpg"], ["differ in more than case", "'Cat'", "'cat'"]),
+    ],
+)
+def test_what_is_no_set_of_classes_is_refused(
+    tmp_path: Path, names: list[str], parts: list[str]
+) -> None:
+    images = touch(tmp_path / "images", *names)
+    with pytest.raises(InputError) as caught:
+        find_lists(flags(tmp_path / "run", images=images))
+    for part in parts:
+        assert part in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_twenty_thousand_classes(tmp_path: Path) -> None:
+    images = touch(tmp_path / "images", *(f"{c:05}/{i}.jpg" for c in range(20_000) for i in (0, 1)))
+    lists = lists_of(images, tmp_path / "run")
+    for file in (lists.train_list, lists.val_list):
+        images_of = read_list(file, lists.root, 20_000)
+        assert np.bincount(images_of.labels).tolist() == [1] * 20_000
+
+
+def test_a_list_without_a_validation_list_is_split(tmp_path: Path) -> None:
+    lines = [f"{c}/{i}.jpg {c}\n" for c in (0, 2, 7) for i in range(5)]
+    (tmp_path / "all.txt").write_text("".join(lines))
+    run = tmp_path / "run"
+    lists = find_lists(flags(run, train_list=tmp_path / "all.txt"))
+    write_lists(lists, run)
+    train = read_list(lists.train_list, lists.root, None)
+    val = read_list(lists.val_list, lists.root, None)
+    assert np.bincount(train.labels).tolist() == [4, 0, 4, 0, 0, 0, 0, 4]
+    assert np.bincount(val.labels).tolist() == [1, 0, 1, 0, 0, 0, 0, 1]
+    names = {
+        f"{each.name(i)} {each.labels[i]}\n" for each in (train, val) for i in range(len(each))
+    }
+    assert names == set(lines)
+    assert train.root == tmp_path
+
+
+def test_both_lists_are_taken_as_they_are(tmp_path: Path) -> None:
+    given = {"train_list": tmp_path / "a.txt", "val_list": tmp_path / "b.txt"}
+    lists = find_lists(flags(tmp_path / "run", **given))
+    assert (lists.train_list, lists.val_list) == tuple(given.values())
+    assert not lists.written
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"images": Path("a"), "train_list": Path("b")},
+        {"images": Path("a"), "val_list": Path("b")},
+        {"train_list": Path("a"), "class_name_pattern": "x"},
+    ],
+)
+def test_flags_that_contradict_each_other(tmp_path: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="--"):
+        find_lists(flags(tmp_path, **given))
+
+
+def test_a_directory_inside_the_images_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{c}/{i}.jpg" for c in "ab" for i in range(2)))
+    with pytest.raises(InputError, match="--output_dir"):
+        find_lists(flags(tmp_path / "output", images=tmp_path))
+
+
+def test_lists_of_another_run_are_left_alone(tmp_path: Path) -> None:
+    images = touch(tmp_path / "images", *(f"{c}/{i}.jpg" for c in "ab" for i in range(9)))
+    run = tmp_path / "run"
+    lists_of(images, run)
+    before = (run / "train_list.txt").read_bytes()
+    touch(images, "a/new.jpg")
+    with pytest.raises(InputError, match="--overwrite"):
+        lists_of(images, run)
+    assert (run / "train_list.txt").read_bytes() == before

@@ -1,0 +1,194 @@
+"""The head `multiscale`: means of all fires into a small network of its own, wherever it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy_net
+import paddle
+import pytest
+
+from squeezenet_paddle.caffe.verify import CaffeJudge
+from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
+from squeezenet_paddle.data.preprocess import Preprocess
+from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.explain import Explainer
+from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
+from squeezenet_paddle.network import numpy_forward
+from squeezenet_paddle.network.config import ModelConfig, boundary, layers
+from squeezenet_paddle.network.model import SqueezeNet, load_state
+from squeezenet_paddle.network.weights import state_shapes
+from squeezenet_paddle.onnx.quantise import calibrate
+from squeezenet_paddle.onnx.writer import GraphInput, onnx_model
+
+
+def random_state(config: ModelConfig) -> dict[str, np.ndarray]:
+    """All arrays of a network, such that every layer is worth comparing."""
+    rng = np.random.default_rng(0)
+    state = {}
+    for key, shape in state_shapes(config).items():
+        if len(shape) == 4:
+            state[key] = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+        elif len(shape) == 2:
+            state[key] = rng.normal(0, np.sqrt(2 / shape[0]), shape)
+        elif key.endswith("_variance") or key == "bn_pools.weight":
+            state[key] = rng.uniform(0.5, 2, shape)
+        else:
+            state[key] = rng.normal(0, 0.1, shape)
+    return {key: value.astype("float32") for key, value in state.items()}
+
+
+def build(config: ModelConfig) -> SqueezeNet:
+    network = SqueezeNet(config)
+    load_state(network, random_state(config), "random weights")
+    network.eval()
+    return network
+
+
+def pixels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).uniform(-120, 150, shape).astype("float32")
+
+
+def by_hand(x: np.ndarray, state: dict[str, np.ndarray], version: str) -> np.ndarray:
+    """Logits of one image in float64, written down from the description of the head."""
+    pooled_after = {"1.0": ("fire4", "fire8"), "1.1": ("fire3", "fire5")}[version]
+    x = numpy_net.pool(numpy_net.relu(numpy_net.conv(x, state, "conv1", stride=2)))
+    means = []
+    for name in (f"fire{i}" for i in range(2, 10)):
+        x = numpy_net.fire(x, state, name)
+        means.append(x.mean(axis=(1, 2)))
+        if name in pooled_after:
+            x = numpy_net.pool(x)
+    v = np.concatenate(means)
+    assert v.shape == (2560,)
+    v = (v - state["bn_pools._mean"]) / np.sqrt(state["bn_pools._variance"] + 1e-5)
+    v = v * state["bn_pools.weight"] + state["bn_pools.bias"]
+    v = np.maximum(v @ state["fc10.weight"] + state["fc10.bias"], 0)
+    return v @ state["fc.weight"] + state["fc.bias"]
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray, limit: float = 1e-4) -> None:
+    largest = np.abs(expected).max()
+    assert largest > 0.1
+    assert np.abs(found - expected).max() <= limit * largest
+
+
+@pytest.mark.parametrize(("version", "size"), [("1.0", 62), ("1.1", 67), ("1.1", 64)])
+def test_the_network_equals_the_description(version: str, size: int) -> None:
+    config = ModelConfig(version=version, num_classes=6, head="multiscale")
+    x = pixels(2, 3, size, size)
+    with paddle.no_grad():
+        logits = build(config)(paddle.to_tensor(x)).numpy()
+    state = random_state(config)
+    for found, image in zip(logits, x):
+        assert_close(found, by_hand(image.astype("float64"), state, version))
+        assert_close(numpy_forward.logits(config, state, image), found)
+
+
+def test_parameters_by_hand() -> None:
+    trunk = 1_235_496 - (512 * 1000 + 1000)  # v1.1 without conv10
+    head = 2 * 2560 + 2560 * 1024 + 1024 + 1024 * 7 + 7
+    config = ModelConfig(head="multiscale", num_classes=7)
+    assert sum(layer.parameters for layer in layers(config)) == trunk + head
+
+
+@pytest.mark.parametrize(("bypass", "activation"), [("simple", "elu"), ("complex", "relu")])
+def test_variants_equal_numpy(bypass: str, activation: str) -> None:
+    config = ModelConfig(
+        num_classes=6, head="multiscale", bypass=bypass, activation=activation, data_format="NHWC"
+    )
+    x = pixels(1, 41, 50, 3)
+    with paddle.no_grad():
+        logits = build(config)(paddle.to_tensor(x)).numpy()[0]
+    assert_close(logits, numpy_forward.logits(config, random_state(config), x[0]))
+
+
+@pytest.mark.parametrize(("version", "size"), [("1.0", 227), ("1.1", 224)])
+def test_opencv_computes_the_caffe_file(version: str, size: int, tmp_path: Path) -> None:
+    if not hasattr(cv2.dnn, "readNetFromCaffe"):
+        pytest.skip("this OpenCV reads no Caffe files")
+    config = ModelConfig(version=version, num_classes=6, head="multiscale", bypass="simple")
+    state = random_state(config)
+    files = tmp_path / "deploy.prototxt", tmp_path / "net.caffemodel"
+    files[0].write_text(deploy_prototxt(config, size, size))
+    files[1].write_bytes(caffemodel(config, state, size, size))
+    x = pixels(1, 3, size, size)
+    found = CaffeJudge(*files).outputs(x, ["pools", "fc"])
+    assert_close(found["fc"].reshape(-1), numpy_forward.logits(config, state, x[0]))
+    assert 'name: "drop10"' in files[0].read_text()
+
+
+@pytest.mark.parametrize(("version", "concat"), [("1.0", True), ("1.1", False)])
+def test_onnx_runtime_computes_the_onnx_file(version: str, concat: bool) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    config = ModelConfig(version=version, num_classes=6, head="multiscale", bypass="complex")
+    state, x = random_state(config), pixels(2, 3, 67, 67)
+    model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), concat)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    [logits] = session.run(None, {"data": x})
+    for found, image in zip(logits, x):
+        assert_close(found, numpy_forward.logits(config, state, image))
+
+
+def test_openvino_computes_the_onnx_file() -> None:
+    openvino = pytest.importorskip("openvino")
+    config = ModelConfig(num_classes=6, head="multiscale")
+    state, x = random_state(config), pixels(1, 3, 67, 67)
+    model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), concat=False)
+    core = openvino.Core()
+    logits = core.compile_model(core.read_model(model, b""), "CPU")([x])[0]
+    assert_close(logits[0], numpy_forward.logits(config, state, x[0]), limit=1e-3)
+
+
+def test_eight_bits_are_near() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    config = ModelConfig(num_classes=6, head="multiscale")
+    state, x = random_state(config), pixels(3, 3, 67, 67)
+    statistics = calibrate(config, state, x)
+    model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), statistics=statistics)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    [logits] = session.run(None, {"data": x})
+    for found, image in zip(logits, x):
+        assert_close(found, numpy_forward.logits(config, state, image), limit=0.1)
+
+
+@pytest.mark.parametrize(
+    ("variant", "first", "concat"),
+    [
+        ({"head": "multiscale"}, "head", True),
+        ({"head": "multiscale", "version": "1.0"}, "head", False),
+        ({"head": "multiscale", "bypass": "complex"}, "fire8", False),
+        ({"head": "multiscale", "version": "1.0"}, "fire5", True),
+        ({"head": "multiscale"}, "fire4", False),
+        ({}, "head", False),
+        ({"bypass": "simple"}, "fire6", True),
+        ({"head": "conv_bn", "version": "1.0"}, "fire2", False),
+    ],
+)
+def test_the_frozen_part_alone_in_onnx(variant: dict[str, str], first: str, concat: bool) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    config = ModelConfig(num_classes=6, **variant)
+    state, x = random_state(config), pixels(2, 3, 62, 67)
+    names = boundary(config, first)
+    model = onnx_model(config, state, GraphInput(62, 67), Preprocess(), concat, outputs=names)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == names
+    found = session.run(None, {"data": x})
+    for i, image in enumerate(x):
+        expected = numpy_forward.activations(config, state, image)
+        for name, values in zip(names, found):
+            assert values[i].shape == expected[name].shape
+            assert_close(values[i], expected[name])
+    for output, values in zip(session.get_outputs(), found):
+        assert output.shape[1:] == list(values.shape[1:])
+    weights = {key for key in state if key.encode() in model}
+    assert not any(key.startswith(("conv10", "fc", "bn")) for key in weights)
+
+
+def test_there_are_no_class_activation_maps(tmp_path: Path) -> None:
+    config = ModelConfig(num_classes=3, head="multiscale")
+    write_model_dir(tmp_path / "model", ModelInfo(config, Preprocess()), random_state(config))
+    with pytest.raises(InputError, match="head multiscale has no class activation maps"):
+        Explainer(tmp_path / "model", "cpu")

@@ -1,0 +1,180 @@
+"""Runs that end otherwise than planned: killed, damaged on disk, a full disk, Ctrl-C."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from training_runs import assert_same_weights, flags, make_tiny_data, metrics, plan_of
+
+from squeezenet_paddle.cli import common
+from squeezenet_paddle.training import run as training_run
+
+KILLS = 20
+# Processes come from one that has loaded Paddle and computed nothing: seconds less a start.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["squeezenet_paddle.training.trainer"])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_data(tmp_path_factory.mktemp("tiny") / "data")
+
+
+def _train(arguments: list[str], output: Path) -> None:
+    with output.open("a") as file:
+        os.dup2(file.fileno(), 2)
+
+    def main() -> int:
+        return 0 if training_run.train(plan_of(arguments)) else 130
+
+    common.run(main)
+
+
+def start(arguments: list[str], output: Path = Path(os.devnull)) -> BaseProcess:
+    """The run in a process of its own; `output` gets its standard error."""
+    process = FORKS.Process(target=_train, args=(arguments, output))
+    process.start()
+    return process
+
+
+def finish(arguments: list[str], output: Path = Path(os.devnull)) -> int | None:
+    """Runs to the end and gives the exit code."""
+    process = start(arguments, output)
+    process.join(120)
+    return process.exitcode
+
+
+def steps(run: Path) -> int:
+    """Updates that metrics.jsonl tells of."""
+    try:
+        return (run / "metrics.jsonl").read_bytes().count(b'"train"')
+    except FileNotFoundError:
+        return 0
+
+
+def wait_for_step(run: Path, step: int, process: BaseProcess) -> None:
+    deadline = time.monotonic() + 60
+    while steps(run) < step and process.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    common = ("--max_steps", 170, "--save_interval", 3, "--eval_interval", 7, "--ema_decay", 0.9)
+    assert finish(flags(data, tmp_path / "whole", *common)) == 0
+
+    rng, kills, run = random.Random(0), 0, tmp_path / "killed"
+    while True:
+        process = start(flags(data, run, *common))
+        if kills < KILLS:
+            wait_for_step(run, steps(run) + 1, process)  # it has got going
+            time.sleep(rng.uniform(0, 0.3))
+            process.kill()
+        process.join(120)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        kills += 1
+    assert kills == KILLS, "the run ended before all kills"
+    for model in ("final", "best"):
+        assert_same_weights(tmp_path / "whole" / model, run / model)
+    assert [r["step"] for r in metrics(run) if r["kind"] == "train"] == list(range(1, 171))
+    leftovers = [p.name for p in (*run.iterdir(), *(run / "checkpoints").iterdir())]
+    assert not [name for name in leftovers if name.startswith(".") and name != ".lock"]
+
+
+def test_a_damaged_checkpoint_is_passed_over(data: Path, tmp_path: Path) -> None:
+    arguments = flags(data, tmp_path / "run", "--max_steps", 6, "--save_interval", 2)
+    assert finish(flags(data, tmp_path / "whole", "--max_steps", 6)) == 0
+    assert finish(arguments) == 0
+    run = tmp_path / "run"
+    newest = run / "checkpoints" / "step_00000006.ckpt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    (run / "final" / "model.pdparams").unlink()
+    (run / "final" / "config.json").unlink()
+    (run / "final").rmdir()
+    assert finish(arguments, tmp_path / "log") == 0
+    told = (tmp_path / "log").read_text()
+    assert "step_00000006.ckpt" in told
+    assert "goes on after update 4" in told
+    assert_same_weights(tmp_path / "whole/final", run / "final")
+    assert [r["step"] for r in metrics(run) if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB: checkpoints of Adam take 15."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoints(
+    data: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    run = small_disk / "run"
+    common = ("--save_interval", 1, "--eval_interval", 9, "--keep_checkpoints", 9)
+    assert finish(flags(data, run, "--max_steps", 9, *common), tmp_path / "log") == 1
+    told = (tmp_path / "log").read_text()
+    assert "No space left on device" in told
+    assert "Traceback" not in told
+    there = sorted((run / "checkpoints").iterdir())
+    assert len(there) >= 1
+    assert all(path.name.startswith("step_") for path in there)
+    # With room again, it goes on where it was.
+    subprocess.run(["mount", "-o", "remount,size=400m", str(small_disk)], check=True)
+    assert finish(flags(data, run, "--max_steps", 9, *common), tmp_path / "log2") == 0
+    assert f"goes on after update {len(there)}" in (tmp_path / "log2").read_text()
+    assert finish(flags(data, tmp_path / "whole", "--max_steps", 9, *common)) == 0
+    assert_same_weights(tmp_path / "whole/final", run / "final")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_and_goes_on(
+    data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    arguments = flags(data, run, "--max_steps", 60, "--save_interval", 1000)
+    process = start(arguments, log)
+    wait_for_step(run, 5, process)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(30)
+    assert process.exitcode == 130
+    done = steps(run)
+    assert 5 <= done < 60
+    told = log.read_text()
+    assert f"stopped after update {done} of 60 and saved; the same command goes on" in told
+    assert "Traceback" not in told
+    assert finish(arguments, log) == 0
+    assert f"goes on after update {done}" in log.read_text()
+
+
+def test_the_tool_from_a_shell(data: Path, tmp_path: Path) -> None:
+    """The command as a user gives it, reader processes included; then again."""
+    arguments = flags(data, tmp_path / "run", "--num_workers", 2, "--num_epochs", 2)
+    command: list[Any] = [sys.executable, ROOT / "tools" / "train.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "finished; best validation top-1" in done.stderr
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0
+    assert "this run is finished" in again.stdout
