@@ -8,7 +8,11 @@ SHOWN = 10  # how many problems of one kind are listed before the rest is only c
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong; a tool prints the message and exits with code 2."""
+    """Something that the user gave is wrong; a tool prints the message and exits with code 2.
+
+    A message names a setting between backticks, `batch_size` or `solver.lr`, never by a flag: the
+    command line spells it as the flag that it has for it.
+    """
 
 
 class RunError(RuntimeError):

@@ -9,10 +9,11 @@ import argparse
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, ClassVar, NoReturn
 
 from ..data.decode import MAX_PIXELS
 from ..data.lists import read_names
@@ -24,6 +25,12 @@ from ..process_settings import tune_process
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports a wrong flag in one line."""
+
+    flags: ClassVar[dict[str, str]] = {}  # setting -> flag, of the command that is running
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        Parser.flags = {a.dest: a.option_strings[0] for a in self._actions if a.option_strings}
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}; --help shows what there is.")
@@ -76,8 +83,17 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 def fail(message: str, code: int = 2) -> NoReturn:
     """Ends the program with one line on standard error and an exit code."""
     tool = Path(sys.argv[0]).name
-    print(f"{tool}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{tool}: {' '.join(with_flags(message).split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def with_flags(message: str) -> str:
+    """Spells settings that a message names, `batch_size` or `solver.lr`, as the command's flags."""
+    return re.sub(
+        r"`(?:[a-z_0-9]+\.)*([a-z_0-9]+)`",
+        lambda match: Parser.flags.get(match[1], match[0]),
+        message,
+    )
 
 
 def positive_int(text: str) -> int:
