@@ -23,9 +23,21 @@ from ..model_dir import ModelInfo
 from ..process_settings import tune_process
 
 
+# What installs a package that the base does not need.
+EXTRAS = {
+    "paddle": "PaddlePaddle is not installed: pip install 'squeezenet_paddle[cpu]', "
+    "or 'squeezenet_paddle[gpu]' for an NVIDIA GPU.",
+    **{
+        package: f"{package} is not installed: pip install 'squeezenet_paddle[report]'."
+        for package in ("jinja2", "matplotlib", "sklearn")
+    },
+}
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports a wrong flag in one line."""
 
+    program: ClassVar[str] = Path(sys.argv[0]).name  # as usage and errors name it
     flags: ClassVar[dict[str, str]] = {}  # setting -> flag, of the command that is running
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -39,15 +51,23 @@ class Parser(argparse.ArgumentParser):
 def parser(doc: str | None) -> Parser:
     """A parser whose --help shows the module's docstring, the tool's manual."""
     return Parser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=Parser.program,
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a tool and exits: a mistake of the user ends with one line on standard error and 2.
+def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
+    """Runs a command and exits: a mistake of the user ends with one line on standard error and 2.
 
     A defect of ours shows its traceback.
+
+    Args:
+        main: the command.
+        program: its name in usage and errors; None: the name of the file that was started.
     """
+    Parser.program = program or Path(sys.argv[0]).name
     # Paddle warns at import when ccache is missing, which only matters to those who compile it.
     warnings.filterwarnings("ignore", message="No ccache found")
     warnings.filterwarnings("ignore", module="PIL")  # of images that we report ourselves
@@ -74,16 +94,19 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         fail(f"{error.filename or 'a file'}: {error.strerror}.")
     except KeyboardInterrupt:
         sys.exit(130)
-    except ImportError as error:  # Ctrl-C in the second that Paddle takes to load
-        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+    except ImportError as error:
+        # Ctrl-C in the second that Paddle takes to load
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            sys.exit(130)
+        package = (error.name or "").partition(".")[0]
+        if not isinstance(error, ModuleNotFoundError) or package not in EXTRAS:
             raise
-        sys.exit(130)
+        fail(EXTRAS[package])
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Ends the program with one line on standard error and an exit code."""
-    tool = Path(sys.argv[0]).name
-    print(f"{tool}: {' '.join(with_flags(message).split())}", file=sys.stderr)
+    print(f"{Parser.program}: {' '.join(with_flags(message).split())}", file=sys.stderr)
     sys.exit(code)
 
 
