@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     step("Classify, and show where in the image the class was found")
     images = [own / shape / "000.jpg" for shape in SHAPES]
-    run("infer", "--model_dir", mine, "--image", *images, "--top_k", 1, "--explain", folder / "maps")
+    run(
+        "infer", "--model_dir", mine, "--image", *images, "--top_k", 1, "--explain", folder / "maps"
+    )
 
     step("Export to ONNX, and the network trained first to Caffe; each file is run and compared")
     run("export", "--model_dir", mine, "--format", "onnx", "--image", own)
