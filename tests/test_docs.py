@@ -39,11 +39,12 @@ FENCE = re.compile(r"(?:<!-- not run: (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.MU
 SHORTER = {
     "make-sample-data": ["--train", "4", "--val", "2"],
     "finetune": ["--num_epochs", "1"],
-    "train": ["--num_epochs", "1"],
+    "train": ["--num_epochs", "1", "--warmup_steps", "0"],
 }
 # Runs the commands of a folder one after another in one process, which loads Paddle once.
 DRIVER = """
-import json, sys, traceback
+import json, sys
+import paddle
 import squeezenet_paddle.__main__ as program
 for number, kind, text in json.load(sys.stdin):
     print(f"@@ {number}", flush=True)
@@ -52,7 +53,8 @@ for number, kind, text in json.load(sys.stdin):
             exec(compile(text, f"block {number}", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = [program.__file__, *text]
-            program.main()
+            with paddle.utils.unique_name.guard():  # parameters are named as in a new process
+                program.main()
     except SystemExit as end:
         if end.code:
             sys.exit(f"@@ {number} ended with {end.code}")

@@ -81,8 +81,10 @@ def test_the_sdist_has_what_its_tests_need_and_they_run(built: Path) -> None:
     for name in ("Makefile", ".ci/run", "README.md", "CHANGELOG.md", "mkdocs.yml", "LICENSE"):
         assert (sdist / name).read_bytes() == (ROOT / name).read_bytes()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        + ["tests/cli/test_common.py", "tests/network/test_config.py"],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("tests/cli/test_common.py", "tests/network/test_config.py"),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -22,7 +22,6 @@ from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
 from ..process_settings import tune_process
 
-
 # What installs a package that the base does not need.
 EXTRAS = {
     "paddle": "PaddlePaddle is not installed: pip install 'squeezenet_paddle[cpu]', "

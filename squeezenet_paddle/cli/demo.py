@@ -28,7 +28,7 @@ IMAGES_A_CLASS = 40
 # Small images in any position, and a short run.
 RECIPE = (
     *("--resize_size", 64, "--crop_size", 64, "--mean", 118, 118, 118),
-    *("--rotation", 180, "--border", "constant", "--dropout", 0, "--bypass", "simple"),
+    *("--rotation", 180, "--border", "constant", "--dropout", 0),
     *("--optimizer", "adamw", "--lr", 0.002, "--warmup_steps", 100, "--weight_decay", 0.001),
     *("--clip_norm", 1, "--batch_size", 32, "--num_epochs", 40),
     *("--eval_interval", "10e", "--log_interval", "10e", "--save_interval", "20e"),
@@ -77,13 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         *("--prototxt", trained / "best" / "deploy.prototxt", "--verify", "--image", images[0]),
         *(*names, "--output_dir", folder / "converted"),
     )
-    print(
-        f"\nDone. Worth opening:\n"
-        f"  {mine / 'report' / 'report.html'}\n      where the fine-tuned model is right and wrong\n"
-        f"  {folder / 'maps'}\n      what it looked at\n"
-        f"  {trained / 'curves.png'}\n      how training went\n"
-        f"{mine} is a model for every command: squeezenet infer --model_dir {mine} --image IMAGE"
-    )
+    print("\nDone. Worth opening:")
+    for path, what in (
+        (mine / "report" / "report.html", "what the fine-tuned model gets right and wrong"),
+        (folder / "maps", "where in the images it found their classes"),
+        (trained / "curves.png", "how training from scratch went"),
+    ):
+        print(f"  {path!s:35} {what}")
+    print(f"{mine} is a model for every command: squeezenet infer --model_dir {mine} --image IMAGE")
 
 
 def draw_own_images(folder: Path) -> None:

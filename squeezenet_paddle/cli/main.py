@@ -2,8 +2,8 @@
 
     squeezenet VERB [FLAGS]
 
-`squeezenet VERB --help` is the manual of a verb. Without an installation, `python -m squeezenet_paddle`
-does the same in the project's folder.
+`squeezenet VERB --help` is the manual of a verb. In the project's folder, without an installation,
+`python -m squeezenet_paddle VERB` does the same.
 """
 
 from __future__ import annotations
