@@ -31,7 +31,7 @@ RECIPE = (
     *("--rotation", 180, "--border", "constant", "--dropout", 0),
     *("--optimizer", "adamw", "--lr", 0.002, "--warmup_steps", 100, "--weight_decay", 0.001),
     *("--clip_norm", 1, "--batch_size", 32, "--num_epochs", 40),
-    *("--eval_interval", "10e", "--log_interval", "10e", "--save_interval", "20e"),
+    *("--eval_interval", "5e", "--log_interval", "5e", "--save_interval", "20e"),
 )
 
 
