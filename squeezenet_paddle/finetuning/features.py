@@ -20,6 +20,7 @@ from ..files import sha256
 from ..network.config import boundary, is_trained
 from ..network.weights import state_stages
 from ..predict import choose_device
+from ..run_dir import FEATURES
 from ..training.plan import Plan
 from .cache import FeatureFile, check_room, size_text
 from .frozen import FrozenPart
@@ -27,8 +28,6 @@ from .loaders import CachedFeatures, ViewTransform, fill
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
-
-FEATURES = "features"  # their folder in a run's directory
 
 
 def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import logging
 import os
 import shutil
@@ -193,6 +196,36 @@ def test_all_damaged_is_an_error(tmp_path: Path) -> None:
     save(tmp_path, plain(1), keep=1).write_bytes(b"")
     with pytest.raises(InputError, match="none of its 1 checkpoints can be used"):
         load_newest(tmp_path, lambda _: None)
+
+
+def rewrite(path: Path, version: int | None) -> None:
+    """Gives a checkpoint another number of its format, or none, as the first format had."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    content = json.loads(arrays["json"].tobytes())
+    del content["format"]
+    if version is not None:
+        content["format"] = version
+    arrays["json"] = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    path.write_bytes(file.getvalue() + hashlib.sha256(file.getvalue()).digest())
+
+
+@pytest.mark.parametrize(("version", "named"), [(None, "format 1"), (9, "format 9")])
+def test_another_format_is_refused_and_not_passed_over(
+    version: int | None, named: str, tmp_path: Path
+) -> None:
+    """To go on from an older checkpoint would silently undo the updates in between."""
+    save(tmp_path, plain(1), keep=2)
+    path = save(tmp_path, plain(2), keep=2)
+    rewrite(path, version)
+    with pytest.raises(InputError) as error:
+        load_newest(tmp_path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: this checkpoint has {named}, and this version of ")
+    assert message.endswith("train from scratch with `overwrite`.")
+    assert message.count(". ") == 0
 
 
 def test_an_unwritable_folder_is_an_error_of_the_run(tmp_path: Path) -> None:

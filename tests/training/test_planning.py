@@ -160,8 +160,8 @@ def test_an_interval_is_a_number_above_0(
 
 def test_settings_are_json(data: Path) -> None:
     settings = plan_of(flags(data, data.parent / "run")).settings
-    assert settings.fixed["--trainable"] == "all"
-    assert settings.free["--patience"] is None
-    for values in (settings.fixed, settings.free):
+    assert settings.must_match["--trainable"] == "all"
+    assert settings.may_change["--patience"] is None
+    for values in (settings.must_match, settings.may_change):
         assert json.loads(json.dumps(values)) == values
-    assert np.isclose(settings.free["--lr"], 1e-3)
+    assert np.isclose(settings.may_change["--lr"], 1e-3)

@@ -48,7 +48,7 @@ class Board:
         records_file, graph_file = folder / records.FILE, folder / graph.FILE
         for path in (records_file, graph_file):
             clear_leftovers(path)
-        kept = records.records_until(records_file, start_step) if start_step > 0 else ()
+        kept = records.read_records(records_file, start_step) if start_step > 0 else ()
         write_bytes(records_file, b"".join((records.header(settings, SCORES), *kept)))
         write_text(graph_file, graph.graph(info.network, info.preprocess.crop_size))
         self._file = records_file.open("ab", buffering=0)
