@@ -17,6 +17,7 @@ from ..evaluation.report import Report, check_report_target, write_report
 from ..model_dir import check_target, load_network, read_info, write_model_dir
 from ..network.config import STAGES
 from ..predict import Predictor, choose_device
+from ..progress import say
 from ..run_dir import (
     BEST,
     FINETUNE_ENTRIES,
@@ -36,7 +37,7 @@ from ..training.run import (
     start_network,
     train,
 )
-from .features import cached, frozen_part, say
+from .features import cached, frozen_part
 from .lists import Lists, find_lists, write_lists
 from .loaders import ComputedFeatures, ViewTransform
 from .stages import Stage, stages, with_lr

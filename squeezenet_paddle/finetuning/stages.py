@@ -131,7 +131,7 @@ def _defaults() -> dict[str, Any]:
 def _lr_of(output_dir: Path) -> float | None:
     """That of the run which is there to go on, if there is one."""
     found = checkpoint.load_newest(output_dir / CHECKPOINTS)
-    return None if found is None else found.record["settings"]["free"]["--lr"]
+    return None if found is None else found.record["settings"]["may_change"]["--lr"]
 
 
 def with_lr(plan: Plan, lr: float) -> Plan:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Callable
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.augment import TrainTransform
 from ..data.lists import ImageList
@@ -20,6 +18,7 @@ from ..files import clear_leftovers
 from ..model_dir import check_target, load_network, read_info
 from ..network.config import STAGES, classifier_name
 from ..network.weights import state_stages
+from ..progress import say
 from ..run_dir import (
     BEST,
     CHECKPOINTS,
@@ -268,4 +267,4 @@ def _skipped(loader: Batches, group: Group) -> int:
 
 
 def report_skipped(message: str) -> None:
-    tqdm.write(f"skipped: {message}", file=sys.stderr)
+    say(f"skipped: {message}")
