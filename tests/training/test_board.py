@@ -236,6 +236,15 @@ def test_captions() -> None:
     assert not grid[CAPTION:].any()
 
 
+def test_captions_in_other_scripts() -> None:
+    """Each letter is drawn as itself, where OpenCV's own text would be question marks."""
+    captions = ["?", "é", "Ω", "Ж"]
+    png = image_grid(np.zeros((4, 64, 64, 3), "uint8"), captions)
+    grid = cv2.imdecode(np.frombuffer(png, "uint8"), cv2.IMREAD_COLOR)
+    strips = {strip.tobytes() for strip in np.split(grid[:CAPTION], 4, axis=1)}
+    assert len(strips) == len(captions)
+
+
 def test_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captions: list[str] = []
     monkeypatch.setattr(
