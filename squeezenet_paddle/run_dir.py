@@ -102,7 +102,7 @@ def remove(paths: list[Path]) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a run, to be compared on a resume. JSON values only.
+    """The settings of a run, which a resume compares. JSON values by name.
 
     Attributes:
         must_match: those that earlier updates depended on: seed, batch size, network, data.
@@ -112,26 +112,30 @@ class Settings:
     must_match: Mapping[str, Any]
     may_change: Mapping[str, Any]
 
-    def changes_since(self, then: Settings, where: Path) -> list[str]:
-        """Compares with an earlier start of the run in `where`: one line for each changed setting.
+    def changes_since(self, earlier: Settings, where: Path) -> list[str]:
+        """Compares with an earlier start of the run in `where`: one line for each change.
 
         Raises:
-            InputError: one that must match has changed.
+            InputError: one that must match was changed.
         """
-        if refused := _differences(then.must_match, self.must_match):
+        if refused := _differences(earlier.must_match, self.must_match):
             raise InputError(
                 f"{where}: this run cannot go on with other settings: {'; '.join(refused)}. "
-                "Give the old ones again, another `output_dir`, or `overwrite`."
+                "Give these again, another `output_dir`, or `overwrite`."
             )
-        return _differences(then.may_change, self.may_change)
+        return _differences(earlier.may_change, self.may_change)
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{key} was {_shown(then.get(key))}, is {_shown(now.get(key))}"
-        for key in {**then, **now}
-        if then.get(key) != now.get(key)
+        f"{_name(key)} was {_shown(earlier.get(key))}, is {_shown(now.get(key))}"
+        for key in {**earlier, **now}
+        if earlier.get(key) != now.get(key)
     ]
+
+
+def _name(key: str) -> str:
+    return f"`{key}`" if key.isidentifier() else key
 
 
 def _shown(value: Any) -> str:
