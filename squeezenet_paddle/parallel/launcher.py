@@ -103,8 +103,8 @@ class _Job:
     def watch(self, signals: list[int]) -> int:
         """Waits for the end of all and returns the exit code; `signals` grows as they arrive."""
         for process in self._running:
-            process.hold_back()
-        passed_on, deadline = False, math.inf
+            process.collect_output()
+        passed_on, deadline = False, math.inf  # whether a signal was, and when to stop waiting
         while self._running:
             if signals and not passed_on:
                 passed_on = True
@@ -139,7 +139,7 @@ class _Job:
             shown = self._codes.get(0) == code
         self.end(_ENDING_SECONDS)
         if not shown:
-            process.show()
+            process.show_output()
         if has_message:
             return code
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
@@ -181,24 +181,24 @@ class _Process:
         }
         if device == "gpu":
             environment["FLAGS_selected_gpus"] = str(rank)  # an index into CUDA_VISIBLE_DEVICES
-        held = None if rank == 0 else subprocess.PIPE
+        pipe = None if rank == 0 else subprocess.PIPE
         self.popen = subprocess.Popen(
             [sys.executable, *sys.argv],
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=held,
-            stderr=None if held is None else subprocess.STDOUT,
+            stdout=pipe,
+            stderr=None if pipe is None else subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_preparation(_share_of_cores(rank, count) if device == "cpu" else None),
         )
         self._lines: deque[bytes] = deque(maxlen=_HELD_LINES)
         self._reader = threading.Thread(target=self._read, daemon=True)
 
-    def hold_back(self) -> None:
-        """Starts collecting its output; only once all have been forked, as threads break forks."""
+    def collect_output(self) -> None:
+        """Starts collecting its output. Call it when all are started: forks and threads conflict."""
         self._reader.start()
 
-    def show(self) -> None:
+    def show_output(self) -> None:
         """Writes the collected output to standard error."""
         self._reader.join(1)  # a child of the process may keep the pipe open
         for line in list(self._lines):

@@ -15,6 +15,7 @@ import struct
 import sys
 import threading
 import time
+from typing import NoReturn
 
 from ..errors import InputError, RunError
 
@@ -139,8 +140,11 @@ class Rendezvous:
             print(f"process {self.rank}: {_LOST}", file=sys.stderr, flush=True)
             os._exit(1)  # the main thread may be waiting for the dead process
 
-    def _give_up(self) -> None:
-        # The launcher answers the same death with SIGTERM, which from now on ends this process.
+    def _give_up(self) -> NoReturn:
+        """Raises the error, late enough for the launcher to act first.
+
+        The launcher answers the same death with SIGTERM, which from now on ends this process.
+        """
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(self.LOST_SECONDS)
