@@ -195,7 +195,7 @@ class _Process:
         self._reader = threading.Thread(target=self._read, daemon=True)
 
     def collect_output(self) -> None:
-        """Starts collecting its output. Call it when all are started: forks and threads conflict."""
+        """Starts collecting its output; call it when all are started, as threads break forks."""
         self._reader.start()
 
     def show_output(self) -> None:
