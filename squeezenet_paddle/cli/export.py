@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.decode import read_image
-from ..data.lists import find_images
+from ..data.image_files import find_images
 from ..datasets import samples
 from ..errors import InputError
 from ..export.record import FORMATS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.lists import IMAGE_SUFFIXES
+from ..data.image_files import IMAGE_SUFFIXES
 from ..errors import InputError, describe_problems
 from ..files import write_text
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.lists import IMAGE_SUFFIXES, ImageList, read_list
+from ..data.image_files import IMAGE_SUFFIXES
+from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
 from ..errors import InputError, describe_problems
 from ..files import read_bytes, write_text
