@@ -82,6 +82,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         help="images to compare on, besides a random one (default: none)",
     )
+    common.add_verbose(proof)
     inputs = parser.add_argument_group("preprocessing (the authors' by default)")
     inputs.add_argument(
         "--input_size",

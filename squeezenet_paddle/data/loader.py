@@ -1,8 +1,8 @@
-"""Batches of images, read by worker processes straight into shared memory. No Paddle here.
+"""Reads batches of images with worker processes, straight into shared memory. No Paddle here.
 
-A worker writes each sample into its place in a batch that the parent sees too; through the pipe go
-only indices, paths and errors. Each worker has a pipe of its own, and a thread that empties it, so
-that neither side can block the other, and a worker that dies is seen at once.
+A worker writes each sample into its place in a batch that the parent also sees; only indices,
+paths, errors and remarks go through the pipe. Each worker has its own pipe and a thread that
+empties it, so that neither side can block the other and a dead worker is noticed at once.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import signal
 import tempfile
 import threading
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -31,11 +29,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ImageError, RunError
+from . import remarks
 from .decode import MAX_PIXELS, read_image
 from .lists import ImageList
 from .sampler import Sampler
 
-_CHECKED_AT_ONCE = 10_000  # each waiting one takes a kilobyte
+_CHECKED_AT_ONCE = 64  # images
 AHEAD = 2  # batches that are read while the caller works on one
 
 
@@ -194,7 +193,8 @@ class Loader:
         pipes = {worker.pipe: worker for worker in self._workers}
         while job.waiting:
             for pipe in connection.wait(list(pipes)):
-                ticket, failures, bug = pipes[pipe].receive()
+                ticket, failures, lines, bug = pipes[pipe].receive()
+                remarks.log(lines)
                 by_ticket[ticket].waiting -= 1
                 by_ticket[ticket].failures.extend(failures)
                 if bug:
@@ -277,7 +277,7 @@ class _Worker:
         except OSError:
             raise self._death() from None
 
-    def receive(self) -> tuple[int, list[_Failure], str | None]:
+    def receive(self) -> tuple[int, list[_Failure], list[str], str | None]:
         try:
             return self.pipe.recv()
         except (EOFError, OSError):
@@ -333,7 +333,7 @@ def _slots(array: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> None:
     """The body of a reader process: tasks in, failures out, until the parent closes the pipe."""
-    warnings.simplefilter("ignore")  # Pillow's, of images that we report ourselves
+    remarks.keep()
     cv2.setNumThreads(1)  # an image a process is faster than threads within an image
     slots = _slots(array, shape)
     tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
@@ -354,31 +354,28 @@ def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> Non
         except Exception:
             bug = traceback.format_exc()
         try:
-            pipe.send((task.ticket, failures, bug))
+            pipe.send((task.ticket, failures, remarks.take(), bug))
         except OSError:  # the parent has gone
             return
+
+
+@dataclass(frozen=True)
+class _NoTransform:
+    """Makes nothing of an image that could be decoded."""
+
+    shape: tuple[int, ...] = (1,)
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
+        out[:] = 0
 
 
 def check_files(
     images: ImageList, num_workers: int, max_pixels: int = MAX_PIXELS
 ) -> dict[int, str]:
     """Decodes every image of a list, with a progress bar; returns what is wrong by index."""
-
-    def check(index: int) -> str | None:
-        try:
-            read_image(images.path(index), max_pixels)
-        except ImageError as error:
-            return f"{images.where(index)}{error}"
-        return None
-
-    bad = {}
-    # Threads: all the time goes to OpenCV, which works outside the interpreter's lock.
+    sampler = Sampler(len(images), _CHECKED_AT_ONCE)
     bar = tqdm(desc="checking", total=len(images), unit="image", disable=None)
-    with bar, ThreadPoolExecutor(max(num_workers, 1)) as pool:
-        for start in range(0, len(images), _CHECKED_AT_ONCE):
-            part = range(start, min(start + _CHECKED_AT_ONCE, len(images)))
-            for index, message in zip(part, pool.map(check, part)):
-                if message is not None:
-                    bad[index] = message
-                bar.update()
-    return bad
+    with bar, Loader(images, _NoTransform(), sampler, num_workers, max_pixels, str) as loader:
+        for indices, _ in zip(sampler.batches(), loader.epoch()):
+            bar.update(len(indices))
+    return loader.skipped
