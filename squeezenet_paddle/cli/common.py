@@ -42,7 +42,11 @@ class Parser(argparse.ArgumentParser):
     leading: tuple[str, ...] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        Parser.flags = {a.dest: a.option_strings[0] for a in self._actions if a.option_strings}
+        Parser.flags = {
+            action.dest: action.option_strings[0]
+            for action in self._actions
+            if action.option_strings and action.help is not argparse.SUPPRESS
+        }
         args = sys.argv[1:] if args is None else list(args)
         self._check_flags(args)
         self._check_leading(args)
@@ -56,7 +60,7 @@ class Parser(argparse.ArgumentParser):
         for argument in itertools.takewhile(lambda a: a != "--", args):
             flag = argument.partition("=")[0]
             if re.match("--?[A-Za-z]", flag) and flag not in self._option_string_actions:
-                near = difflib.get_close_matches(flag, self._option_string_actions, 1)
+                near = difflib.get_close_matches(flag, ["--help", *self.flags.values()], 1)
                 self.error(f"there is no {flag}" + (f", the nearest is {near[0]}" if near else ""))
 
     def _check_leading(self, args: Sequence[str]) -> None:
@@ -169,6 +173,13 @@ def _whole_number(text: str, low: int, high: int | None) -> int:
     if high is not None and value > high:
         raise argparse.ArgumentTypeError(f"{value} is above {high}")
     return value
+
+
+def add_old_flag(group: Any, flag: str, dest: str, type: Callable[[str], Any]) -> None:
+    """An earlier spelling of a flag, which still works and is not shown."""
+    group.add_argument(
+        flag, dest=dest, type=type, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
 
 
 def add_model_dir(group: Any, required: bool = True) -> None:

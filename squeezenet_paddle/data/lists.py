@@ -100,7 +100,7 @@ def read_list(
     data = data.rstrip()
     if not data:
         raise InputError(f"{path}: the list file is empty.")
-    ids = _ids_of(names or ())
+    ids = ids_of_names(names or ())
     first_line = data.split(b"\n", 1)[0]
     columns = [
         column.strip() for column in first_line.decode("utf-8", "replace").lower().split(",")
@@ -168,7 +168,7 @@ def describe_empty_classes(sizes: np.ndarray) -> str:
     return f"{len(empty)} of {len(sizes)} classes have no images: {shown}"
 
 
-def _ids_of(names: Sequence[str]) -> dict[str, int]:
+def ids_of_names(names: Sequence[str]) -> dict[str, int]:
     """Class ids by whole name, and by first word where that is unambiguous."""
     ids: dict[str, int] = {}
     ambiguous = set()

@@ -320,8 +320,8 @@ def _shared_floats(context: Any, count: int) -> Any:
     if room < 4 * count:
         raise RunError(
             f"the readers need {4 * count / 1e6:,.0f} MB of shared memory; /dev/shm and "
-            f"{folders[1]} have {room / 1e6:,.0f} MB free at most. Give a smaller --batch_size, "
-            "--num_workers 0, or another TMPDIR."
+            f"{folders[1]} have {room / 1e6:,.0f} MB free at most. Give a smaller `batch_size`, "
+            "`num_workers` 0, or another TMPDIR."
         )
     return context.RawArray("f", count)
 

@@ -40,7 +40,7 @@ class Sampler:
         if len(self) == 0:
             raise InputError(
                 f"{self.num_samples} images make no batch of {self.batch_size}; "
-                "give a smaller --batch_size or keep the last batch."
+                "give a smaller `batch_size` or keep the last batch."
             )
 
     def __len__(self) -> int:

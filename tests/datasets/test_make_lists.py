@@ -17,8 +17,13 @@ from hypothesis import strategies as st
 
 from squeezenet_paddle.data.lists import read_list, read_names
 from squeezenet_paddle.datasets import folders
-from squeezenet_paddle.datasets.folders import ClassTree, class_names, read_tree, write_lists
-from squeezenet_paddle.datasets.splitting import split
+from squeezenet_paddle.datasets.folders import (
+    ClassTree,
+    class_names,
+    read_tree,
+    split,
+    write_lists,
+)
 from squeezenet_paddle.errors import InputError
 
 
@@ -183,7 +188,7 @@ def test_trees_that_are_refused(tmp_path: Path, files: list[str], message: str) 
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     for path in (tmp_path / "none", touch(tmp_path, "file") / "file"):
-        with pytest.raises(InputError, match=f"--images {path}: no such folder"):
+        with pytest.raises(InputError, match=f"`images` {path}: no such folder"):
             read_tree(path)
 
 
@@ -277,10 +282,10 @@ def test_small_classes_in_great_number() -> None:
 @pytest.mark.parametrize(
     ("val", "test", "message"),
     [
-        (-0.1, 0, r"--val must lie in 0..1, 1 excluded; found -0.1\."),
-        (1, 0, "--val must lie in"),
-        (0, 20, r"--test must lie in 0..1, 1 excluded; found 20\."),
-        (math.nan, 0, "--val must lie in .* found nan"),
+        (-0.1, 0, r"`val_share` must lie in 0..1, 1 excluded; found -0.1\."),
+        (1, 0, "`val_share` must lie in"),
+        (0, 20, r"`test_share` must lie in 0..1, 1 excluded; found 20\."),
+        (math.nan, 0, "`val_share` must lie in .* found nan"),
         (0.5, 0.5, r"must add to less than 1, .* found 0.5 and 0.5\."),
     ],
 )
@@ -290,7 +295,7 @@ def test_shares_that_are_refused(val: float, test: float, message: str) -> None:
 
 
 def test_seeds_that_are_refused() -> None:
-    with pytest.raises(InputError, match="--seed must lie in 0..4294967295"):
+    with pytest.raises(InputError, match="`seed` must lie in 0..4294967295"):
         split(tree_of([5, 5]), 0.2, 0, 2**32)
 
 
