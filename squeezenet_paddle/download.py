@@ -7,6 +7,7 @@ checksum are checked before it is renamed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -187,22 +188,27 @@ def _receive_all(url: str, part: Path, size: int, timeout: float, backoff: float
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retry))
-        for attempt in range(ATTEMPTS):
-            done = part.stat().st_size if part.exists() else 0
+        for attempt in range(1, ATTEMPTS + 1):
+            done = _size(part)
             if done == size:
                 return True
             if done > size:
                 part.unlink()
                 done = 0
-            try:
+            with contextlib.suppress(requests.exceptions.RequestException):
                 if _receive(session, url, part, done, size, timeout):
                     return done > 0
-            except requests.exceptions.RequestException as error:
-                problem = f"the connection broke ({error})"
-            else:
-                problem = "the answer ended early or was another part of the file"
-            logger.warning("%s: %s; attempt %d of %d", url, problem, attempt + 1, ATTEMPTS)
-    raise InputError(f"{url}: the download stopped {ATTEMPTS} times; run it again to go on.")
+            logger.warning(
+                "%s: attempt %d of %d ended with %d of %d bytes",
+                *(url, attempt, ATTEMPTS, _size(part), size),
+            )
+    raise InputError(
+        f"{url}: {ATTEMPTS} attempts gave {_size(part)} of {size} bytes; run it again to go on."
+    )
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _receive(
