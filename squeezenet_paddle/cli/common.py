@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         """Refuses a flag that does not exist, before one that is required is found missing."""
         for argument in itertools.takewhile(lambda a: a != "--", args):
             flag = argument.partition("=")[0]
-            if re.match("--?[A-Za-z]", flag) and flag not in self._option_string_actions:
+            if re.fullmatch(r"--?[A-Za-z][\w-]*", flag) and flag not in self._option_string_actions:
                 near = difflib.get_close_matches(flag, ["--help", *self.flags.values()], 1)
                 self.error(f"there is no {flag}" + (f", the nearest is {near[0]}" if near else ""))
 

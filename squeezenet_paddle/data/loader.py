@@ -39,7 +39,7 @@ AHEAD = 2  # batches that are read while the caller works on one
 
 
 class Transform(Protocol):
-    """Makes a sample of a decoded image: `EvalTransform` or `TrainTransform`."""
+    """Makes a sample from a decoded image: `EvalTransform` or `TrainTransform`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -53,8 +53,8 @@ class Batch:
 
     Attributes:
         indices: int64 [n], which lines of the list they are.
-        inputs: float32 [n, *transform.shape]. It lies in shared memory and is overwritten when the
-            next batch is asked for.
+        inputs: float32 [n, *transform.shape], in shared memory; overwritten when the next batch is
+            requested.
         labels: int64 [n].
     """
 
@@ -64,7 +64,7 @@ class Batch:
 
 
 class Batches(Protocol):
-    """What a training run reads: a `Loader`, or something else that has the batches of a sampler.
+    """What a training run reads: a `Loader`, or another source of a sampler's batches.
 
     Attributes:
         images: the list.
@@ -82,13 +82,13 @@ class Batches(Protocol):
 class Loader:
     """Reads the batches of a sampler in order, ahead of the caller.
 
-    The batches are the same for any number of workers. Use it as a context, or call `close`.
+    The batches do not depend on the number of workers. Use it as a context, or call `close`.
 
     Args:
         images: the list.
         transform: from a decoded image to a sample.
         sampler: which images make up each batch.
-        num_workers: processes; with 0, or a single batch to read, this one does it.
+        num_workers: processes; with 0, or a single batch to read, this process reads.
         max_pixels: a larger image counts as unreadable.
         on_unreadable: called once for each image that cannot be read, with a message that names
             it; the image is left out. None: the first one ends the epoch with an error.
@@ -137,9 +137,9 @@ class Loader:
         self._workers = []
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from the `start`-th on.
+        """Yields the batches of an epoch from the `start`-th on.
 
-        A batch from which every image had to be skipped comes as an empty one.
+        A batch of which every image had to be skipped is yielded empty.
 
         Raises:
             ImageError: an image cannot be read and there is no `on_unreadable`.
@@ -287,7 +287,7 @@ class _Worker:
         self._process.join(5)
         return RunError(
             f"reader process {self._process.pid} died (exit code {self._process.exitcode}); "
-            "a negative code is a signal, -9 often the system's, for want of memory."
+            "a negative code is a signal; -9 often means that memory ran out."
         )
 
     def close(self) -> None:
@@ -298,8 +298,8 @@ class _Worker:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes that start meanwhile ignore Ctrl-C for good."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+    """Makes the processes that are started meanwhile ignore Ctrl-C, for their whole life."""
+    if threading.current_thread() is not threading.main_thread():  # which alone can set handlers
         yield
         return
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -310,10 +310,10 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _shared_floats(context: Any, count: int) -> Any:
-    """Memory that processes share: a file without a name in /dev/shm or the temporary folder.
+    """Memory that processes share, a file without a name in /dev/shm or the temporary folder.
 
     Raises:
-        RunError: there is no room for it; to write to it would end the process with SIGBUS.
+        RunError: there is no room for it; writing to it would end the process with SIGBUS.
     """
     folders = [Path(folder) for folder in ("/dev/shm", tempfile.gettempdir())]
     room = max(shutil.disk_usage(folder).free for folder in folders if folder.is_dir())
@@ -334,7 +334,7 @@ def _slots(array: Any, shape: tuple[int, ...]) -> np.ndarray:
 def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> None:
     """The body of a reader process: tasks in, failures out, until the parent closes the pipe."""
     remarks.keep()
-    cv2.setNumThreads(1)  # an image a process is faster than threads within an image
+    cv2.setNumThreads(1)  # processes for images are faster than threads within an image
     slots = _slots(array, shape)
     tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
 
@@ -361,7 +361,7 @@ def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> Non
 
 @dataclass(frozen=True)
 class _NoTransform:
-    """Makes nothing of an image that could be decoded."""
+    """Keeps nothing of a decoded image."""
 
     shape: tuple[int, ...] = (1,)
 

@@ -8,7 +8,6 @@ was written there goes to the logger of this module, at INFO, with the name of t
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import logging.handlers
 import os
@@ -90,7 +89,7 @@ _kept = logging.handlers.BufferingHandler(sys.maxsize)
 
 def separate_stderr() -> None:
     """Gives `sys.stderr` a descriptor of its own, which is never led elsewhere."""
-    if isinstance(sys.stderr, io.TextIOWrapper):  # else a test's or a notebook's, or None
+    if sys.stderr is not None and sys.stderr is sys.__stderr__:  # not a test's or a notebook's
         sys.stderr = os.fdopen(
             os.dup(sys.stderr.fileno()),
             "w",

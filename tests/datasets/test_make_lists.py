@@ -53,13 +53,13 @@ def tree_of(counts: list[int]) -> ClassTree:
 # The tool
 
 
-def test_lists_names_and_table(tmp_path: Path, run_tool: Run) -> None:
+def test_lists_names_and_table(tmp_path: Path, call_tool: Run) -> None:
     images = classes(tmp_path / "images", zebra=10, ant=20)
     touch(images, "ant/deeper/and deeper/größe 猫.JPEG", "ant/notes.txt", "README", "loose.png")
     touch(images, "ant/.hidden.jpg", ".git/a.jpg", "ant/.thumbs/b.jpg", "zebra/noext")
     (images / "ant/000.jpg").unlink()
     lists = tmp_path / "lists"
-    done = run_tool(
+    done = call_tool(
         "make_lists", "--images", images, "--output_dir", lists, "--val", 0.2, "--test", 0.1
     )
     assert done.returncode == 0, done.stderr
@@ -108,13 +108,13 @@ def test_caltech_names(tmp_path: Path) -> None:
     assert not (lists / "test_list.txt").exists()
 
 
-def test_mistakes_end_with_one_line(tmp_path: Path, run_tool: Run) -> None:
+def test_mistakes_end_with_one_line(tmp_path: Path, call_tool: Run) -> None:
     images = classes(tmp_path / "images", cat=1, dog=9)
     touch(images, "notes.txt")
     flags = ("--images", images, "--output_dir", tmp_path / "lists")
-    assert_user_error(run_tool("make_lists", *flags), "'cat' with 1", "at least 2")
+    assert_user_error(call_tool("make_lists", *flags), "'cat' with 1", "at least 2")
     assert_user_error(
-        run_tool("make_lists", *flags, "--class_name_pattern", "(a"), "not a regular expression"
+        call_tool("make_lists", *flags, "--class_name_pattern", "(a"), "not a regular expression"
     )
     assert not (tmp_path / "lists").exists()
 
@@ -286,7 +286,7 @@ def test_small_classes_in_great_number() -> None:
         (1, 0, "`val_share` must lie in"),
         (0, 20, r"`test_share` must lie in 0..1, 1 excluded; found 20\."),
         (math.nan, 0, "`val_share` must lie in .* found nan"),
-        (0.5, 0.5, r"must add to less than 1, .* found 0.5 and 0.5\."),
+        (0.5, 0.5, r"must add up to less than 1, .* found 0.5 and 0.5\."),
     ],
 )
 def test_shares_that_are_refused(val: float, test: float, message: str) -> None:

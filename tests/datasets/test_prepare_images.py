@@ -68,7 +68,7 @@ def times(folder: Path) -> dict[str, int]:
 # What is written
 
 
-def test_tool(tmp_path: Path, run_tool: Run) -> None:
+def test_tool(tmp_path: Path, call_tool: Run) -> None:
     names = ["a/x.png", "a/y z.JPEG", "b/größe.jpg", "b/deep/x.bmp", "top.webp"]
     images = draw(tmp_path / "images", *names, "val.png")
     train = listed(tmp_path / "lists" / "train_list.txt", *names, "./a//x.png")
@@ -78,7 +78,7 @@ def test_tool(tmp_path: Path, run_tool: Run) -> None:
         *("--list", train, val, "--data_dir", images, "--output_dir", out, "--format", "png"),
         *("--mean_json", tmp_path / "mean.json", "--resize_size", 24),
     )
-    done = run_tool("prepare_images", *command)
+    done = call_tool("prepare_images", *command)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = json.loads((tmp_path / "mean.json").read_text())
@@ -108,7 +108,7 @@ def test_tool(tmp_path: Path, run_tool: Run) -> None:
         "images": 6,
         "list": "train_list.txt",
     }
-    again = run_tool("prepare_images", *command)
+    again = call_tool("prepare_images", *command)
     assert again.stdout.splitlines()[0] == "6 images: 0 written, 6 already there, 0 unreadable"
     assert json.loads((tmp_path / "mean.json").read_text()) == found
 
@@ -308,20 +308,20 @@ def test_every_image_gets_a_file_of_its_own(listed_names: list[str]) -> None:
 # Images that cannot be read, and other mishaps
 
 
-def test_unreadable_images(tmp_path: Path, run_tool: Run) -> None:
+def test_unreadable_images(tmp_path: Path, call_tool: Run) -> None:
     images = draw(tmp_path / "images", "good.png", "cut.png")
     (images / "cut.png").write_bytes((images / "cut.png").read_bytes()[:200])
     path = listed(tmp_path / "lists" / "list.txt", "cut.png", "good.png", "none.png")
     out = tmp_path / "out"
     flags = ("--list", path, "--data_dir", images, "--output_dir", out, "--resize", "short_side",
              "--mean_json", tmp_path / "mean.json")  # fmt: skip
-    done = run_tool("prepare_images", *flags)
+    done = call_tool("prepare_images", *flags)
     names = ("cut.png: the image is cut off", "none.png: cannot read")
     assert_user_error(done, "2 of 3 images cannot be prepared", "--skip_unreadable", *names)
     assert sorted(p.name for p in out.iterdir()) == ["good.jpg", "prepare.json"]
     assert not (tmp_path / "mean.json").exists()
 
-    done = run_tool("prepare_images", *flags, "--skip_unreadable")
+    done = call_tool("prepare_images", *flags, "--skip_unreadable")
     assert done.returncode == 0, done.stderr
     assert [line.split(": ")[0] for line in done.stderr.splitlines()] == ["skipped"] * 2
     assert all(name in done.stderr for name in names)
@@ -338,8 +338,8 @@ def test_a_list_of_which_nothing_can_be_read(tmp_path: Path) -> None:
         prepare([path], None, SMALL, None, True, 1, skip_unreadable=True)
 
 
-def test_something_to_do_is_expected(tmp_path: Path, run_tool: Run) -> None:
-    done = run_tool("prepare_images", "--list", listed(tmp_path / "list.txt", "a.png"))
+def test_something_to_do_is_expected(tmp_path: Path, call_tool: Run) -> None:
+    done = call_tool("prepare_images", "--list", listed(tmp_path / "list.txt", "a.png"))
     assert_user_error(done, "--output_dir, --mean_json or both were expected, found neither")
 
 
