@@ -89,12 +89,13 @@ _kept = logging.handlers.BufferingHandler(sys.maxsize)
 
 def separate_stderr() -> None:
     """Gives `sys.stderr` a descriptor of its own, which is never led elsewhere."""
-    if sys.stderr is not None and sys.stderr is sys.__stderr__:  # not a test's or a notebook's
+    usual = sys.stderr
+    if usual is not None and usual is sys.__stderr__:  # not a test's or a notebook's
         sys.stderr = os.fdopen(
-            os.dup(sys.stderr.fileno()),
+            os.dup(usual.fileno()),
             "w",
             buffering=1,
-            encoding=sys.stderr.encoding,
+            encoding=usual.encoding,
             errors="backslashreplace",  # file names may be no text in this locale
         )
 

@@ -60,7 +60,15 @@ def test_lists_names_and_table(tmp_path: Path, call_tool: Run) -> None:
     (images / "ant/000.jpg").unlink()
     lists = tmp_path / "lists"
     done = call_tool(
-        "make_lists", "--images", images, "--output_dir", lists, "--val", 0.2, "--test", 0.1
+        "make_lists",
+        "--images",
+        images,
+        "--output_dir",
+        lists,
+        "--val_share",
+        0.2,
+        "--test_share",
+        0.1,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [

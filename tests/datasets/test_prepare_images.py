@@ -340,7 +340,7 @@ def test_a_list_of_which_nothing_can_be_read(tmp_path: Path) -> None:
 
 def test_something_to_do_is_expected(tmp_path: Path, call_tool: Run) -> None:
     done = call_tool("prepare_images", "--list", listed(tmp_path / "list.txt", "a.png"))
-    assert_user_error(done, "--output_dir, --mean_json or both were expected, found neither")
+    assert_user_error(done, "--output_dir or --mean_json or both were expected, found neither")
 
 
 def test_an_error_of_the_disk_is_named(tmp_path: Path) -> None:
