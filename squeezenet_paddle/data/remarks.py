@@ -89,8 +89,8 @@ _kept = logging.handlers.BufferingHandler(sys.maxsize)
 
 def separate_stderr() -> None:
     """Gives `sys.stderr` a descriptor of its own, which is never led elsewhere."""
-    usual = sys.stderr
-    if usual is not None and usual is sys.__stderr__:  # not a test's or a notebook's
+    usual = sys.__stderr__
+    if usual is not None and sys.stderr is usual:  # not a test's or a notebook's
         sys.stderr = os.fdopen(
             os.dup(usual.fileno()),
             "w",
