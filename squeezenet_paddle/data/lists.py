@@ -60,7 +60,7 @@ class ImageList:
         return f"{self.source}, line {index + self.first_line}: "
 
     @staticmethod
-    def of_paths(paths: Sequence[Path]) -> ImageList:
+    def of_paths(paths: Sequence[str | Path]) -> ImageList:
         """A list of images without labels."""
         return _from_names(None, Path(), [os.fspath(p) for p in paths], [-1] * len(paths))
 
@@ -208,35 +208,16 @@ def _read_text(
     while len(rows := rows[is_gap[names_end[rows] - 1]]):  # several spaces before the label
         names_end[rows] -= 1
     problems = []
-    if not data.isascii():
-        plain &= ~_lines_that_are_not_utf8(data, starts, ends)
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        plain[:] = False  # to find the line
     for row in np.flatnonzero(~plain):
         label, width, problem = _read_line(data[starts[row] : ends[row]], ids)
         labels[row], names_end[row] = label, starts[row] + width
         if problem:
             problems.append((int(row) + 1, problem))
     return ImageList(path, root, text, starts, names_end, labels), problems
-
-
-def _lines_that_are_not_utf8(data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """bool [lines]; decodes a megabyte's worth of lines at a time."""
-    bad = np.zeros(len(starts), bool)
-    step = max(1, len(starts) * (1 << 20) // max(len(data), 1))
-    for first in range(0, len(starts), step):
-        last = min(first + step, len(starts))
-        try:
-            data[starts[first] : ends[last - 1]].decode()
-        except UnicodeDecodeError:
-            bad[first:last] = [not _is_utf8(data[starts[i] : ends[i]]) for i in range(first, last)]
-    return bad
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _read_line(line: bytes, ids: Mapping[str, int]) -> tuple[int, int, str | None]:
