@@ -46,9 +46,13 @@ class Output:
         quality: of jpg, 1..100.
     """
 
-    folder: Path
+    folder: str | Path
     format: str = "jpg"
     quality: int = 95
+
+    def path(self, name: str) -> Path:
+        """Where a file of the folder lies."""
+        return Path(self.folder, name)
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def prepare(
             raise InputError(f"{images.source}: none of its images can be read.")
     if output is not None:
         for path, images in zip(paths, read):
-            write_text(output.folder / _list_name(path), _new_list(images, jobs, problems))
+            write_text(output.path(_list_name(path)), _new_list(images, jobs, problems))
     mean = None
     if with_mean:
         used = sum(_key(read[0], i) not in problems for i in range(len(read[0])))
@@ -221,7 +225,7 @@ def _claim(
     for name, count in Counter(map(_list_name, lists)).items():
         if count > 1:
             raise InputError(f"`list`: {count} of the lists would be written to {name}.")
-    folder = output.folder.resolve()
+    folder = Path(output.folder).resolve()
     if folder in {*roots, *(path.resolve().parent for path in lists)}:
         raise InputError(
             f"`output_dir` {output.folder} holds the lists or images that are read; another "
@@ -296,7 +300,7 @@ def _do(resize: Preprocess, output: Output | None, jobs: Sequence[Job]) -> Chunk
     written = 0
     histogram = np.zeros((3, 256), "int64")
     for i, job in enumerate(jobs):
-        target = None if output is None else output.folder / str(job.target)
+        target = None if output is None else output.path(str(job.target))
         write = target is not None and not _is_newer(target, job.source)
         if not write and not job.weight:
             continue

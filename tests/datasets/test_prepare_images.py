@@ -188,7 +188,7 @@ def test_csv_lists_and_names_without_a_suffix(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text('image,label\n"a,b.png",7\nimg.001,0\nimg.002,1\n')
     out = tmp_path / "out"
-    prepare([path], images, SMALL, Output(out), False, 1)
+    prepare([str(path)], str(images), SMALL, Output(str(out)), False, 1)
     again = read_list(out / "list.txt")
     assert [again.name(i) for i in range(3)] == ["a,b.jpg", "img.001.jpg", "img.002.jpg"]
     assert again.labels.tolist() == [7, 0, 1]
