@@ -37,7 +37,7 @@ PAGES = (
 )
 FENCE = re.compile(r"(?:<!-- not run: (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHORTER = {
-    "make-sample-data": ["--train", "4", "--val", "2"],
+    "make-sample-data": ["--train_images", "4", "--val_images", "2"],
     "finetune": ["--num_epochs", "1"],
     "train": ["--num_epochs", "1", "--warmup_steps", "0"],
 }
@@ -144,7 +144,7 @@ def stand_in(folder: Path) -> None:
     folder.mkdir()
     config = ModelConfig()
     (folder / "squeezenet_v1.1.caffemodel").write_bytes(caffemodel(config, random_state(config)))
-    (folder / "deploy_v1.1.prototxt").write_text(deploy_prototxt(config, 227, 227))
+    (folder / "squeezenet_v1.1.prototxt").write_text(deploy_prototxt(config, 227, 227))
     names = "".join(f"n{i:08d} class {i}\n" for i in range(config.num_classes))
     (folder / "synset_words.txt").write_text(names)
 

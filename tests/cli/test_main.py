@@ -80,7 +80,7 @@ def test_an_error_is_one_line_that_names_the_verb(arguments: list[str], error: s
 
 
 def test_what_needs_paddle_says_which_extra_installs_it(tmp_path: Path) -> None:
-    made = squeezenet("make-sample-data", "--output_dir", "data", "--train", 1, cwd=tmp_path)
+    made = squeezenet("make-sample-data", "--output_dir", "data", "--train_images", 1, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     done = squeezenet(
         *("train", "--train_list", "data/train_list.txt", "--output_dir", "run"),
@@ -102,7 +102,7 @@ def test_a_module_of_ours_that_is_missing_is_a_defect() -> None:
 
 def test_processes_of_a_run_start_from_any_folder(tmp_path: Path) -> None:
     """They are started by the path of `__main__.py`, beside which `onnx/` and `data/` lie."""
-    made = squeezenet("make-sample-data", "--output_dir", "data", "--train", 1, cwd=tmp_path)
+    made = squeezenet("make-sample-data", "--output_dir", "data", "--train_images", 1, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     done = squeezenet(
         *("train", "--train_list", "data/train_list.txt", "--output_dir", "run"),
