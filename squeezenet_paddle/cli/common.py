@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import logging
 import os
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, ClassVar, NoReturn
 
@@ -145,6 +147,19 @@ def add_list(group: Any, flag: str, required: bool = False) -> None:
     )
 
 
+def name_words(argv: Sequence[str] | None, *flags: str) -> list[str]:
+    """Gives the words at the start of a command line their flags, the last one all that are left.
+
+    So that `infer.py MODEL IMAGE ...` is `infer.py --model_dir MODEL --image IMAGE ...`.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    words = list(itertools.takewhile(lambda word: not re.match("-.", word), argv))
+    named: list[str] = []
+    for i, flag in enumerate(flags[: len(words)]):
+        named += [flag, *(words[i:] if flag == flags[-1] else words[i : i + 1])]
+    return [*named, *argv[len(words) :]]
+
+
 def add_data_dir(group: Any) -> None:
     group.add_argument(
         "--data_dir",
@@ -205,7 +220,7 @@ def add_threads(group: Any) -> None:
     group.add_argument(
         "--threads",
         type=positive_int,
-        help="that compute, on a CPU (default: one for each core that the process may use)",
+        help="threads that compute, on a CPU (default: one per core that the process may use)",
     )
 
 
@@ -216,7 +231,7 @@ def add_engine(group: Any, several: bool = False) -> None:
         "--engine",
         choices=("auto", *ENGINES),
         default=["auto"] if several else "auto",
-        help="what computes: auto is the fastest that is installed and agrees with the network "
+        help="what computes; auto: the fastest that is installed and agrees with the network "
         "(default: auto)",
         **lists,
     )
@@ -224,7 +239,7 @@ def add_engine(group: Any, several: bool = False) -> None:
         "--precision",
         choices=PRECISIONS,
         default=["float32"] if several else "float32",
-        help="of its arithmetic; int8 takes an export of int8 (default: float32)",
+        help="arithmetic of the engine; int8 needs an int8 export (default: float32)",
         **lists,
     )
 

@@ -17,6 +17,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..device import use_device
 from ..files import check_file_target
 from ..model_dir import read_info
 from . import common
@@ -51,10 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_file_target(args.output)
     if args.model_dir is not None:
         read_info(args.model_dir)
-    from ..predict import choose_device
     from ..profiling import trace as tracing  # Paddle, once the flags are right
 
-    device = choose_device(args.device)
+    device = use_device(args.device)
     if args.train:
         step = tracing.training_step(args.batch_size, device, args.threads)
     else:

@@ -1,1 +1,1 @@
-"""What computes a network: Paddle, ONNX Runtime, OpenVINO, Paddle Inference."""
+"""What computes a network: ONNX Runtime, OpenVINO, Paddle Inference, or Paddle itself."""

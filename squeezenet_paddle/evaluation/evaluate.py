@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from ..data.loader import Loader
 from ..errors import InputError, describe_problems
+from ..network.logits import softmax
 from ..predict import Predictor
-from .metrics import Predictions, softmax
+from .metrics import Predictions
 
 if TYPE_CHECKING:
     from ..parallel.group import Group

@@ -11,12 +11,13 @@ from ..data.lists import read_list
 from ..data.loader import Loader
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
+from ..device import use_device
 from ..evaluation.compare import variant
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.report import Report, check_report_target, write_report
 from ..model_dir import check_target, load_network, read_info, write_model_dir
 from ..network.config import STAGES
-from ..predict import Predictor, choose_device
+from ..predict import Predictor
 from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
 from ..training.plan import Plan
 from ..training.run import (
@@ -76,13 +77,10 @@ def _run(stage: Stage) -> bool:
         return True
     if not stage.finds_lr:
         return train(plan, lambda *given: _inputs(stage, *given), lock=False)
-    import paddle  # once everything else is right
-
-    from ..parallel.group import Group
+    from ..parallel.group import Group  # Paddle, once everything else is right
     from .lr_range import find_lr
 
-    device = choose_device(plan.device)
-    paddle.set_device(device)
+    device = use_device(plan.device)
     with contextlib.ExitStack() as stack:
         network, _ = start_network(plan)
         inputs = _inputs(stage, plan, Group(), network, stack)

@@ -28,8 +28,8 @@ from ..data.loader import Loader
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
 from ..engines.load import ENGINES, is_installed
-from ..engines.runtimes import computes_bfloat16
-from ..engines.threads import Cores
+from ..engines.openvino import computes_bfloat16
+from ..engines.threads import PinnedThreads
 from ..errors import InputError, RunError
 from ..evaluation.metrics import TOP_K
 from ..predict import Predictor, predict
@@ -218,8 +218,8 @@ def machine(threads: int | None) -> dict[str, Any]:
             continue
     return {
         "processor": _processor(),
-        "cores": Cores().threads,
-        "threads": Cores(threads).threads,
+        "cores": PinnedThreads().count,
+        "threads": PinnedThreads(threads).count,
         "system": platform.platform(),
         "versions": versions,
     }

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
-import paddle
 from paddle import profiler
 
 from ..data.loader import Batch
+from ..device import use_device
 from ..files import atomic_path
 from ..network.model import squeezenet1_1
 from ..predict import Predictor
@@ -106,7 +106,7 @@ def training_step(batch_size: int, device: str, threads: int | None = None) -> S
     Args:
         batch_size, device, threads: as for `inference_step`.
     """
-    paddle.set_device(device)
+    use_device(device)
     network = squeezenet1_1()
     inputs = _images((batch_size, 3, _INPUT_SIZE, _INPUT_SIZE))
     labels = np.random.default_rng(1).integers(0, network.config.num_classes, batch_size)

@@ -1,13 +1,14 @@
-"""The files that an export adds to a model directory, and whether they still are of its weights.
+"""The files that an export adds to a model directory, and the record of which weights they hold.
 
     inference.json or .pdmodel, inference.pdiparams   static graph for Paddle Inference
     model.onnx, model_int8.onnx                       ONNX
     model.caffemodel, deploy.prototxt                 Caffe
-    int8.json                                         statistics that quantisation takes
-    exports.json                                      of what, and how each was made
+    int8.json                                         statistics for quantisation
+    labels.json                                       class names; input and output of each model
+    exports.json                                      how each was made, and from which weights
 
-An export belongs to one set of weights. `exports.json` names them by their checksum, so that files
-of other weights are never taken for these.
+An export is tied to the weights it was made from, by their checksum in `exports.json`: engines
+refuse a stale one, and retraining deletes it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..files import read_bytes, sha256, write_text
+from .errors import InputError
+from .files import read_bytes, sha256, write_text
 
 FORMATS = ("paddle", "onnx", "caffe")
 RECORD = "exports.json"
@@ -26,15 +27,15 @@ GRAPHS = ("inference.json", "inference.pdmodel")  # of Paddle 3 and 2
 PARAMETERS = "inference.pdiparams"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
 CAFFEMODEL, PROTOTXT = "model.caffemodel", "deploy.prototxt"
-STATISTICS = "int8.json"
-NAMES = (*GRAPHS, PARAMETERS, ONNX, ONNX_INT8, CAFFEMODEL, PROTOTXT, STATISTICS, RECORD)
+STATISTICS, LABELS = "int8.json", "labels.json"
+NAMES = (*GRAPHS, PARAMETERS, ONNX, ONNX_INT8, CAFFEMODEL, PROTOTXT, STATISTICS, LABELS, RECORD)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What exports.json says, by kind of export; empty where there is none.
+    """The contents of exports.json by kind of export; empty where there is none.
 
     Raises:
-        InputError: it is not as we write it.
+        InputError: it is damaged.
     """
     file = folder / RECORD
     if not file.is_file():
@@ -48,36 +49,39 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def add_record(folder: Path, kind: str, entry: Mapping[str, Any], files: Sequence[str]) -> None:
-    """Notes an export, with the checksums of its files, beside those that are there."""
+def add_record(
+    folder: Path, kind: str, entry: Mapping[str, Any], files: Sequence[str]
+) -> dict[str, Any]:
+    """Adds an export, with the checksums of its files, to exports.json; returns all of it."""
     checksums = {name: sha256((folder / name).read_bytes()) for name in files}
     record = {**read_record(folder), kind: {**entry, "files": checksums}}
     write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    return record
 
 
-def find(folder: Path, kind: str, expected: str, how: str) -> dict[str, Any]:
-    """The record of an export whose files are there and are of the expected weights.
+def find(folder: Path, kind: str, fingerprint: str, how: str) -> dict[str, Any]:
+    """The record of an export, whose files are present and belong to the expected weights.
 
     Args:
         folder: the model directory.
         kind: of the export.
-        expected: the `fingerprint` of the model directory.
+        fingerprint: that of the model directory.
         how: the command that makes it, for the error.
 
     Raises:
-        InputError: there is none, it is of other weights, or a file of it was changed.
+        InputError: there is none, it belongs to other weights, or one of its files was changed.
     """
     entry = read_record(folder).get(kind)
     if entry is None:
         raise InputError(f"{folder} has no {kind} export; make it by: {how}")
-    if entry.get("fingerprint") != expected:
+    if entry.get("fingerprint") != fingerprint:
         raise InputError(
-            f"{folder}: its {kind} export is of other weights or another config.json; make it "
-            f"anew by: {how}"
+            f"{folder}: its {kind} export is of other weights or another config.json; "
+            f"replace it by: {how}"
         )
     for name, checksum in entry.get("files", {}).items():
         if not (folder / name).is_file() or sha256((folder / name).read_bytes()) != checksum:
             raise InputError(
-                f"{folder / name} is not the file that was exported; make it anew by: {how}"
+                f"{folder / name} is not the file that was exported; replace it by: {how}"
             )
     return entry
