@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 
 from .errors import InputError
 
@@ -23,10 +24,10 @@ def choose_device(name: str | None = None) -> str:
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if name is None:
         return "gpu" if gpus else "cpu"
-    kind, _, number = name.partition(":")
-    if kind != "gpu" or (number and not number.isdecimal()):
+    gpu = re.fullmatch("gpu(?::([0-9]+))?", name)
+    if gpu is None:
         raise InputError(f"`device`: cpu, gpu or gpu:N was expected, found {name!r}.")
-    if int(number or 0) >= gpus:
+    if int(gpu[1] or 0) >= gpus:
         raise InputError(f"`device` {name}: Paddle finds {gpus} GPUs on this machine.")
     return name
 

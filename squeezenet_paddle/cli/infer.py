@@ -12,8 +12,8 @@ it, red where the class is strongest:
 
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 
-An image that is missing or cannot be read is named on standard error, the others are classified,
-and the exit code is 1. From Python:
+An image that cannot be read is named on standard error, the others are classified, and the exit
+code is 1. From Python:
 
     >>> from squeezenet_paddle import Predictor
     >>> Predictor("pretrained/squeezenet_v1.1")("cat.jpg", top_k=1)
@@ -36,7 +36,7 @@ from ..data.lists import ImageList, find_images, read_list
 from ..data.loader import Loader
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
-from ..errors import InputError, describe_problems
+from ..errors import InputError
 from ..explain import Explainer, PngFolder, explain
 from ..model_dir import read_info
 from ..predict import Predictor, predict
@@ -117,11 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     info = read_info(args.model_dir)
     classes = info.network.num_classes
     names = common.class_names(args, info)
-    missing: list[str] = []
     if args.image is not None:
         if args.data_dir is not None:
             raise InputError("`data_dir` is where the paths of `test_list` start, not of `image`.")
-        images, missing = found(args.image)
+        images = ImageList.of_paths(find_images(args.image))
     else:
         images = read_list(args.test_list, args.data_dir, classes, names)
     if args.explain is not None and (
@@ -131,8 +130,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             "`explain` needs the `engine` dynamic, in float32: the others do not give the maps."
         )
     maps = None if args.explain is None else PngFolder(args.explain)
-    for problem in missing:
-        note(problem)
     if names is None:
         note("no class names: the model directory has none; `synset_word_list` gives them.")
 
@@ -160,25 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(line)
     if loader.skipped:
         note(f"{len(loader.skipped)} of {len(images)} images cannot be read.")
-    return 1 if loader.skipped or missing else 0
-
-
-def found(patterns: Sequence[str]) -> tuple[ImageList, list[str]]:
-    """The images that the user named, and what is wrong with names that lead to none.
-
-    Raises:
-        InputError: none of them leads to an image.
-    """
-    paths: list[Path] = []
-    problems: list[str] = []
-    for pattern in patterns:
-        try:
-            paths += find_images([pattern])
-        except InputError as error:
-            problems.append(str(error))
-    if not paths:
-        raise InputError(describe_problems(problems))
-    return ImageList.of_paths(paths), problems
+    return 1 if loader.skipped else 0
 
 
 def note(message: str) -> None:

@@ -23,11 +23,11 @@ from exported_models import (
     small_model_dir,
     state_of,
 )
+from squeezenet_paddle.engines.runtimes import paddle_run
 
 from squeezenet_paddle.caffe.load import build_network, read_weights
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.datasets import samples
-from squeezenet_paddle.engines.runtimes import paddle_run
 from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.export.export import Export, export
 from squeezenet_paddle.model_dir import load_network, read_info
