@@ -58,7 +58,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--repeat",
         type=common.positive_int,
         default=30,
-        help="runs at each batch size (default: 30)",
+        help="runs per batch size (default: 30)",
     )
     files = parser.add_argument_group("from files")
     which = files.add_mutually_exclusive_group()

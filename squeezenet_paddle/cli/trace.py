@@ -6,9 +6,9 @@
 The first traces inference in dynamic graph (the engine dynamic), the second training steps
 (forward, backward, update) of SqueezeNet v1.1 with 1000 classes, both on random images. The output
 is a Chrome trace, to be opened in chrome://tracing or https://ui.perfetto.dev, with rows for every
-thread; on a CPU there is one thread per core. It prints a JSON line with the milliseconds of a step,
-the profiler's own included, and the slowest operators with their milliseconds over all steps and
-threads.
+thread; on a CPU there is one thread per core. Printed are a JSON line with the milliseconds of a
+step, the profiler's own included, and the slowest operators with their milliseconds over all steps
+and threads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--batch_size", type=common.positive_int, default=32, help="images per step (default: 32)"
     )
     what.add_argument(
-        "--steps", type=common.positive_int, default=5, help="steps to trace (default: 5)"
+        "--steps", type=common.positive_int, default=5, help="steps traced (default: 5)"
     )
     running = parser.add_argument_group("running")
     common.add_device(running)
