@@ -59,19 +59,24 @@ def add_record(
     return record
 
 
-def find(folder: Path, kind: str, fingerprint: str, how: str) -> dict[str, Any]:
+def command(folder: Path, kind: str) -> str:
+    """The command that makes an export."""
+    flags = "onnx --precision int8 --image IMAGES" if kind == "int8" else kind
+    return f"python tools/export.py --model_dir {folder} --format {flags}"
+
+
+def find(folder: Path, kind: str, fingerprint: str) -> dict[str, Any]:
     """The record of an export, whose files are present and belong to the expected weights.
 
     Args:
         folder: the model directory.
         kind: of the export.
         fingerprint: that of the model directory.
-        how: the command that makes it, for the error.
 
     Raises:
         InputError: there is none, it belongs to other weights, or one of its files was changed.
     """
-    entry = read_record(folder).get(kind)
+    entry, how = read_record(folder).get(kind), command(folder, kind)
     if entry is None:
         raise InputError(f"{folder} has no {kind} export; make it by: {how}")
     if entry.get("fingerprint") != fingerprint:

@@ -20,8 +20,8 @@ _LARGEST = float(np.finfo("float16").max)
 
 # float32 [n, *input] -> the graph's outputs, float32 [n, ...] each.
 Run = Callable[[np.ndarray], "list[np.ndarray]"]
-# Number of streams -> a function for each, to be called in parallel; a single one uses all threads.
-Compile = Callable[[int], "list[Run]"]
+# Numbers of threads and streams -> a function per stream, to be called in parallel.
+Compile = Callable[[int, int], "list[Run]"]
 
 
 class MicroBatchEngine:
@@ -40,11 +40,11 @@ class MicroBatchEngine:
 
     @cached_property
     def _on_all_cores(self) -> Run:
-        return self._compile_for(1)[0]
+        return self._compile_for(self._threads.count, 1)[0]
 
     @cached_property
     def _on_one_core(self) -> list[Run]:
-        return self._compile_for(self._threads.count)
+        return self._compile_for(self._threads.count, self._threads.count)
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input] -> float32 [N, num_classes]."""
@@ -87,7 +87,7 @@ class FeatureEngine:
     def __init__(self, engine: str, compile_for: Compile, size: int, threads: int | None) -> None:
         self.engine, self.size = engine, size
         self._threads = PinnedThreads(threads)
-        self._runs = compile_for(self._threads.count)
+        self._runs = compile_for(self._threads.count, self._threads.count)
 
     def features(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input] -> float16 [N, F]; values beyond its range are cut off."""

@@ -30,7 +30,7 @@ from ..onnx.writer import GraphInput, onnx_model
 from ..run_dir import model_dir_of
 from .batches import Compile, FeatureEngine, MicroBatchEngine, flat
 from .onnxruntime import compile_onnx
-from .openvino import compile_openvino, warn_without_bfloat16
+from .openvino import compile_openvino, computes_bfloat16
 from .paddle_inference import PaddleEngine
 from .threads import PinnedThreads
 
@@ -127,18 +127,15 @@ def load_engine(
             f"{', '.join(having)}."
         )
     weights = read_weights(model_dir, info)
-    preprocess = info.preprocess
-    x = preprocess.normalise(numpy_forward.reference_image(preprocess.crop_size))
-
-    def make(name: str) -> Engine:
-        return _logits_engine(model_dir, info, weights, name, precision, threads)
+    make = partial(_logits_engine, model_dir, info, weights, precision, threads)
 
     def error(engine: Engine) -> float:
         """The larger one of two: for an image alone, and for enough to keep every core busy."""
+        x = _reference_input(info.preprocess)
         expected = numpy_forward.logits(info.network, weights.state, x)
         counts = (1, max(PinnedThreads(threads).count, 2))
         batches = [engine.logits(np.repeat(x[None], n, axis=0)) for n in counts]
-        return max(_relative_error(found, expected) for found in batches)
+        return max(_relative_error(logits, expected) for logits in batches)
 
     return _first_proven(names, make, error, "logits", _LARGEST_ERROR[precision])
 
@@ -179,19 +176,16 @@ def load_features(
             from .dynamic import features_run
 
             use_device(device)
-            network = network_of(config, state, "the network")
-            run = features_run(network, trained_from, device)
+            run = features_run(network_of(config, state, "the network"), trained_from, device)
             count = threads if device == "cpu" else 1
-            return FeatureEngine(version_of(name), lambda streams: [run] * streams, size, count)
-        model = _onnx(config, state, preprocess, outputs=outputs)
-        compile_for = _compile(name, model, PinnedThreads(threads).count)
+            return FeatureEngine(version_of(name), lambda _, streams: [run] * streams, size, count)
+        compile_for = _onnx_compile(name, config, state, preprocess, outputs=outputs)
         return FeatureEngine(version_of(name), compile_for, size, threads)
 
     def error(engine: FeatureEngine) -> float:
-        x = preprocess.normalise(numpy_forward.reference_image(preprocess.crop_size))
+        x = _reference_input(preprocess)
         values = numpy_forward.activations(config, state, x)
-        expected = flat([values[name] for name in outputs])
-        return _relative_error(engine.exact(x)[None], expected)
+        return _relative_error(engine.exact(x)[None], flat([values[name] for name in outputs]))
 
     return _first_proven(names, make, error, "features", _LARGEST_ERROR["float32"])[1]
 
@@ -226,6 +220,10 @@ def _first_proven(
     raise problem
 
 
+def _reference_input(preprocess: Preprocess) -> np.ndarray:
+    return preprocess.normalise(numpy_forward.reference_image(preprocess.crop_size))
+
+
 def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
     """The largest root mean square error of rows [N, C], as a share of that of `expected` [C]."""
     size = max(float(np.sqrt(np.mean(expected**2))), 1e-6)
@@ -236,69 +234,55 @@ def _logits_engine(
     model_dir: Path,
     info: ModelInfo,
     weights: Weights,
-    name: str,
     precision: str,
     threads: int | None,
+    name: str,
 ) -> Engine:
-    config = info.network
+    config, folder = info.network, model_dir_of(model_dir)
     if name == "dynamic":
         from .dynamic import DynamicEngine
 
         use_device("cpu")
         return DynamicEngine(network_of(config, weights.state, str(model_dir)), "cpu", threads)
-    folder = model_dir_of(model_dir)
     if name == "paddle":
         graph, parameters = _paddle_export(folder, info, weights)
         return PaddleEngine(graph, parameters, config.num_classes, threads)
-    statistics = read_statistics(folder, weights) if precision == "int8" else None
-    model = _onnx(config, weights.state, info.preprocess, statistics=statistics)
-    if precision == "bfloat16":
-        warn_without_bfloat16()
-    compile_for = _compile(name, model, PinnedThreads(threads).count, precision)
+    if precision == "bfloat16" and not computes_bfloat16():
+        _log.warning("%s: this processor has no bfloat16 instructions; it uses float32.", name)
+    statistics = None
+    if precision == "int8":
+        export_record.find(folder, "int8", weights.fingerprint)
+        text = (folder / export_record.STATISTICS).read_text(encoding="utf-8")
+        statistics = quantise.from_json(text)
+    compile_for = _onnx_compile(name, config, weights.state, info.preprocess, precision, statistics)
     return MicroBatchEngine(compile_for, config.num_classes, threads)
 
 
-def _onnx(
+def _onnx_compile(
+    name: str,
     config: ModelConfig,
     state: State,
     preprocess: Preprocess,
+    precision: str = "float32",
     statistics: Mapping[str, Statistics] | None = None,
     outputs: list[str] | None = None,
-) -> bytes:
+) -> Compile:
     size = GraphInput(preprocess.crop_size, preprocess.crop_size)
-    return onnx_model(config, state, size, concat=False, statistics=statistics, outputs=outputs)
-
-
-def _compile(name: str, model: bytes, threads: int, precision: str = "float32") -> Compile:
+    model = onnx_model(config, state, size, concat=False, statistics=statistics, outputs=outputs)
     if name == "onnxruntime":
-        return partial(compile_onnx, model, threads)
-    return partial(compile_openvino, model, threads, precision=precision)
+        return partial(compile_onnx, model)
+    return partial(compile_openvino, model, precision=precision)
 
 
 def _paddle_export(folder: Path, info: ModelInfo, weights: Weights) -> tuple[Path, Path]:
-    how = f"python tools/export.py --model_dir {folder} --format paddle"
-    entry = export_record.find(folder, "paddle", weights.fingerprint, how)
+    entry = export_record.find(folder, "paddle", weights.fingerprint)
     size = info.preprocess.crop_size
     expected = {"input_size": size, "batch": None, "with_preprocess": False}
     found = {key: entry.get(key) for key in expected}
     if found != expected:
         raise InputError(
             f"{folder}: its paddle export takes another input than the network ({found}); "
-            f"replace it by: {how}"
+            f"replace it by: {export_record.command(folder, 'paddle')}"
         )
     graph = next(folder / name for name in export_record.GRAPHS if name in entry["files"])
     return graph, folder / export_record.PARAMETERS
-
-
-def read_statistics(folder: Path, weights: Weights) -> dict[str, Statistics]:
-    """The statistics of a model directory's layers on real images, for int8.
-
-    Raises:
-        InputError: there are none, or they belong to other weights.
-    """
-    how = (
-        f"python tools/export.py --model_dir {folder} --format onnx --precision int8 --image IMAGES"
-    )
-    export_record.find(folder, "int8", weights.fingerprint, how)
-    text = (folder / export_record.STATISTICS).read_text(encoding="utf-8")
-    return quantise.from_json(text)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
 
 from .batches import Run
-
-_log = logging.getLogger(__name__)
 
 
 def compile_openvino(
@@ -52,11 +49,3 @@ def computes_bfloat16() -> bool:
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def warn_without_bfloat16() -> None:
-    """Logs a warning where bfloat16 is computed in float32."""
-    if not computes_bfloat16():
-        _log.warning(
-            "openvino: this processor has no bfloat16 instructions; it computes in float32."
-        )

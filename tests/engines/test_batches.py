@@ -1,17 +1,14 @@
-"""Micro-batches on cores: every image once; and bfloat16 on processors without it."""
+"""Micro-batches on cores: every image once."""
 
 from __future__ import annotations
 
-import sys
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from squeezenet_paddle.engines import batches
 from squeezenet_paddle.engines.batches import MicroBatchEngine, Run
-from squeezenet_paddle.engines.openvino import warn_without_bfloat16
 
 CLASSES = 4
 
@@ -28,7 +25,7 @@ class Copies:
         self.sizes: list[list[int]] = [[], []]  # of each stream's calls
         self.alone = 0
 
-    def __call__(self, streams: int) -> list[Run]:
+    def __call__(self, threads: int, streams: int) -> list[Run]:
         return [self._on_all_cores] if streams == 1 else [self._on(i) for i in range(streams)]
 
     def _on_all_cores(self, inputs: np.ndarray) -> list[np.ndarray]:
@@ -62,18 +59,3 @@ def test_each_image_runs_once(
     slow, fast = copies.sizes
     assert sorted(slow + fast) == sizes  # as many for each core
     assert len(slow) <= 1  # but a core that is slow is left with one
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "warned"), [(["FP32", "INT8"], True), (["FP32", "BF16", "INT8"], False)]
-)
-def test_bfloat16_on_a_processor_without_it(
-    capabilities: list[str],
-    warned: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    core = SimpleNamespace(get_property=lambda device, name: capabilities)
-    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
-    warn_without_bfloat16()
-    assert ("computes in float32" in caplog.text) == warned

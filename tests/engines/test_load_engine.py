@@ -153,6 +153,20 @@ def test_not_a_number_is_not_taken(shared_dir: Path, monkeypatch: pytest.MonkeyP
         load(shared_dir, "onnxruntime")
 
 
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_on_a_processor_without_it_is_told(
+    supported: bool,
+    shared_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(engine_loading, "computes_bfloat16", lambda: supported)
+    assert load(shared_dir, "openvino", "float32") == "openvino"
+    assert not caplog.text
+    assert load(shared_dir, "openvino", "bfloat16") == "openvino"
+    assert ("no bfloat16 instructions; it uses float32" in caplog.text) != supported
+
+
 def test_a_precision_that_an_engine_lacks(shared_dir: Path) -> None:
     with pytest.raises(InputError, match=r"`precision` int8: the engine paddle has only float32"):
         load(shared_dir, "paddle", "int8")
