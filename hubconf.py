@@ -1,7 +1,9 @@
-"""Entry points for `paddle.hub`.
+"""Entry points for `paddle.hub`, which finds them in a clone of this repository:
 
-network = paddle.hub.load("path/to/this/folder", "squeezenet1_1", source="local")
-predict = paddle.hub.load("path/to/this/folder", "predictor", source="local", model_dir="mine")
+    network = paddle.hub.load("squeezenet_paddle", "squeezenet1_1", source="local")
+    predict = paddle.hub.load("squeezenet_paddle", "predictor", source="local", model_dir="mine")
+
+Here "squeezenet_paddle" is the folder of the clone.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Classifies images with a model directory, from Python.
+"""Classifies images with a model directory, from Python:
 
-from squeezenet_paddle import Predictor
+    from squeezenet_paddle import Predictor
 
-predictor = Predictor("output/mine")
-for class_id, name, probability in predictor("cat.jpg"):
-    print(f"{probability:.1%}  {name}")
+    predictor = Predictor("output/mine")
+    for class_id, name, probability in predictor("cat.jpg"):
+        print(f"{probability:.1%}  {name}")
+
+Paddle is loaded only if it is the engine.
 """
 
 from __future__ import annotations
