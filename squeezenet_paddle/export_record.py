@@ -49,14 +49,22 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def add_record(
-    folder: Path, kind: str, entry: Mapping[str, Any], files: Sequence[str]
-) -> dict[str, Any]:
-    """Adds an export, with the checksums of its files, to exports.json; returns all of it."""
+def add_record(folder: Path, kind: str, entry: Mapping[str, Any], files: Sequence[str]) -> None:
+    """Adds an export, with the checksums of its files, to exports.json."""
     checksums = {name: sha256((folder / name).read_bytes()) for name in files}
     record = {**read_record(folder), kind: {**entry, "files": checksums}}
     write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
-    return record
+
+
+def write_labels(folder: Path, fingerprint: str, names: Sequence[str] | None) -> None:
+    """Writes labels.json: the class names, and the descriptions of all exports of these weights."""
+    models = {
+        next(iter(entry["files"])): entry["description"]
+        for entry in read_record(folder).values()
+        if entry.get("fingerprint") == fingerprint and "description" in entry
+    }
+    labels = {"classes": names, "models": models}
+    write_text(folder / LABELS, json.dumps(labels, indent=2, ensure_ascii=False) + "\n")
 
 
 def command(folder: Path, kind: str) -> str:

@@ -24,13 +24,13 @@ def describe(
         kind: its format, "paddle", "onnx" or "caffe".
         preprocess: how an image becomes the network's input.
         num_classes: length of the output.
-        batch: images at a time; None for any number.
+        batch: images at a time; None for any number, or 1 for Caffe.
         with_preprocess: the graph takes pixels.
 
     Returns:
-        `input`: name, dtype, layout and shape. `preprocess`: what to do before the graph, as
-        `Preprocess` has it, and the same in words, `steps`. `output`: name, dtype, shape, and
-        whether it holds logits or probabilities.
+        `input`: name, dtype, layout and shape. `preprocess`: what to do before the graph, by the
+        fields of `Preprocess`; `steps`: the same in words. `output`: name, dtype, shape, and if
+        it holds logits or probabilities.
     """
     if with_preprocess:  # the rest happens in the graph
         preprocess = dataclasses.replace(
@@ -38,7 +38,7 @@ def describe(
         )
     elif kind == "caffe":
         preprocess = dataclasses.replace(preprocess, data_format="NCHW")
-    n = "batch" if batch is None else batch
+    n = batch or (1 if kind == "caffe" else "batch")
     output = {"onnx": "logits", "caffe": "prob", "paddle": None}[kind]
     values = "probabilities" if kind == "caffe" else "logits"
     return {
@@ -48,10 +48,8 @@ def describe(
             "layout": preprocess.data_format,
             "shape": [n, *preprocess.input_shape],
         },
-        "preprocess": {
-            **dataclasses.asdict(preprocess),
-            "steps": _steps(preprocess, with_preprocess),
-        },
+        "preprocess": dataclasses.asdict(preprocess),
+        "steps": _steps(preprocess, with_preprocess),
         "output": {
             "name": output,
             "dtype": "float32",

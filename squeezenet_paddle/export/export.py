@@ -7,7 +7,6 @@ are compared with those of the network in dynamic graph. Importing this does not
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from ..engines.load import check_installed, version_of
 from ..engines.onnxruntime import compile_onnx
 from ..engines.paddle_inference import compile_paddle
 from ..errors import InputError, RunError
-from ..files import atomic_path, write_text
+from ..files import atomic_path
 from ..model_dir import ModelInfo, Weights, network_of, read_weights
 from ..network.config import layers
 from ..onnx.quantise import calibrate, to_json
@@ -173,15 +172,8 @@ def export(
         "description": description,
     }
     kind = what.format if what.precision == "float32" else what.precision
-    entries = record.add_record(output_dir, kind, entry, [file.name for file in files])
-    models = {
-        next(iter(each["files"])): each["description"]
-        for each in entries.values()
-        if each.get("fingerprint") == weights.fingerprint and "description" in each
-    }
-    labels = {"classes": info.names, "models": models}
-    text = json.dumps(labels, indent=2, ensure_ascii=False)
-    write_text(output_dir / record.LABELS, text + "\n")
+    record.add_record(output_dir, kind, entry, [file.name for file in files])
+    record.write_labels(output_dir, weights.fingerprint, info.names)
     return result
 
 
@@ -248,8 +240,9 @@ def _write_caffe(
 ) -> list[Path]:
     size, batch = what.input_size, what.batch or 1
     files = [folder / record.PROTOTXT, folder / record.CAFFEMODEL]
-    steps = "".join(f"# - {step}\n" for step in description["preprocess"]["steps"])
-    text = f"# Input:\n{steps}" + deploy_prototxt(info.network, size, size, batch)
+    steps = "".join(f"# - {step}\n" for step in description["steps"])
+    comment = f"# Input:\n{steps}# Output: prob, the probabilities of the classes\n"
+    text = comment + deploy_prototxt(info.network, size, size, batch)
     files[0].write_text(text, encoding="utf-8")
     files[1].write_bytes(caffemodel(info.network, weights.state, size, size, batch))
     return files

@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from exported_models import VARIANTS, random_network, small_model_dir
@@ -86,9 +85,9 @@ def test_who_follows_the_metadata_of_an_onnx_file_gets_our_logits(
     with_preprocess: bool, model_dir: Path, image_file: Path
 ) -> None:
     [file] = write(model_dir, image_file, "onnx", 41, None, with_preprocess)
-    entries = onnx.load(str(file)).metadata_props
-    description = {entry.key: json.loads(entry.value) for entry in entries}
     session = onnxruntime.InferenceSession(str(file))
+    metadata = session.get_modelmeta().custom_metadata_map
+    description = {key: json.loads(value) for key, value in metadata.items()}
     taken, given = description["input"], description["output"]
     assert session.get_inputs()[0].shape == taken["shape"]
     assert session.get_outputs()[0].shape == given["shape"]
@@ -122,15 +121,15 @@ def test_labels_json_describes_every_export_beside_it(model_dir: Path, image_fil
     np.testing.assert_allclose(found, logits, atol=1e-4 * np.abs(logits).max())
 
     description = labels["models"]["deploy.prototxt"]
+    assert description["input"]["shape"] == [1, 3, 41, 41]
     assert description["output"]["values"] == "probabilities"
     net = cv2.dnn.readNetFromCaffe(*map(str, files))
     net.setInput(follow(description, image_file), description["input"]["name"])
     found = net.forward(description["output"]["name"]).reshape(1, -1)
     shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     np.testing.assert_allclose(found, shares, atol=1e-4)
-    steps = description["preprocess"]["steps"]
     lines = files[0].read_text().splitlines()
-    assert [line[4:] for line in lines if line.startswith("# - ")] == steps
+    assert [line[4:] for line in lines if line.startswith("# - ")] == description["steps"]
 
 
 def test_steps_in_words(tmp_path: Path) -> None:
@@ -142,7 +141,7 @@ def test_steps_in_words(tmp_path: Path) -> None:
     export(path, info, Export("onnx", 227), images, path)
     description = json.loads((path / "labels.json").read_text())["models"]["model.onnx"]
     assert description["preprocess"]["mean"] == list(CAFFE_MEAN)
-    assert description["preprocess"]["steps"] == [
+    assert description["steps"] == [
         "decode the image to pixels of 0 to 255 with the channels in the order B, G, R "
         "(OpenCV reads images so)",
         "resize to 256 x 256 pixels, whatever the proportions: cv2.resize, INTER_CUBIC",
