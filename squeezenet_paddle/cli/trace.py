@@ -18,7 +18,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..device import use_device
+from ..device import choose_device
 from ..files import check_file_target
 from ..model_dir import read_info
 from . import common
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         read_info(args.model_dir)
     from ..profiling import trace as tracing  # loads Paddle
 
-    device = use_device(args.device)
+    device = choose_device(args.device)
     if args.train:
         step = tracing.training_step(args.batch_size, device, args.threads)
     else:
