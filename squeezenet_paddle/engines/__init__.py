@@ -1,1 +1,1 @@
-"""What computes a network: ONNX Runtime, OpenVINO, Paddle Inference, or Paddle itself."""
+"""Runs a network on ONNX Runtime, OpenVINO, Paddle Inference, or in Paddle's dynamic graph."""

@@ -79,7 +79,7 @@ def check_installed(name: str, what: str) -> None:
 
 
 def version_of(name: str) -> str:
-    """What computes in an engine, with its version, e.g. "onnxruntime 1.20.1"."""
+    """The package that an engine computes with, and its version, e.g. "onnxruntime 1.20.1"."""
     if name in _PACKAGES:
         return f"{name} {importlib.metadata.version(name)}"
     import paddle

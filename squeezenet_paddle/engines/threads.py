@@ -1,4 +1,4 @@
-"""Work cut into parts, and threads that each stay on a core of their own. No Paddle here."""
+"""Threads that are pinned to cores, and how work is cut for them. No Paddle here."""
 
 from __future__ import annotations
 

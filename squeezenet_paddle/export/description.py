@@ -1,6 +1,6 @@
-"""What an exported graph takes and gives, for programs and people who run it without this package.
+"""Describes what an exported graph takes and returns, for those who run it without this package.
 
-It goes into the metadata of an ONNX file, into labels.json, and above a deploy.prototxt.
+The description goes into the metadata of an ONNX file, into labels.json, and above a deploy.prototxt.
 """
 
 from __future__ import annotations

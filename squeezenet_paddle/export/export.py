@@ -40,7 +40,7 @@ Logits = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Export:
-    """What to write.
+    """The options of an export.
 
     Attributes:
         format: "paddle", the static graph for Paddle Inference; "onnx"; or "caffe".
@@ -69,13 +69,13 @@ class Export:
 
 @dataclass(frozen=True)
 class Result:
-    """What was written, and how it compares with the network in dynamic graph.
+    """The files of an export, and how its logits compare with those of the network.
 
     Attributes:
         files: what was written.
         judge: the program that ran it.
-        images: how many it ran.
-        difference: the largest one between two logits.
+        images: how many it was checked on.
+        difference: the largest difference between two logits.
         relative: the same as a share of the largest logit.
         same_top1: for how many images the first class is the same.
         calibrated: how many images int8 was fitted to; 0 for float32.
@@ -90,7 +90,7 @@ class Result:
     calibrated: int
 
     def record(self) -> dict[str, Any]:
-        """The entry of exports.json."""
+        """The check as exports.json keeps it."""
         record = dataclasses.asdict(self)
         del record["files"]
         return record

@@ -48,7 +48,7 @@ class Task:
     Attributes:
         model_dir: as `model_dir.py` describes it.
         engine: one of `ENGINES`.
-        precision: one that it has.
+        precision: one of those that it has.
         threads: that compute; None takes one per core that the process may use.
         batch_sizes: images per batch with the input in memory; files are run in the largest.
         repeat: runs at each batch size.

@@ -58,4 +58,4 @@ def test_each_image_runs_once(
     assert copies.alone == (1 if count == 1 else 0)
     slow, fast = copies.sizes
     assert sorted(slow + fast) == sizes  # as many for each core
-    assert len(slow) <= 1  # but a core that is slow is left with one
+    assert len(slow) <= 1  # a slow core gets no more than one

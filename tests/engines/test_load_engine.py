@@ -131,7 +131,7 @@ def slightly_wrong(logits: np.ndarray) -> np.ndarray:
     return logits * np.float32(1.001)
 
 
-@pytest.mark.parametrize("threads", [1, 2], ids=["a core each", "all cores"])
+@pytest.mark.parametrize("threads", [1, 2], ids=["one core", "all cores"])
 def test_an_engine_that_disagrees_is_not_taken(
     threads: int,
     shared_dir: Path,

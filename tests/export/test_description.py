@@ -1,4 +1,4 @@
-"""What an export says of itself: who follows that alone gets the network's logits."""
+"""Descriptions of exports: whoever follows nothing else gets the network's logits."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def write(model_dir: Path, file: Path, *what: Any) -> list[Path]:
 
 
 @pytest.mark.parametrize("with_preprocess", [False, True], ids=["data", "pixels"])
-def test_who_follows_the_metadata_of_an_onnx_file_gets_our_logits(
+def test_following_the_metadata_of_an_onnx_file_gives_our_logits(
     with_preprocess: bool, model_dir: Path, image_file: Path
 ) -> None:
     [file] = write(model_dir, image_file, "onnx", 41, None, with_preprocess)
@@ -133,7 +133,7 @@ def test_labels_json_describes_every_export_beside_it(model_dir: Path, image_fil
 
 
 def test_steps_in_words(tmp_path: Path) -> None:
-    """Of the authors' preprocessing, in full."""
+    """All steps of the authors' preprocessing, word by word."""
     path = small_model_dir(tmp_path / "model", VARIANTS[0])
     info = dataclasses.replace(read_info(path), preprocess=Preprocess())
     write_model_dir(path, info, random_network(VARIANTS[0]).state_dict())
@@ -152,7 +152,7 @@ def test_steps_in_words(tmp_path: Path) -> None:
     ]
 
 
-def test_other_weights_end_what_labels_json_says(model_dir: Path, image_file: Path) -> None:
+def test_labels_json_drops_exports_of_other_weights(model_dir: Path, image_file: Path) -> None:
     write(model_dir, image_file, "onnx", 41)
     exports = (model_dir / "exports.json").read_text()
     info = read_info(model_dir)

@@ -1,4 +1,4 @@
-"""Exports, run by the programs that they are for; what they say of themselves; what is refused."""
+"""Exports, run by the programs that they are for; and what is refused."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_missing_package_is_named(
 
 
 def test_training_into_it_again_removes_exports(model_dir: Path, images: list[np.ndarray]) -> None:
-    """A model directory that is written anew holds nothing of the old weights."""
+    """Rewriting a model directory leaves no export of the old weights."""
     info = read_info(model_dir)
     export(model_dir, info, Export("onnx", 40), images, model_dir)
     small_model_dir(model_dir, VARIANTS[0], seed=1)

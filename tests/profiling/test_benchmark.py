@@ -1,4 +1,4 @@
-"""Benchmarks: their numbers by hand, a whole run, and what is refused."""
+"""Benchmarks: numbers computed by hand, a whole run, and what is refused."""
 
 from __future__ import annotations
 
