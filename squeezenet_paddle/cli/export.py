@@ -88,8 +88,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--image",
         nargs="+",
         metavar="PATH",
-        help=f"files, folders or globs: the export is checked on {CHECKED_IMAGES} of the images, "
-        f"int8 is fitted to {CALIBRATION_IMAGES} of them (default: drawn images, for the check)",
+        help="files, folders or globs; of more images than needed, some spread evenly are used: "
+        f"{CHECKED_IMAGES} to check the export, {CALIBRATION_IMAGES} to fit int8 to "
+        "(default: drawn images, for the check)",
     )
     return parser.parse_args(common.name_words(argv, "--model_dir"))
 

@@ -1,6 +1,6 @@
 """Describes what an exported graph takes and returns, for those who run it without this package.
 
-The description goes into the metadata of an ONNX file, into labels.json, and above a deploy.prototxt.
+It goes into the metadata of an ONNX file, into labels.json, and into the comments of a prototxt.
 """
 
 from __future__ import annotations

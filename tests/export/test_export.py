@@ -196,7 +196,7 @@ def test_int8_says_how_many_images_it_is_fitted_to_and_checked_on(
     with pytest.raises(SystemExit):
         main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "checked on 32 of the images, int8 is fitted to 64 of them" in text
+    assert "32 to check the export, 64 to fit int8 to" in text
 
 
 @pytest.mark.parametrize(
