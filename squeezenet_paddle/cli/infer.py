@@ -40,6 +40,7 @@ from ..errors import InputError
 from ..explain import Explainer, PngFolder, explain
 from ..model_dir import read_info
 from ..predict import Predictor, predict
+from ..progress import Progress, say
 from . import common
 
 
@@ -153,6 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             explainer = Explainer(args.model_dir, args.device)
             predictions = explain(explainer, loader, args.top_k, maps)
+        if not sys.stdout.isatty():  # there the results themselves show how far it is
+            predictions = counted(predictions, loader)
         for line in WRITERS[args.format](with_names(predictions, names)):
             print(line)
     if loader.skipped:
@@ -162,7 +165,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def note(message: str) -> None:
     """A line on standard error."""
-    print(f"infer.py: {common.with_flags(message)}", file=sys.stderr)
+    say(f"infer.py: {common.with_flags(message)}")
+
+
+def counted(predictions: Iterable[tuple[Any, ...]], loader: Loader) -> Iterator[tuple[Any, ...]]:
+    """Yields the predictions and shows how many of the loader's images are done."""
+    with Progress("classifying", len(loader.images)) as progress:
+        for count, prediction in enumerate(predictions, 1):
+            yield prediction
+            progress.reach(count + len(loader.skipped))
 
 
 def with_names(

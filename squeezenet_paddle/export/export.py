@@ -30,6 +30,7 @@ from ..model_dir import ModelInfo, Weights, network_of, read_weights
 from ..network.config import layers
 from ..onnx.quantise import calibrate, to_json
 from ..onnx.writer import GraphInput, onnx_model
+from ..progress import track
 from .description import describe
 
 CHECKED_IMAGES = 32
@@ -212,7 +213,7 @@ def _write_onnx(
 ) -> list[Path]:
     files, statistics = [folder / record.ONNX], None
     if what.precision == "int8":
-        statistics = calibrate(info.network, weights.state, inputs)
+        statistics = calibrate(info.network, weights.state, track(inputs, "calibrating"))
         files = [folder / record.ONNX_INT8, folder / record.STATISTICS]
         files[1].write_text(to_json(statistics), encoding="utf-8")
     size = what.input_size
