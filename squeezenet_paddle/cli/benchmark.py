@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.lists import ImageList, find_images, read_list
+from ..data.image_files import find_images
+from ..data.lists import ImageList, read_list
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError
 from ..evaluation.compare import variant
@@ -34,7 +35,7 @@ from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to measure")
     common.add_model_dir(what)
     what.add_argument(
@@ -74,7 +75,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     result.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the numbers there (default: none)"
     )
-    return parser.parse_args(common.name_words(argv, "--model_dir"))
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -36,7 +36,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.decode import read_image
-from ..data.lists import find_images
+from ..data.image_files import find_images
 from ..datasets import samples
 from ..errors import InputError
 from ..export.export import CHECKED_IMAGES, Export, export
@@ -50,7 +50,7 @@ from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to write")
     common.add_model_dir(what)
     what.add_argument("--format", choices=FORMATS, required=True, help="(required)")
@@ -92,7 +92,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         f"{CHECKED_IMAGES} to check the export, {CALIBRATION_IMAGES} to fit int8 to "
         "(default: drawn images, for the check)",
     )
-    return parser.parse_args(common.name_words(argv, "--model_dir"))
+    common.add_verbose(proof)
+    return parser.parse_args(argv)
 
 
 def batch(text: str) -> int | None:

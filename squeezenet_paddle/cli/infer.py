@@ -6,9 +6,8 @@
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --format json
 
-`infer.py MODEL IMAGE ...` is short for the first of them. --explain shows where in an image its
-first class was found: a PNG file per image with the class activation map over the network's crop of
-it, red where the class is strongest:
+--explain shows where in an image its first class was found: a PNG file per image with the class
+activation map over the network's crop of it, red where the class is strongest:
 
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 
@@ -32,7 +31,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.lists import ImageList, find_images, read_list
+from ..data.image_files import find_images
+from ..data.lists import ImageList, read_list
 from ..data.loader import Loader
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
@@ -45,7 +45,7 @@ from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir", "--image"))
     what = parser.add_argument_group("what to classify")
     common.add_model_dir(what)
     which = what.add_mutually_exclusive_group(required=True)
@@ -73,7 +73,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     common.add_loading(running)
     common.add_device(running)
     common.add_engine(running)
-    return parser.parse_args(common.name_words(argv, "--model_dir", "--image"))
+    return parser.parse_args(argv)
 
 
 def text_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:

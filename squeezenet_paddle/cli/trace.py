@@ -25,7 +25,7 @@ from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to trace")
     which = what.add_mutually_exclusive_group(required=True)
     common.add_model_dir(which, required=False)

@@ -1,16 +1,17 @@
-"""infer.py and export.py: words without flags, and what is refused in one line."""
+"""infer.py and its like: words without flags, and what is refused in one line."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Callable
 
 import cv2
 import numpy as np
 import pytest
 from exported_models import VARIANTS, small_model_dir
 
-from squeezenet_paddle.cli import common, export, infer
+from squeezenet_paddle.cli import benchmark, export, infer, trace
 from squeezenet_paddle.errors import InputError
 
 
@@ -25,46 +26,38 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("main", "words", "flags"),
     [
-        ([], []),
-        (["--top_k", "3"], ["--top_k", "3"]),
-        (["m"], ["--model_dir", "m"]),
-        (["m", "a", "b"], ["--model_dir", "m", "--image", "a", "b"]),
-        (["m", "a", "--top_k", "3"], ["--model_dir", "m", "--image", "a", "--top_k", "3"]),
-        (["m", "--image", "a"], ["--model_dir", "m", "--image", "a"]),
-        (["m", "-", "--top_k"], ["--model_dir", "m", "--image", "-", "--top_k"]),
-        (["--image", "a", "m"], ["--image", "a", "m"]),
+        (infer.main, ["m", "a", "b"], "--model_dir m --image a b"),
+        (infer.main, ["m", "--image", "a"], "--model_dir m"),
+        (export.main, ["m", "--format", "onnx"], "--model_dir m"),
+        (benchmark.main, ["m"], "--model_dir m"),
+        (trace.main, ["m"], "--model_dir m"),
     ],
 )
-def test_words_before_the_first_flag_get_theirs(words: list[str], expected: list[str]) -> None:
-    assert common.name_words(words, "--model_dir", "--image") == expected
-
-
-def test_a_model_and_images_need_no_flags(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [str(folder / name) for name in ("model", "a.png", "b.png")]
-    flags = ["--model_dir", words[0], "--image", *words[1:]]
-    results = []
-    for argv in (words, flags):
-        assert infer.main([*argv, "--format", "json", "--device", "cpu"]) == 0
-        results.append(json.loads(capsys.readouterr().out))
-    assert results[0] == results[1]
-    assert [each["image"] for each in results[0]] == words[1:]
-    export.main([words[0], "--format", "onnx", "--output_dir", str(folder / "out")])
-    assert (folder / "out" / "model.onnx").is_file()
+def test_words_without_flags_are_told_theirs(
+    main: Callable[[Sequence[str]], object],
+    words: list[str],
+    flags: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert f"a flag was expected before 'm', as in {flags};" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["{}/a.png", "{}/b.png"], "{}/a.png: .* was expected, found a file"),
-        (["{}/model", "{}/a.png", "{}/no.png", "{}/none.png"], "{}/no.png"),
-        (["{}/model", "https://host/cat.jpg"], "https://host/cat.jpg"),
-        (["{}/model", "-"], "-"),
+        (["{}/model", "{}/a.png", "{}/no.png", "{}/none.png"], "{}/no.png; {}/none.png"),
+        (["{}/model", "https://host/cat.jpg"], "https://host/cat.jpg: .* download it first"),
+        (["{}/model", "-"], "`image` -: standard input is not read"),
         (["https://host/model", "{}/a.png"], "found a URL; download"),
         (["{}", "{}/a.png"], "give one of those in it: {}/model"),
     ],
 )
 def test_what_cannot_be_read_is_named(folder: Path, arguments: list[str], message: str) -> None:
-    with pytest.raises(InputError, match=message.format(folder)):
-        infer.main([each.format(folder) for each in arguments])
+    model, *images = [each.format(folder) for each in arguments]
+    with pytest.raises(InputError, match=message.replace("{}", str(folder))):
+        infer.main(["--model_dir", model, "--image", *images])
