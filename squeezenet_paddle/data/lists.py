@@ -95,7 +95,7 @@ def read_list(
         raise InputError(f"--data_dir {root}: no such folder.")
     if data.startswith(b"\xef\xbb\xbf"):
         data = data[3:]
-    ids = _ids_of(names or ())
+    ids = ids_of_names(names or ())
     if _is_csv(data):
         images, problems = _read_csv(path, root, data, ids)
     else:
@@ -118,7 +118,7 @@ def read_list(
     return images
 
 
-def _ids_of(names: Sequence[str]) -> dict[str, int]:
+def ids_of_names(names: Sequence[str]) -> dict[str, int]:
     """Class ids by whole name, and by first word where that is unambiguous."""
     ids: dict[str, int] = {}
     ambiguous = set()
