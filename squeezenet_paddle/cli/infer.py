@@ -148,7 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         else:
             explainer = Explainer(args.model_dir, args.device)
-            predictions = explain(explainer, loader, args.top_k, maps)
+            predictions = explain(
+                explainer, loader, args.top_k, maps, names, args.max_pixels
+            )
         for line in WRITERS[args.format](named(predictions, names)):
             print(line)
     if loader.skipped:

@@ -7,6 +7,7 @@ long.
 from __future__ import annotations
 
 import functools
+import io
 import re
 import unicodedata
 import warnings
@@ -103,12 +104,12 @@ def _fallback_families() -> list[str]:
     return [name for start in FALLBACK_FONTS for name in names if name.startswith(start)]
 
 
-def _save(figure: Figure, path: Path, dpi: int, tight: bool = True) -> None:
+def _save(figure: Figure, target: Path | io.BytesIO, dpi: int, tight: bool = True) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
     extra: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.15} if tight else {}
-    figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None}, **extra)
+    figure.savefig(target, format="png", dpi=dpi, metadata={"Software": None}, **extra)
 
 
 def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
@@ -247,6 +248,23 @@ def _contact_sheet(title: str, tiles: Sequence[Tile], columns: int) -> Figure:
             write(getattr(tile, field), x, bottom, _TILE, color, 8, keep_end=field == "name")
     figure.figimage(sheet)
     return figure
+
+
+def captioned(images: Sequence[np.ndarray], caption: str) -> bytes:
+    """A PNG file: uint8 BGR images of one height side by side, with a line of text below."""
+    from matplotlib.figure import Figure
+
+    gap = np.full((len(images[0]), _GAP // 2, 3), 255, "uint8")
+    row = np.concatenate([part for image in images for part in (image, gap)][:-1], axis=1)
+    height, width = len(row) + 2 * _LINE, row.shape[1]
+    with drawing():
+        figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+        text = fitted(caption, width, functools.partial(_pixels, size=10))
+        figure.text(0, 0.5 * _LINE / height, text, size=10, parse_math=False)
+        figure.figimage(row[:, :, ::-1], 0, 2 * _LINE)
+        stream = io.BytesIO()
+        _save(figure, stream, 100, tight=False)
+    return stream.getvalue()
 
 
 def resized(image: np.ndarray, side: int) -> np.ndarray:
