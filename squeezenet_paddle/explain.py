@@ -5,14 +5,14 @@ Discriminative Localization", arXiv:1512.04150): the logit is the mean of the ma
 positions. The activated maps of conv10 are such maps already; with the head `conv_fc` they are
 weighted by the row of `fc`.
 
-The head `multiscale` is a small network on the means of all fires' maps, so its logit is no sum over
-positions. There, each mean is weighted by the gradient of the logit, as Grad-CAM does (Selvaraju et
-al., arXiv:1610.02391). That is a linear approximation around this image: it says which positions
-raise the logit for the hidden units that are active now, and not what the network would say if a
-position were covered. It compares with the mean image of the training data: positions that
-contribute as much as those do are at 0. The maps of all fires are added, early fires with fine
-detail, late fires with coarse shapes. For ReLU the approximation is exact up to a constant: the
-means of the maps sum to the logit minus what the linear function gives for the mean image.
+The head `multiscale` is a small network on the means of all fires' maps, so its logit is not a sum
+over positions. There, each channel is weighted by the gradient of the logit, as in Grad-CAM
+(Selvaraju et al., arXiv:1610.02391), and counted from its mean over the training data. That is a
+linear approximation around this image: it shows which positions raise the logit while the same
+hidden units stay active, not what the network would say if a position were covered. The maps of all
+fires are added; early ones give detail, late ones coarse shapes. With ReLU the approximation is
+exact up to a constant: the means of the maps sum to the logit minus the value of the linear
+function at the training data's mean.
 """
 
 from __future__ import annotations
@@ -196,9 +196,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, preprocess: Preprocess) -> np.n
     return np.rint((1 - 0.3 * outside) * (image * (1 - opacity) + colors * opacity)).astype("uint8")
 
 
-def explanation(
-    image: np.ndarray, heat: np.ndarray, preprocess: Preprocess, caption: str
-) -> bytes:
+def explanation(image: np.ndarray, heat: np.ndarray, preprocess: Preprocess, caption: str) -> bytes:
     """A PNG file: an image, its map beside it, and a line of text below.
 
     Args:

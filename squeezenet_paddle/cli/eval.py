@@ -171,8 +171,8 @@ def images_to_score(
         raise InputError("--data_dir is where the paths of --test_list start, not of --images.")
     if names is None:
         raise InputError(
-            f"--images {args.images}: the folders' names have to be class names, and {args.model_dir} "
-            "has none; --synset_word_list gives them."
+            f"--images {args.images}: the names of its folders have to be class names of the "
+            f"model, and {args.model_dir} has none; --synset_word_list gives them."
         )
     return labelled_images(args.images, names)
 

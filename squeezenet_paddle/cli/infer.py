@@ -6,8 +6,10 @@
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --format json
 
---explain shows where in an image its first class was found: the class activation map over the
-network's crop of it, a PNG file an image in a folder, red where the class is strongest:
+--explain shows where in an image the network sees evidence for its first class: a PNG file per
+image, the image beside its class activation map, brightest where the evidence is strongest, with
+class and probability. The darker border was not seen by the network. The map is exact for a network
+with a conv10; for the head multiscale it is a linear approximation around the image:
 
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 
@@ -27,9 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.lists import ImageList, find_images, read_list
-from ..data.loader import Loader
-from ..data.preprocess import EvalTransform
-from ..data.sampler import Sampler
+from ..data.loader import loader_for
 from ..errors import InputError
 from ..explain import Explainer, PngFolder, explain
 from ..model_dir import read_info
@@ -59,7 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--explain",
         type=Path,
         metavar="DIR",
-        help="save each image with its class activation map there, beside what is there "
+        help="save each image with its class activation map there; files that exist are kept "
         "(default: none)",
     )
     running = parser.add_argument_group("running")
@@ -129,13 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
 
-    sampler = Sampler(len(images), args.batch_size)
-    with Loader(
+    with loader_for(
         images,
-        EvalTransform(info.preprocess),
-        sampler,
-        args.num_workers,
-        args.max_pixels,
+        info.preprocess,
+        args.batch_size,
+        num_workers=args.num_workers,
+        max_pixels=args.max_pixels,
         on_unreadable=lambda message: print(f"infer.py: {message}", file=sys.stderr),
     ) as loader:
         # The engine, once the flags are right and the readers are starting.
@@ -148,9 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         else:
             explainer = Explainer(args.model_dir, args.device)
-            predictions = explain(
-                explainer, loader, args.top_k, maps, names, args.max_pixels
-            )
+            predictions = explain(explainer, loader, args.top_k, maps, names, args.max_pixels)
         for line in WRITERS[args.format](named(predictions, names)):
             print(line)
     if loader.skipped:

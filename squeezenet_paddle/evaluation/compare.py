@@ -85,8 +85,8 @@ def check_comparable(paths: Sequence[Path], infos: Sequence[ModelInfo]) -> None:
     for path, info in zip(paths, infos):
         if info.network.num_classes != expected:
             raise InputError(
-                f"models of the same classes were expected; {paths[0]} has {expected} and {path} has "
-                f"{info.network.num_classes}."
+                f"models of the same classes were expected; {paths[0]} has {expected} and {path} "
+                f"has {info.network.num_classes}."
             )
     named = [(path, info.names) for path, info in zip(paths, infos) if info.names is not None]
     for path, names in named[1:]:

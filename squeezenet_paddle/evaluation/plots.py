@@ -113,7 +113,7 @@ def _save(figure: Figure, target: Path | io.BytesIO, dpi: int, tight: bool = Tru
 
 
 def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
-    """The figure of `save_confusion_matrix`; the axes fill it, and what is around them is outside."""
+    """The figure of `save_confusion_matrix`; the axes fill it, names and labels lie outside."""
     import matplotlib
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
