@@ -84,14 +84,14 @@ def drawing() -> Iterator[None]:
     from matplotlib import style
 
     with style.context("default"), warnings.catch_warnings():
-        matplotlib.rcParams["font.family"] = ["DejaVu Sans", *_fallback_families()]
+        matplotlib.rcParams["font.family"] = ["DejaVu Sans", *fallback_families()]
         # A character that no font here has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph")
         yield
 
 
 @functools.cache
-def _fallback_families() -> list[str]:
+def fallback_families() -> list[str]:
     """The installed families of `FALLBACK_FONTS`, in that order."""
     from matplotlib import font_manager
 
