@@ -168,11 +168,8 @@ def images_to_score(
     if args.test_list is not None:
         return read_list(args.test_list, args.data_dir, classes, names)
     if args.data_dir is not None:
-        raise InputError("--data_dir is where the paths of --test_list start, not of --images.")
-    if names is None:
         raise InputError(
-            f"--images {args.images}: the names of its folders have to be class names of the "
-            f"model, and {args.model_dir} has none; --synset_word_list gives them."
+            "`data_dir` is where the paths of `test_list` start, not those of `images`."
         )
     return labelled_images(args.images, names)
 

@@ -128,16 +128,22 @@ def class_names(folders: Sequence[str], pattern: str | None) -> dict[str, str]:
     return result
 
 
-def labelled_images(root: Path, names: Sequence[str]) -> ImageList:
+def labelled_images(root: Path, names: Sequence[str] | None) -> ImageList:
     """The images of a folder that has a folder for each class, labelled for a model.
 
     Args:
         root: the folder that holds the class folders.
-        names: the model's class names; a folder has a whole name, or its first word.
+        names: the model's class names; a folder has a whole name, or its first word. None, where
+            they are unknown, is an error.
 
     Raises:
         InputError: see `read_tree`; or a folder is none of the classes.
     """
+    if names is None:
+        raise InputError(
+            f"{root}: the names of its folders have to be class names of the model, and that has "
+            "none; `synset_word_list` gives them."
+        )
     tree, ids = read_tree(root), ids_of_names(names)
     unknown = [repr(name) for name in tree.classes if name not in ids]
     if unknown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..data.decode import MAX_PIXELS
 from ..data.lists import ImageList, read_list
 from ..data.loader import loader_for
+from ..datasets.folders import labelled_images
 from ..errors import InputError, describe_problems
 from ..predict import Predictor
 from .metrics import Predictions, softmax
@@ -57,7 +58,7 @@ class Evaluation:
 
 def evaluate(
     model_dir: str | PathLike[str],
-    list_file: str | PathLike[str],
+    images: str | PathLike[str],
     data_dir: str | PathLike[str] | None = None,
     *,
     device: str | None = None,
@@ -65,15 +66,16 @@ def evaluate(
     precision: str = "float32",
     **options: Any,
 ) -> dict[str, Any]:
-    """Scores a model directory on a list file.
+    """Scores a model directory on a list file, or on a folder that has a folder for each class.
 
         >>> evaluate("pretrained/squeezenet_v1.1", "data/val_list.txt")["top1"]
         0.5333333333333333
 
     Args:
         model_dir: a model directory, or the directory of a training run for its best model.
-        list_file: "path label" lines, or a CSV file with the columns image and label. Labels are
-            class ids, or class names of the model.
+        images: a list file, with "path label" lines or as CSV with the columns image and label,
+            where labels are class ids, or class names of the model; or a folder that has a folder
+            for each class, with the model's class names.
         data_dir: the folder that the paths of the list start from; None: the list's own folder.
         device, engine, precision: see `Predictor`.
         options: see `score_list`.
@@ -86,8 +88,15 @@ def evaluate(
     """
     predictor = Predictor(Path(model_dir), device, engine, precision)
     info, root = predictor.info, None if data_dir is None else Path(data_dir)
-    images = read_list(Path(list_file), root, info.network.num_classes, info.names)
-    return score_list(predictor, images, **options).summary()
+    if Path(images).is_dir():
+        labelled = labelled_images(Path(images), info.names)
+    else:
+        labelled = read_list(Path(images), root, info.network.num_classes, info.names)
+    return score_list(predictor, labelled, **options).summary()
+
+
+def _report_skipped(message: str) -> None:
+    tqdm.write(f"skipped: {message}", file=sys.stderr)
 
 
 def score_list(
@@ -99,11 +108,12 @@ def score_list(
     max_pixels: int = MAX_PIXELS,
     ten_crop: bool = False,
     skip_unreadable: bool = False,
+    on_skipped: Callable[[str], object] = _report_skipped,
     group: Group | None = None,
 ) -> Evaluation:
     """Runs a model over a list, counting every image exactly once.
 
-    A progress bar and the names of skipped images go to standard error.
+    A progress bar goes to standard error.
 
     Args:
         predictor: the model.
@@ -114,6 +124,8 @@ def score_list(
         max_pixels: a larger image counts as unreadable.
         ten_crop: average the probabilities of the usual ten crops, not of the center crop alone.
         skip_unreadable: leave out images that cannot be read.
+        on_skipped: called once for each of them, with a message that names it; a line on standard
+            error if it is not given.
         group: the processes that share the list; each of them gets the result for the whole list.
 
     Raises:
@@ -126,7 +138,7 @@ def score_list(
         ten_crop=ten_crop,
         num_workers=num_workers,
         max_pixels=max_pixels,
-        on_unreadable=_report_skipped if skip_unreadable else str,
+        on_unreadable=on_skipped if skip_unreadable else str,
         rank=rank,
         world_size=world_size,
     )
@@ -158,12 +170,8 @@ def score_list(
         raise InputError(f"none of the {len(images)} images can be read.")
     if rank == 0:
         for index in sorted(skipped.keys() - loader.skipped.keys()):  # read by another process
-            _report_skipped(skipped[index])
+            on_skipped(skipped[index])
     return Evaluation(predictions, unreadable, seconds)
-
-
-def _report_skipped(message: str) -> None:
-    tqdm.write(f"skipped: {message}", file=sys.stderr)
 
 
 def _union(messages: Mapping[int, str], group: Group) -> dict[int, str]:

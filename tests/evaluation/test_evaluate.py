@@ -101,6 +101,10 @@ def test_skipped_images_are_named_on_standard_error(
     images.path(3).unlink()
     score(images, skip_unreadable=True)
     assert capsys.readouterr().err.count("3.png") == 1
+    skipped: list[str] = []
+    score_list(MeanColors(), images, skip_unreadable=True, on_skipped=skipped.append)
+    assert capsys.readouterr().err == ""
+    assert ["3.png" in message for message in skipped] == [True]
 
 
 class Terminal(io.StringIO):
@@ -131,6 +135,11 @@ def test_a_model_directory_is_scored_in_one_line(images: ImageList, tmp_path: Pa
     for scores in (found, expected):
         assert scores.pop("images_per_second") > 0
     assert found == expected
+    for i in range(5):
+        target = tmp_path / "folder" / info.names[i % 2] / f"{i}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(images.path(i).read_bytes())
+    assert evaluate(tmp_path / "model", tmp_path / "folder")["top1"] == expected["top1"]
     images.path(1).unlink()
     with pytest.raises(InputError, match=r"1\.png"):
         evaluate(str(tmp_path / "model"), names, tmp_path)

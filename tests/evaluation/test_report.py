@@ -23,6 +23,7 @@ from squeezenet_paddle.cli.common import with_flags
 from squeezenet_paddle.cli.eval import main
 from squeezenet_paddle.data.lists import ImageList, read_list
 from squeezenet_paddle.data.preprocess import Preprocess
+from squeezenet_paddle.datasets.folders import labelled_images
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation import plots
 from squeezenet_paddle.evaluation.evaluate import Evaluation, score_list
@@ -402,10 +403,12 @@ def test_a_folder_of_class_folders_is_scored_by_their_names(
         del scores[-1]["images_per_second"]
         scores[-1]["loss"] = pytest.approx(scores[-1]["loss"])
     assert scores[0] == scores[1]
+    with pytest.raises(InputError, match="that has none; `synset_word_list`"):
+        labelled_images(tmp_path / "images", None)
     (tmp_path / "images" / "n01").rename(tmp_path / "images" / "pear")
     with pytest.raises(InputError, match=r"zebra.*expected, found 'pear'"):
         main([*common, "--images", str(tmp_path / "images")])
-    with pytest.raises(InputError, match="--data_dir"):
+    with pytest.raises(InputError, match="`data_dir`"):
         main([*common, "--images", str(tmp_path / "images"), "--data_dir", str(tmp_path)])
 
 
