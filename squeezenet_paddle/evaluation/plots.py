@@ -127,7 +127,7 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
         cell, font = max(0.02, 15 / classes), 13.0
     side = cell * classes
     figure = Figure(figsize=(side, side))
-    axes = figure.add_axes((0, 0, 1, 1))  # what stands around it is added when it is saved
+    axes = figure.add_axes((0, 0, 1, 1))  # the room around it is added when it is saved
     axes.set_axisbelow(True)
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
     axes.set_xlabel("predicted", size=max(font, 10.0))
@@ -138,7 +138,7 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     rows, columns = np.nonzero(matrix)
     order = np.argsort(shares[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
-    if classes > _NAMED:  # cells are too small to be seen: squares as large as they are few
+    if classes > _NAMED:  # cells are too small to see: the fewer, the larger the squares
         cell = max(cell, min(0.08, 0.3 * side / len(rows) ** 0.5))
         axes.tick_params(labelsize=font)
         axes.locator_params(nbins=20, integer=True)
@@ -148,7 +148,7 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
         size = 9.0 if classes <= _COUNTED else 5.5
         if digits * _LETTER * size < cell:
             _write_counts(axes, matrix, shares, size)
-    # One error differs from none even where a class has a thousand images.
+    # The palest blue still differs from white: one error in a thousand images is visible.
     blues = matplotlib.colormaps["Blues"](np.linspace(0.2, 1, 256))
     squares = axes.scatter(
         *(columns, rows, (cell * 72) ** 2, shares[rows, columns]),
@@ -165,7 +165,7 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def _write_names(axes: Axes, names: Sequence[str], cell: float, size: float) -> None:
-    """Names beside rows and columns that are `cell` inches wide, and lines between these."""
+    """Writes names beside rows and columns, which are `cell` inches wide, and draws a grid."""
     classes = len(names)
     shown = [fitted(short_name(name), _LONGEST_NAME, columns_of) for name in names]
     text: dict[str, Any] = {"size": size, "parse_math": False}
@@ -188,7 +188,7 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, size: floa
             color="white" if shares[row, column] > 0.5 else "black",
             ha="center",
             va="center",
-            in_layout=False,  # to look where all these end would take long, and change nothing
+            in_layout=False,  # measuring them all would be slow and change nothing
         )
 
 

@@ -220,6 +220,18 @@ def test_the_page_holds_any_name(report: Report, tmp_path: Path) -> None:
     assert "line 7: <gone>.jpg" in page.text
 
 
+def test_classes_without_images_are_only_counted(report: Report, tmp_path: Path) -> None:
+    labels = np.array([0, 0, 1])
+    logits = np.eye(4, dtype="float32")[[0, 3, 2]]
+    predictions = Predictions.from_logits(np.arange(3), logits, labels)
+    few = dataclasses.replace(report, evaluation=Evaluation(predictions, [], 1.0))
+    write_report(tmp_path / "report", few)
+    page = page_of(tmp_path / "report")
+    assert [row[1] for row in page.tables[-1][1:3]] == NAMES[:2]
+    assert "2 of the 4 classes" in page.text
+    assert "one of the others: 2." in page.text
+
+
 def test_the_page_shows_the_images_of_errors(report: Report, tmp_path: Path) -> None:
     large = np.zeros((900, 1200, 3), "uint8")
     large[:, 600:] = (0, 0, 255)
