@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.decode import MAX_PIXELS
 from ..data.lists import ImageList, read_list
@@ -20,6 +18,7 @@ from ..data.loader import loader_for
 from ..datasets.folders import labelled_images
 from ..errors import InputError, describe_problems
 from ..predict import Predictor
+from ..progress import Progress, say
 from .metrics import Predictions, softmax
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def evaluate(
 
 
 def _report_skipped(message: str) -> None:
-    tqdm.write(f"skipped: {message}", file=sys.stderr)
+    say(f"skipped: {message}")
 
 
 def score_list(
@@ -113,7 +112,7 @@ def score_list(
 ) -> Evaluation:
     """Runs a model over a list, counting every image exactly once.
 
-    A progress bar goes to standard error.
+    Progress goes to standard error.
 
     Args:
         predictor: the model.
@@ -146,7 +145,7 @@ def score_list(
     parts = [Predictions.from_logits(_NONE, np.empty((0, num_classes), "float32"), _NONE)]
     share = sum(map(len, loader.sampler.batches()))
     start = time.perf_counter()
-    with loader, tqdm(total=share, unit="image", disable=None) as bar:
+    with loader, Progress("evaluating", share) as progress:
         read = 0
         for batch in loader.epoch():
             # Once there can be no score, the rest is read only to name every bad image.
@@ -154,7 +153,7 @@ def score_list(
                 logits = _logits(predictor, batch.inputs)
                 parts.append(Predictions.from_logits(batch.indices, logits, batch.labels))
             read += len(batch.indices)
-            bar.update(read + len(loader.skipped) - bar.n)
+            progress.reach(read + len(loader.skipped))
     predictions, skipped = Predictions.concatenate(parts), loader.skipped
     if group is not None:
         predictions = Predictions.from_array(group.sum(predictions.as_array(len(images))))
