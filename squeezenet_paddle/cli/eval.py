@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir", "--test_list"))
     what = parser.add_argument_group("what to score")
     common.add_model_dir(what)
     which = what.add_mutually_exclusive_group(required=True)

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.lists import read_list
-from ..datasets.folders import ClassTree, read_tree
-from ..datasets.splitting import split
+from ..datasets.folders import ClassTree, read_tree, split
 from ..errors import InputError
 from ..files import write_bytes
 from ..run_dir import NAMES, TRAIN_LIST, VAL_LIST
