@@ -15,7 +15,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
-from squeezenet_paddle.network.config import FIRES, VERSIONS, ModelConfig, layers, normalises_batches
+from squeezenet_paddle.network.config import (
+    FIRES,
+    VERSIONS,
+    ModelConfig,
+    layers,
+    normalises_batches,
+)
 from squeezenet_paddle.network.model import SqueezeNet, load_state
 from squeezenet_paddle.network.weights import key_of
 
@@ -164,26 +170,26 @@ def clear_cut_state(config: ModelConfig, inputs: np.ndarray) -> State:
         for layer in layers(config):
             if layer.activated:
                 sublayers[key_of(layer)].register_forward_post_hook(move_bias)
-        tied: dict[str, np.ndarray] = {}
+        maps_before: dict[str, np.ndarray] = {}
         for pool in convolution_before:
-            sublayers[pool].register_forward_pre_hook(
-                lambda _, maps, pool=pool: tied.update({pool: _tied_channels(maps[0], config, pool)})
-            )
+            sublayers[pool].register_forward_pre_hook(functools.partial(_record, maps_before, pool))
         double.train()
         with paddle.no_grad():
             double(paddle.to_tensor(inputs.astype("float64")))
         biases = {key: value for key, value in state_of(double).items() if key.endswith(".bias")}
         state.update({key: value.astype("float32") for key, value in biases.items()})
-        if not any(channels.size for channels in tied.values()):
-            return state
-        for pool, channels in tied.items():
-            for channel in channels:
+        redrawn = False
+        for pool, maps in maps_before.items():
+            for channel in _tied_channels(maps, config, pool):
+                redrawn = True
                 name = convolution_before[pool]
                 if name in FIRES:
                     expand, channel = divmod(channel, FIRES[name][1])
                     name += (".expand1x1", ".expand3x3")[expand]
                 weight = state[f"{name}.weight"][channel]
                 weight[:] = rng.normal(0, np.sqrt(2 / weight.size), weight.shape)
+        if not redrawn:
+            return state
 
 
 def _move_bias(
@@ -208,9 +214,14 @@ def _move_bias(
     return outputs + (shift.reshape([-1, 1, 1]) if is_nchw else shift)
 
 
-def _tied_channels(maps: paddle.Tensor, config: ModelConfig, pool: str) -> np.ndarray:
+def _record(
+    values: dict[str, np.ndarray], name: str, layer: paddle.nn.Layer, inputs: tuple[paddle.Tensor]
+) -> None:
+    values[name] = inputs[0].numpy()
+
+
+def _tied_channels(values: np.ndarray, config: ModelConfig, pool: str) -> np.ndarray:
     """The channels in which the two largest values of a window that gets a gradient are close."""
-    values = maps.numpy()
     if config.data_format == "NHWC":
         values = values.transpose(0, 3, 1, 2)
     odd = [(0, 1 - n % 2) for n in values.shape[2:]]
@@ -221,5 +232,5 @@ def _tied_channels(maps: paddle.Tensor, config: ModelConfig, pool: str) -> np.nd
     gets_gradient = largest[..., 8] > flat_below
     if config.bypass == "complex" and pool != "pool1":  # not all goes through an activation
         gets_gradient[:] = True
-    close = largest[..., 8] - largest[..., 7] < 2e-5 * values.std()
+    close = largest[..., 8] - largest[..., 7] < 5e-5 * values.std()
     return np.flatnonzero((gets_gradient & close).any(axis=(0, 2, 3)))
