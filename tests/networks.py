@@ -20,8 +20,8 @@ from squeezenet_paddle.network.config import (
     VERSIONS,
     ModelConfig,
     layers,
-    normalises_batches,
 )
+from squeezenet_paddle.network.heads import HEADS
 from squeezenet_paddle.network.model import SqueezeNet, load_state
 from squeezenet_paddle.network.weights import key_of
 
@@ -162,7 +162,7 @@ def clear_cut_state(config: ModelConfig, inputs: np.ndarray) -> State:
     rng = np.random.default_rng(0)
     state = random_state(config)
     # A batch normalisation enlarges the errors of a channel in which few values are active.
-    move_bias = functools.partial(_move_bias, 4 if normalises_batches(config) else 8)
+    move_bias = functools.partial(_move_bias, 4 if HEADS[config.head].normalises_batches else 8)
     convolution_before = {pool: name for name, pool in VERSIONS[config.version].pools.items()}
     while True:
         double = in_double(network_of(config, state))

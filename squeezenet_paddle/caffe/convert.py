@@ -1,23 +1,108 @@
-"""From the layers of a Caffe file to the parameters of our network, each filled exactly once."""
+"""From a Caffe file to one of our networks: read, checked, each parameter filled exactly once."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError, describe_problems
-from ..network.config import (
-    FIRES,
-    VERSIONS,
-    ModelConfig,
-    classifier_name,
-    layers,
-)
-from .reader import CaffeLayer
+from ..files import read_bytes, sha256
+from ..network.config import FIRES, VERSIONS, ModelConfig, layers
+from ..network.heads import HEADS
+from ..network.weights import key_of
+from .reader import CaffeLayer, parse_caffemodel, read_prototxt
 from .topology import check_topology
+
+if TYPE_CHECKING:
+    from ..network.model import SqueezeNet
+
+
+@dataclasses.dataclass(frozen=True)
+class CaffeWeights:
+    """A Caffe file that has passed every check.
+
+    Attributes:
+        config: the network that it fills.
+        state: float32 arrays by state-dict key; without the classifier if that is to be new.
+        source: file name, SHA-256 and whether the classifier is the file's, for config.json.
+    """
+
+    config: ModelConfig
+    state: dict[str, np.ndarray]
+    source: dict[str, str]
+
+
+def read_weights(
+    caffemodel: Path,
+    prototxt: Path | None = None,
+    version: str | None = None,
+    bypass: str | None = None,
+    num_classes: int | None = None,
+    ignore_classifier: bool = False,
+) -> CaffeWeights:
+    """Reads a .caffemodel and checks it, against its prototxt too if that is given.
+
+    Needs no Paddle.
+
+    Args:
+        caffemodel: the file of weights.
+        prototxt: the network's description.
+        version, bypass, num_classes: what the user expects; None takes what the file holds.
+        ignore_classifier: leave the file's classifier out; `num_classes` is that of the new one.
+
+    Raises:
+        InputError: a file cannot be read, is no SqueezeNet, or is not what the user expects.
+    """
+    if ignore_classifier and num_classes is None:
+        raise InputError("`ignore_classifier` needs `num_classes`, the size of the new one.")
+    name = str(caffemodel)
+    data = read_bytes(caffemodel, "caffemodel")
+    caffe_layers = parse_caffemodel(data, name)
+    config = read_config(caffe_layers, name, ignore_classifier)
+    check_agreement(config, name, version=version, bypass=bypass)
+    if not ignore_classifier:
+        check_agreement(config, name, num_classes=num_classes)
+    state = convert(caffe_layers, name, config, ignore_classifier)
+    if prototxt is not None:
+        check_topology(read_prototxt(prototxt), config, str(prototxt), ignore_classifier)
+    if ignore_classifier:
+        assert num_classes is not None
+        config = dataclasses.replace(config, num_classes=num_classes)
+    source = {
+        "format": "caffemodel",
+        "file": caffemodel.name,
+        "sha256": sha256(data),
+        "classifier": "new" if ignore_classifier else "converted",
+    }
+    return CaffeWeights(config, state, source)
+
+
+def build_network(weights: CaffeWeights, seed: int = 0) -> SqueezeNet:
+    """The network with these weights, in evaluation mode; `seed` makes a new classifier.
+
+    It lives on the CPU: a GPU may compute with fewer bits than `verify` allows.
+    """
+    import paddle
+
+    from ..network.model import SqueezeNet, load_state
+
+    paddle.set_device("cpu")
+    paddle.seed(seed)
+    network = SqueezeNet(weights.config)
+    state = dict(weights.state)
+    if weights.source["classifier"] == "new":
+        prefix = f"{HEADS[weights.config.head].classifier}."
+        for key, value in network.state_dict().items():
+            if key.startswith(prefix):
+                state[key] = value.numpy()
+    load_state(network, state, weights.source["file"])
+    network.eval()
+    return network
 
 
 def read_config(
@@ -89,7 +174,7 @@ def convert(
         InputError: layers are missing, unexpected, given twice, mis-shaped or not finite, all
             listed together; or the graph is another one.
     """
-    ignored = classifier_name(config) if ignore_classifier else None
+    ignored = HEADS[config.head].classifier if ignore_classifier else None
     expected = {layer.name: layer for layer in layers(config) if layer.weight_shape}
     with_blobs = [layer for layer in caffe_layers if layer.blobs]
     counts = Counter(layer.name for layer in with_blobs)
@@ -110,16 +195,16 @@ def convert(
     return state
 
 
-def check_agreement(config: ModelConfig, source: str, **flags: object) -> None:
-    """Checks what the user says of a file against what it holds; None says nothing.
+def check_agreement(config: ModelConfig, source: str, **expected: object) -> None:
+    """Compares the settings that the user expects with those of a file; None expects nothing.
 
     Raises:
         InputError: they disagree.
     """
-    for name, value in flags.items():
+    for name, value in expected.items():
         found = getattr(config, name)
         if value is not None and value != found:
-            raise InputError(f"--{name} {value}: {source} holds a network with {name} {found}.")
+            raise InputError(f"`{name}` {value}: {source} holds a network with {name} {found}.")
 
 
 def _fill(
@@ -144,7 +229,7 @@ def _fill(
         if not np.isfinite(values).all()
     ]
     if not problems:
-        key = layer.name.replace("/", ".")
+        key = key_of(layer.name)
         state[f"{key}.weight"] = weight
         state[f"{key}.bias"] = bias.reshape(channels)
     return problems

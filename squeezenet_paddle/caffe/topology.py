@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError, describe_problems
-from ..network.config import ModelConfig, classifier_name, layers
+from ..network.config import ModelConfig, layers
+from ..network.heads import HEADS
 from .reader import CaffeLayer
 
 _LONGEST = 500  # no text of ours comes near; a chain of sums of itself would double at each step
@@ -48,7 +49,7 @@ def check_topology(
     _describe_caffe(caffe_layers, found)
     if ignore_classifier:
         for graph in (expected, found):
-            graph.lines.pop(classifier_name(config), None)
+            graph.lines.pop(HEADS[config.head].classifier, None)
     problems = list(found.problems)
     for name in {**expected.lines, **found.lines}:
         ours, theirs = expected.lines.get(name), found.lines.get(name)

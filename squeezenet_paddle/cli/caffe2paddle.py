@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..caffe.load import build_network, read_weights
+from ..caffe.convert import build_network, read_weights
 from ..data.decode import read_image
 from ..data.lists import read_names
 from ..data.preprocess import CAFFE_MEAN, INTERPOLATIONS, Preprocess

@@ -14,7 +14,8 @@ from squeezenet_paddle.errors import RunError
 from squeezenet_paddle.finetuning import frozen
 from squeezenet_paddle.finetuning.frozen import FrozenPart
 from squeezenet_paddle.network import numpy_forward
-from squeezenet_paddle.network.config import ModelConfig, boundary
+from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.network.stages import boundary
 
 SIZE = 35
 INPUTS = np.random.default_rng(1).normal(0, 60, (5, 3, SIZE, SIZE)).astype("float32")

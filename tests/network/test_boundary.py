@@ -9,15 +9,14 @@ from networks import network_of, noise, random_state
 
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network import fast_cpu, numpy_forward
-from squeezenet_paddle.network.config import (
+from squeezenet_paddle.network.config import ModelConfig, layers
+from squeezenet_paddle.network.stages import (
     STAGES,
-    ModelConfig,
     boundary,
     boundary_shapes,
     first_trained,
-    layers,
+    state_stages,
 )
-from squeezenet_paddle.network.weights import state_stages
 
 
 def test_stages_by_hand() -> None:

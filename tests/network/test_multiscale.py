@@ -18,7 +18,8 @@ from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.explain import Explainer
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.network import numpy_forward
-from squeezenet_paddle.network.config import ModelConfig, boundary, layers
+from squeezenet_paddle.network.config import ModelConfig, layers
+from squeezenet_paddle.network.stages import boundary
 from squeezenet_paddle.onnx.quantise import calibrate
 from squeezenet_paddle.onnx.writer import GraphInput, onnx_model
 

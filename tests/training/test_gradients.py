@@ -13,10 +13,10 @@ from networks import clear_cut_state, in_double, network_of, random_state, take_
 from squeezenet_paddle.data.loader import Batch
 from squeezenet_paddle.engines.dynamic import DynamicEngine
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.network.config import ModelConfig, boundary, is_trained
+from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.model import SqueezeNet, load_state
 from squeezenet_paddle.network.numpy_forward import activations
-from squeezenet_paddle.network.weights import state_stages
+from squeezenet_paddle.network.stages import boundary, is_trained, state_stages
 from squeezenet_paddle.training.gradients import dropout_mask, make_gradients
 from squeezenet_paddle.training.recipe import Amp
 
