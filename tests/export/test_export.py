@@ -24,7 +24,7 @@ from networks import (
     state_of,
 )
 
-from squeezenet_paddle.caffe.load import build_network, read_weights
+from squeezenet_paddle.caffe.convert import build_network, read_weights
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.datasets import samples
 from squeezenet_paddle.engines.runtimes import paddle_run
