@@ -28,7 +28,7 @@ class CaffeWeights:
 
     Attributes:
         config: the network that it fills.
-        state: float32 arrays by state-dict key; without the classifier if that is to be new.
+        state: float32 arrays by state-dict key, without the classifier if that will be new.
         source: file name, SHA-256 and whether the classifier is the file's, for config.json.
     """
 
@@ -45,15 +45,15 @@ def read_weights(
     num_classes: int | None = None,
     ignore_classifier: bool = False,
 ) -> CaffeWeights:
-    """Reads a .caffemodel and checks it, against its prototxt too if that is given.
+    """Reads and checks a .caffemodel, also against its prototxt if there is one.
 
     Needs no Paddle.
 
     Args:
         caffemodel: the file of weights.
         prototxt: the network's description.
-        version, bypass, num_classes: what the user expects; None takes what the file holds.
-        ignore_classifier: leave the file's classifier out; `num_classes` is that of the new one.
+        version, bypass, num_classes: what the user expects; None accepts what the file holds.
+        ignore_classifier: leave the file's classifier out, for a new one of `num_classes`.
 
     Raises:
         InputError: a file cannot be read, is no SqueezeNet, or is not what the user expects.
@@ -83,7 +83,7 @@ def read_weights(
 
 
 def build_network(weights: CaffeWeights, seed: int = 0) -> SqueezeNet:
-    """The network with these weights, in evaluation mode; `seed` makes a new classifier.
+    """The network with these weights, in evaluation mode; `seed` is that of a new classifier.
 
     It lives on the CPU: a GPU may compute with fewer bits than `verify` allows.
     """
@@ -108,23 +108,23 @@ def build_network(weights: CaffeWeights, seed: int = 0) -> SqueezeNet:
 def read_config(
     caffe_layers: Sequence[CaffeLayer], source: str, ignore_classifier: bool = False
 ) -> ModelConfig:
-    """Which SqueezeNet a Caffe file holds: version, bypass, activation and number of classes.
+    """Recognises the SqueezeNet in a Caffe file: version, bypass, activation, number of classes.
 
     With `ignore_classifier` the classifier may be missing; the number of classes is then 1000.
 
     Raises:
         InputError: conv1 or conv10 is missing, or conv1 is of neither version.
     """
-    found = {layer.name: layer for layer in caffe_layers if layer.blobs}
+    with_weights = {layer.name: layer for layer in caffe_layers if layer.blobs}
     needed = ("conv1",) if ignore_classifier else ("conv1", "conv10")
-    missing = [name for name in needed if name not in found]
+    missing = [name for name in needed if name not in with_weights]
     if missing:
-        named = ", ".join(list(found)[:5]) or "none"
+        named = ", ".join(list(with_weights)[:5]) or "none"
         raise InputError(
             f"{source}: not a SqueezeNet: no weights for {' and '.join(missing)}; "
-            f"its layers with weights: {named}{', ...' if len(found) > 5 else ''}."
+            f"its layers with weights: {named}{', ...' if len(with_weights) > 5 else ''}."
         )
-    shape = found["conv1"].blobs[0].shape
+    shape = with_weights["conv1"].blobs[0].shape
     shapes = {
         name: (v.conv1_channels, 3, v.conv1_kernel, v.conv1_kernel) for name, v in VERSIONS.items()
     }
@@ -136,17 +136,17 @@ def read_config(
             f"{expected} was expected."
         )
     types = {layer.type for layer in caffe_layers}
-    if any(f"{fire}/bypass1x1" in found for fire in FIRES):
+    if any(f"{fire}/bypass1x1" in with_weights for fire in FIRES):
         bypass = "complex"
     else:
         bypass = "simple" if "Eltwise" in types else "none"
     config = ModelConfig(
         version=version, bypass=bypass, activation="elu" if "ELU" in types else "relu"
     )
-    if "conv10" not in found:
+    if "conv10" not in with_weights:
         return config
     # A wrong shape is reported with those of the other layers; its first extent will do here.
-    conv10 = found["conv10"].blobs[0].shape
+    conv10 = with_weights["conv10"].blobs[0].shape
     return dataclasses.replace(config, num_classes=max(conv10[0], 1) if conv10 else 1)
 
 
@@ -158,14 +158,14 @@ def convert(
 ) -> dict[str, np.ndarray]:
     """The state dict of the network `config` from the layers of a Caffe file.
 
-    Layers without weights (data, loss, split) are passed over. Where the file describes its graph,
-    as files saved by Caffe do, kernels, strides, pads and connections are compared with ours.
+    Layers without weights (data, loss, split) are skipped. If the file describes its graph, as
+    those saved by Caffe do, kernels, strides, pads and connections are compared with ours.
 
     Args:
-        caffe_layers: as the reader gives them.
+        caffe_layers: as the reader returns them.
         source: what to call the file in errors.
-        config: the network to fill, as `read_config` finds it.
-        ignore_classifier: leave conv10 out, of whatever size it is.
+        config: the network to fill, as `read_config` returns it.
+        ignore_classifier: leave conv10 out, whatever its size.
 
     Returns:
         float32 arrays by state-dict key, e.g. "fire2.squeeze1x1.weight".
@@ -202,9 +202,9 @@ def check_agreement(config: ModelConfig, source: str, **expected: object) -> Non
         InputError: they disagree.
     """
     for name, value in expected.items():
-        found = getattr(config, name)
-        if value is not None and value != found:
-            raise InputError(f"`{name}` {value}: {source} holds a network with {name} {found}.")
+        actual = getattr(config, name)
+        if value is not None and value != actual:
+            raise InputError(f"`{name}` {value}: {source} holds a network with {name} {actual}.")
 
 
 def _fill(

@@ -13,7 +13,7 @@ from ..network.weights import BATCH_NORM_EPSILON, key_of
 from .schema import LayerParameter, NetParameter
 
 _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}
-_SCALE_SUFFIX = "_scale"  # of the layer that does the second half of a batch normalisation
+_SCALE_SUFFIX = "_scale"  # Caffe does the second half of a batch normalisation in another layer
 
 
 def deploy_prototxt(config: ModelConfig, height: int, width: int, batch: int = 1) -> str:
@@ -36,14 +36,14 @@ def caffemodel(
     Args:
         config: which network.
         state: arrays by state-dict key.
-        height, width, batch: of the input that the graph in the file states.
+        height, width, batch: of the input in the file's graph.
     """
     net = _net(config, height, width, batch)
     messages = {message.name: message for message in net.layer}
     for layer in layers(config):
         key = key_of(layer)
         if layer.type == "BatchNorm":
-            ones = np.ones(1, "float32")  # what the sums of mean and variance are divided by
+            ones = np.ones(1, "float32")  # Caffe divides mean and variance by this
             _add_blobs(
                 messages[layer.name], [state[f"{key}._mean"], state[f"{key}._variance"], ones]
             )
