@@ -53,7 +53,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     files.add_argument(
         "--synset_word_list",
         type=Path,
-        help="class names for the model directory, one per line (default: none)",
+        help="class names for the model directory, one per line, or imagenet (default: none)",
     )
     network = parser.add_argument_group(
         "network (recognised from the file; an error if it is another)"
@@ -84,6 +84,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         help="images to compare on, besides a random one (default: none)",
     )
+    common.add_verbose(proof)
     inputs = parser.add_argument_group("preprocessing (the authors' by default)")
     inputs.add_argument(
         "--input_size",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.lists import ImageList
 from ..data.loader import Batches
@@ -19,6 +17,8 @@ from ..errors import InputError, describe_problems
 from ..files import sha256
 from ..network.stages import boundary, is_trained, state_stages
 from ..predict import choose_device
+from ..progress import say
+from ..run_dir import FEATURES
 from ..training.plan import Plan
 from .cache import FeatureFile, check_room, size_text
 from .frozen import FrozenPart
@@ -26,8 +26,6 @@ from .loaders import CachedFeatures, ViewTransform, fill
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
-
-FEATURES = "features"  # their folder in a run's directory
 
 
 def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:
@@ -83,11 +81,6 @@ def cached(
         CachedFeatures(plan.train, files[0], sampler),
         CachedFeatures(plan.val, files[1], val_sampler),
     )
-
-
-def say(text: str) -> None:
-    """A line on standard error, above a progress bar."""
-    tqdm.write(text, file=sys.stderr)
 
 
 def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[str, str]:

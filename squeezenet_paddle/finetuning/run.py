@@ -17,7 +17,17 @@ from ..evaluation.report import Report, check_report_target, write_report
 from ..model_dir import check_target, load_network, read_info, write_model_dir
 from ..network.stages import STAGES
 from ..predict import Predictor, choose_device
-from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
+from ..progress import say
+from ..run_dir import (
+    BEST,
+    FINETUNE_ENTRIES,
+    FIRST_STAGE,
+    MODELS,
+    REPORT_DIR,
+    entries,
+    locked,
+    remove,
+)
 from ..training.plan import Plan
 from ..training.run import (
     is_finished,
@@ -27,18 +37,15 @@ from ..training.run import (
     start_network,
     train,
 )
-from .features import FEATURES, cached, frozen_part, say
-from .lists import LISTS, Lists, find_lists, write_lists
+from .features import cached, frozen_part
+from .lists import Lists, find_lists, write_lists
 from .loaders import ComputedFeatures, ViewTransform
-from .stages import FIRST_STAGE, Stage, stages, with_lr
+from .stages import Stage, stages, with_lr
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
     from ..parallel.group import Group
     from ..training.trainer import Inputs
-
-REPORT_DIR = "report"
-OURS = (*LISTS, FEATURES, REPORT_DIR, FIRST_STAGE, *CONTINUED, *MODELS)
 
 
 def finetune(args: argparse.Namespace) -> Evaluation | None:
@@ -56,7 +63,7 @@ def finetune(args: argparse.Namespace) -> Evaluation | None:
     check_report_target(args.output_dir / REPORT_DIR)
     with locked(args.output_dir):
         if args.overwrite:
-            remove(entries(args.output_dir, OURS))
+            remove(entries(args.output_dir, FINETUNE_ENTRIES))
         write_lists(lists, args.output_dir)
         if lists.note:
             say(lists.note)

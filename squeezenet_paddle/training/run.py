@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Callable
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.augment import TrainTransform
 from ..data.lists import ImageList
@@ -20,7 +18,18 @@ from ..files import clear_leftovers
 from ..model_dir import check_target, load_network, read_info
 from ..network.heads import HEADS
 from ..network.stages import STAGES, state_stages
-from ..run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
+from ..progress import say
+from ..run_dir import (
+    BEST,
+    CHECKPOINTS,
+    FINAL,
+    MODELS,
+    RUN_ENTRIES,
+    Settings,
+    entries,
+    locked,
+    remove,
+)
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .plan import Plan
@@ -40,7 +49,7 @@ def is_finished(plan: Plan) -> bool:
     for name in MODELS:
         check_target(plan.output_dir / name)
     if not plan.resume:
-        there = entries(plan.output_dir, (*CONTINUED, *MODELS))
+        there = entries(plan.output_dir, RUN_ENTRIES)
         if there and not plan.overwrite:
             raise InputError(
                 f"--no_resume: {plan.output_dir} holds a run already ({there[0].name}); "
@@ -108,10 +117,10 @@ def train(plan: Plan, source: Source = images, lock: bool = True) -> bool:
         if not group.rank:
             if lock:
                 stack.enter_context(locked(plan.output_dir))
-            for name in (*CONTINUED, *MODELS):
+            for name in RUN_ENTRIES:
                 clear_leftovers(plan.output_dir / name)
             if plan.overwrite:
-                remove(entries(plan.output_dir, (*CONTINUED, *MODELS)))
+                remove(entries(plan.output_dir, RUN_ENTRIES))
             if plan.resume:
                 found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
         found = group.broadcast_object(found)
@@ -258,4 +267,4 @@ def _skipped(loader: Batches, group: Group) -> int:
 
 
 def report_skipped(message: str) -> None:
-    tqdm.write(f"skipped: {message}", file=sys.stderr)
+    say(f"skipped: {message}")

@@ -31,10 +31,8 @@ from ..parallel.group import Group
 from ..run_dir import BEST, CHECKPOINTS, FINAL
 from . import checkpoint
 from .checkpoint import Checkpoint
-from .ema import Ema
 from .log import TrainRecord, ValRecord
-from .loss_scale import LossScale
-from .optim import joint_norm, scale_gradients
+from .optim import Ema, LossScale, joint_norm, scale_gradients
 from .recipe import Inputs, Intervals, Machine, Recipe
 from .report import RunReport
 from .solver import make_solver
