@@ -307,3 +307,11 @@ def add_processes(group: Any) -> None:
         type=positive_int,
         help="processes on the CPU, with --device cpu (default: one process)",
     )
+
+
+def add_skip_unreadable(group: Any) -> None:
+    group.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="leave out images that cannot be read, and name them (default: off, an error)",
+    )
