@@ -13,27 +13,28 @@ from ..data.lists import ImageList
 from ..data.loader import Batches
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
+from ..device import choose_device
+from ..engines.batches import FeatureEngine
+from ..engines.load import load_features
 from ..errors import InputError, describe_problems
 from ..files import sha256
 from ..network.stages import boundary, is_trained, state_stages
-from ..predict import choose_device
 from ..progress import say
 from ..run_dir import FEATURES
 from ..training.plan import Plan
 from .cache import FeatureFile, check_room, size_text
-from .frozen import FrozenPart
 from .loaders import CachedFeatures, ViewTransform, fill
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
 
 
-def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:
+def frozen_part(plan: Plan, network: SqueezeNet) -> FeatureEngine:
     """What makes features for a plan's run, with the weights that the network starts from."""
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     config, preprocess = plan.info.network, plan.info.preprocess
     device = choose_device(plan.device)
-    return FrozenPart(config, state, preprocess, plan.recipe.first, device)
+    return load_features(config, state, preprocess, plan.recipe.first, device)
 
 
 def cached(

@@ -13,6 +13,7 @@ from ..data.lists import ImageList
 from ..data.loader import Batches, Loader, Transform
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
+from ..device import use_device
 from ..errors import InputError
 from ..files import clear_leftovers
 from ..model_dir import check_target, load_network, read_info
@@ -102,15 +103,11 @@ def train(plan: Plan, source: Source = images, lock: bool = True) -> bool:
     Raises:
         InputError, RunError: the run cannot start or go on.
     """
-    import paddle  # once everything else is right
-
     from ..parallel.group import join
-    from ..predict import choose_device
     from .report import RunReport
     from .trainer import Trainer
 
-    device = choose_device(plan.device)
-    paddle.set_device(device)
+    device = use_device(plan.device)
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(join(device))
         found = None

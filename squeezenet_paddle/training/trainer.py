@@ -88,7 +88,7 @@ class Trainer:
         self._buffers = list(network.buffers())
         self._gradients, self._optimizer = solver.gradients, solver.optimizer
         self._engine = DynamicEngine(
-            network, machine.device, first=recipe.first, features_size=inputs.features_size
+            network, machine.device, trained_from=recipe.first, features_size=inputs.features_size
         )
         self._ema = None if recipe.ema_decay is None else Ema(solver.parameters, recipe.ema_decay)
         scaled = machine.amp is not None and machine.amp.dtype == "float16"
