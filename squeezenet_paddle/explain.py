@@ -71,12 +71,12 @@ class Explainer:
         import paddle
 
         self.info = read_info(model_dir)
+        self._head = HEADS[self.info.network.head]
         self._paddle = paddle
         use_device(device)
         self._network = load_network(model_dir, self.info)
         self._outputs: dict[str, Any] = {}
-        self._head = HEADS[self.info.network.head]
-        names = ("relu_conv10",) if self._head.has_conv10 else FIRES
+        names = FIRES if self._head.pools_fires else ("relu_conv10",)
         for name in names:
             layer = getattr(self._network, name)
             layer.register_forward_post_hook(
@@ -99,7 +99,7 @@ class Explainer:
         features.stop_gradient = False
         logits = network.forward_head(features)
         best = top_k(logits.numpy(), 1)[:, 0]
-        if self._head.has_conv10:
+        if not self._head.pools_fires:
             return logits.numpy(), [Map("conv10", self._conv10(best))]
         chosen = self._paddle.take_along_axis(logits, self._paddle.to_tensor(best[:, None]), 1)
         gradient = self._paddle.grad(chosen.sum(), features)[0].numpy()
