@@ -13,7 +13,7 @@ from ..device import use_device
 from ..evaluation.evaluate import Evaluation, score_list
 from ..evaluation.report import check_report_target, report_of, write_report
 from ..model_dir import check_target, load_network, read_info, write_model_dir
-from ..network.config import STAGES
+from ..network.stages import STAGES
 from ..predict import Predictor
 from ..progress import say
 from ..run_dir import (
