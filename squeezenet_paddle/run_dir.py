@@ -4,6 +4,7 @@ checkpoints/       training states, from which a rerun of the same command goes 
 best/, final/      model directories: the best validation top-1, and the end
 train.log          what the console showed
 metrics.jsonl      the same for programs
+settings.json      all settings, versions, host and command line of the last start
 curves.png, vdl/   the same as images, and for VisualDL
 """
 
@@ -20,7 +21,8 @@ from .errors import InputError
 
 CHECKPOINTS, BEST, FINAL = "checkpoints", "best", "final"
 TRAIN_LOG, METRICS, CURVES, BOARD = "train.log", "metrics.jsonl", "curves.png", "vdl"
-CONTINUED = (CHECKPOINTS, METRICS, TRAIN_LOG, CURVES, BOARD)
+SETTINGS = "settings.json"
+CONTINUED = (CHECKPOINTS, METRICS, TRAIN_LOG, SETTINGS, CURVES, BOARD)
 MODELS = (BEST, FINAL)
 LOCK = ".lock"
 
@@ -78,36 +80,40 @@ def remove(paths: list[Path]) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The hyper-parameters of a run, to tell on a resume what was changed. JSON values only.
+    """The settings of a run, to tell on a resume what was changed. JSON values by name.
 
     Attributes:
-        fixed: those whose change would change the past: seed, batch, network, data.
-        free: those that may change on the way.
+        must_match: those whose change would change the past: seed, batch, network, data.
+        may_change: those that may change on the way.
     """
 
-    fixed: Mapping[str, Any]
-    free: Mapping[str, Any]
+    must_match: Mapping[str, Any]
+    may_change: Mapping[str, Any]
 
-    def changes_since(self, then: Settings, where: Path) -> list[str]:
+    def changes_since(self, earlier: Settings, where: Path) -> list[str]:
         """What is different from an earlier start of the same run, a line for each.
 
         Raises:
-            InputError: one of the fixed ones changed.
+            InputError: one that must match was changed.
         """
-        if refused := _differences(then.fixed, self.fixed):
+        if refused := _differences(earlier.must_match, self.must_match):
             raise InputError(
                 f"{where}: this run cannot go on with other settings: {'; '.join(refused)}. "
-                "Give these again, another --output_dir, or --overwrite."
+                "Give these again, another `output_dir`, or `overwrite`."
             )
-        return _differences(then.free, self.free)
+        return _differences(earlier.may_change, self.may_change)
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{key} was {_shown(then.get(key))}, is {_shown(now.get(key))}"
-        for key in {**then, **now}
-        if then.get(key) != now.get(key)
+        f"{_name(key)} was {_shown(earlier.get(key))}, is {_shown(now.get(key))}"
+        for key in {**earlier, **now}
+        if earlier.get(key) != now.get(key)
     ]
+
+
+def _name(key: str) -> str:
+    return f"`{key}`" if key.isidentifier() else key
 
 
 def _shown(value: Any) -> str:

@@ -49,14 +49,14 @@ def test_entries_are_sized_and_removed(tmp_path: Path) -> None:
 
 
 def test_changes_of_the_future_are_told_and_of_the_past_refused() -> None:
-    then = Settings({"--seed": 1, "--mean": [1, 2]}, {"--lr": 0.1, "--clip_norm": None})
-    now = Settings({"--seed": 1, "--mean": [1, 2]}, {"--lr": 0.2, "--clip_norm": None})
-    assert now.changes_since(then, Path("run")) == ["--lr was 0.1, is 0.2"]
-    other = Settings({"--seed": 2, "--mean": [1, 2]}, then.free)
-    with pytest.raises(InputError, match=r"run: .*--seed was 1, is 2"):
+    then = Settings({"seed": 1, "mean": [1, 2]}, {"lr": 0.1, "clip_norm": None})
+    now = Settings({"seed": 1, "mean": [1, 2]}, {"lr": 0.2, "clip_norm": None})
+    assert now.changes_since(then, Path("run")) == ["`lr` was 0.1, is 0.2"]
+    other = Settings({"seed": 2, "mean": [1, 2]}, then.may_change)
+    with pytest.raises(InputError, match=r"run: .*`seed` was 1, is 2"):
         other.changes_since(then, Path("run"))
-    with pytest.raises(InputError, match=r"--mean was \[1, 2\], is none"):
-        Settings({"--seed": 1}, {}).changes_since(then, Path("run"))
+    with pytest.raises(InputError, match=r"`mean` was \[1, 2\], is none"):
+        Settings({"seed": 1}, {}).changes_since(then, Path("run"))
 
 
 def test_clean_lists_and_removes_what_a_rerun_would_continue_from(

@@ -29,7 +29,12 @@ class Parser(argparse.ArgumentParser):
     flags: ClassVar[dict[str, str]] = {}  # setting -> flag, of the command that is running
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        Parser.flags = {a.dest: a.option_strings[0] for a in self._actions if a.option_strings}
+        typed = {text.partition("=")[0] for text in (sys.argv[1:] if args is None else args)}
+        Parser.flags = {}
+        for action in self._actions:
+            for flag in action.option_strings:
+                if flag in typed or action.dest not in Parser.flags:
+                    Parser.flags[action.dest] = flag
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

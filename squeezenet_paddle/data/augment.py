@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
 from ..errors import InputError
+from ..settings import MUST_MATCH, Checked, setting
 from .preprocess import INTERPOLATIONS, Preprocess
 
 BORDERS = {
@@ -22,6 +24,7 @@ BORDERS = {
     "constant": cv2.BORDER_CONSTANT,  # the mean colour, which becomes 0
 }
 CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+_setting = partial(setting, on_resume=MUST_MATCH)
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -125,7 +128,7 @@ def _table(factor: float, offset: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Augment:
+class Augment(Checked):
     """Which changes training makes.
 
     Attributes:
@@ -139,17 +142,24 @@ class Augment:
         crop_ratio: limits of its width over its height.
     """
 
-    flip: float = 0.5
-    rotation: float = 0.0
-    border: str = "reflect"
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    resized_crop: bool = False
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = _setting(0.5, "probability of a mirror image")
+    rotation: float = _setting(0.0, "largest angle in degrees")
+    border: str = _setting("reflect", "what a rotation brings in", choices=tuple(BORDERS))
+    brightness: float = _setting(0.0, "factors of 1 - x to 1 + x")
+    contrast: float = _setting(0.0, "factors of 1 - x to 1 + x")
+    saturation: float = _setting(0.0, "factors of 1 - x to 1 + x")
+    resized_crop: bool = _setting(
+        False, "a window of random area and proportions instead of a random crop"
+    )
+    crop_scale: tuple[float, float] = _setting(
+        (0.08, 1.0), "limits of that window's share of the image", kind=float, count=2
+    )
+    crop_ratio: tuple[float, float] = _setting(
+        (3 / 4, 4 / 3), "limits of its width over its height", kind=float, count=2
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.flip <= 1:
             raise InputError(f"flip must be a probability of 0 to 1, found {self.flip}.")
         if not 0 <= self.rotation <= 180:

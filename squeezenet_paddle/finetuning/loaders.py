@@ -1,4 +1,4 @@
-"""Batches of features: from the cache, or computed anew in each epoch; the same numbers."""
+"""Batches of features: from the cache, or computed again in each epoch; the same numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..data.augment import TrainTransform
 from ..data.lists import ImageList
-from ..data.loader import Batch, Loader, Transform
+from ..data.loader import Batch, Batches, Loader, Transform
 from ..data.sampler import Sampler
 from .cache import BLOCK, Block, FeatureFile
 from .frozen import FrozenPart
@@ -67,14 +67,14 @@ class CachedFeatures:
 
 
 class ComputedFeatures:
-    """The same without a cache: every epoch computes the features of every image.
+    """Batches of features that are computed in every epoch, without a cache.
 
     Args:
         loader: of the images.
         frozen: what makes features of them.
     """
 
-    def __init__(self, loader: Loader, frozen: FrozenPart) -> None:
+    def __init__(self, loader: Batches, frozen: FrozenPart) -> None:
         self.images, self.sampler, self.skipped = loader.images, loader.sampler, loader.skipped
         self._loader, self._frozen = loader, frozen
 
@@ -124,8 +124,8 @@ def fill(
             for block, batch in zip(blocks, batches):
                 rows = np.zeros((block.stop - block.start, frozen.size), "float16")
                 rows[batch.indices - block.start] = frozen.features(batch.inputs)
-                there = set(range(block.start, block.stop)) - set(batch.indices.tolist())
-                writer.write(block, rows, {i: loader.skipped[i] for i in sorted(there)})
+                unreadable = set(range(block.start, block.stop)) - set(batch.indices.tolist())
+                writer.write(block, rows, {i: loader.skipped[i] for i in sorted(unreadable)})
                 bar.update(len(rows))
             batches.close()
 

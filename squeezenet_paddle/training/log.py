@@ -131,6 +131,10 @@ class RunLog:
     def message(self, text: str) -> None:
         """Shows `text` on the console and appends it to train.log with the time."""
         tqdm.write(text, file=sys.stderr)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Appends `text` to train.log alone, with the time."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         lines = "".join(f"{now}  {line}\n" for line in text.splitlines())
         append(self._log, lines.encode("utf-8", "backslashreplace"))

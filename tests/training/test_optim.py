@@ -14,8 +14,8 @@ import pytest
 
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.training import optim
+from squeezenet_paddle.training.config import OPTIMIZERS
 from squeezenet_paddle.training.optim import joint_norm, make_optimizer, scale_gradients
-from squeezenet_paddle.training.recipe import OPTIMIZERS
 from squeezenet_paddle.training.schedule import Schedule
 
 Arrays = dict[str, np.ndarray]
