@@ -108,7 +108,7 @@ def setting(
     if kind is None:
         kind = str if default is MISSING or choices else type(default)
     if expected is None:
-        expected = " and ".join(_LIMITS[name][0].format(f"{x:g}") for name, x in limits.items())
+        expected = " and ".join(_LIMITS[name][0].format(x) for name, x in limits.items())
         if choices:
             expected = f"one of {', '.join(choices)}"
         elif kind is int or not expected:

@@ -77,6 +77,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         if error.filename is None and error.errno is None:
             raise
         fail(f"{error.filename or 'a file'}: {error.strerror}.")
+    except MemoryError:
+        fail("the memory does not suffice; fewer images at once need less, or fewer classes.", 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except ImportError as error:  # Ctrl-C in the second that Paddle takes to load

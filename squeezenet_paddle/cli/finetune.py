@@ -28,6 +28,7 @@ from ..finetuning.config import FinetuneConfig
 from ..finetuning.lists import VAL
 from ..finetuning.report import REPORT_DIR
 from ..finetuning.run import finetune
+from ..model_dir import read_info
 from . import common
 from .config_flags import add_config, config_of
 
@@ -45,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if result.evaluation is None:
         return 130
     scores, run = result.evaluation.summary(), result.output_dir
+    top_k = min(5, read_info(run).network.num_classes)
     print(
-        f"top-1 {scores['top1']:.2%}  top-5 {scores['top5']:.2%} on the {scores['images']} "
+        f"top-1 {scores['top1']:.2%}  top-{top_k} {scores['top5']:.2%} on the {scores['images']} "
         f"validation images\n\n"
         f"the model:    {result.model_dir}\n"
         f"its report:   {run / REPORT_DIR / REPORT}\n\n"

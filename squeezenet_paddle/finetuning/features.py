@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -40,7 +40,10 @@ def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:
 
 
 def cached(
-    plan: Plan, transforms: tuple[ViewTransform, EvalTransform], network: SqueezeNet
+    plan: Plan,
+    transforms: tuple[ViewTransform, EvalTransform],
+    network: SqueezeNet,
+    on_skipped: Callable[[str], object],
 ) -> tuple[Batches, Batches]:
     """The features of the training and of the validation list, in batches.
 
@@ -50,6 +53,7 @@ def cached(
         plan: of the run; it has both lists.
         transforms: of both lists.
         network: with the weights that it starts from, those that are frozen among them.
+        on_skipped: called with a message for each image that is left out, where that is allowed.
 
     Raises:
         InputError: images cannot be read, or the disk has no room.
@@ -77,7 +81,8 @@ def cached(
     reading = (frozen, machine.num_workers, machine.max_pixels)
     fill(files[0], "features, training", plan.train, transforms[0], *reading)
     fill(files[1], "features, validation", plan.val, transforms[1], *reading)
-    _tell_unreadable(plan, files)
+    for problem in _unreadable(plan, files):
+        on_skipped(problem)
     size = plan.solver.batch_size // plan.solver.parts
     sampler = Sampler(len(plan.train), size, shuffle=True, seed=plan.solver.seed)
     val_sampler = Sampler(len(plan.val), size)
@@ -135,8 +140,8 @@ def _hash(value: Any) -> str:
     return sha256(json.dumps(value).encode())
 
 
-def _tell_unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> None:
-    """Names all images that cannot be read at once.
+def _unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> list[str]:
+    """What is wrong with each image that cannot be read.
 
     Raises:
         InputError: there are some, and `skip_unreadable` was not given; or there are no others.
@@ -154,5 +159,4 @@ def _tell_unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> None
             f"{len(problems)} of {len(plan.train) + len(plan.val)} images cannot be read; "
             f"`skip_unreadable` leaves them out: {describe_problems(problems)}."
         )
-    for text in problems:
-        say(f"skipped: {text}")
+    return problems

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 from ..data.augment import TrainTransform
 from ..data.preprocess import EvalTransform
@@ -13,7 +14,7 @@ from ..evaluation.evaluate import Evaluation
 from ..evaluation.report import check_report_target
 from ..model_dir import check_target, load_network, read_info, write_model_dir
 from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
-from ..training.inputs import Inputs, image_inputs
+from ..training.inputs import Inputs, image_inputs, report_skipped
 from ..training.run import Run, finished_result
 from .config import FinetuneConfig
 from .features import FEATURES, cached, frozen_part, say
@@ -70,15 +71,29 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         write_lists(lists, output_dir)
         if lists.note:
             say(lists.note)
+        once = _Once(report_skipped)
         for stage in stages(config, lists):
-            if not _run(stage):
+            if not _run(stage, once):
                 return FinetuneResult(output_dir, None, None)
         if config.network.then is not None:
             _keep_the_better(output_dir)
         return FinetuneResult(output_dir, output_dir / BEST, report(config, lists))
 
 
-def _run(stage: Stage) -> bool:
+class _Once:
+    """Passes on each message once, however many stages find an image unreadable."""
+
+    def __init__(self, report: Callable[[str], object]) -> None:
+        self._report = report
+        self._seen: set[str] = set()
+
+    def __call__(self, message: str) -> None:
+        if message not in self._seen:
+            self._seen.add(message)
+            self._report(message)
+
+
+def _run(stage: Stage, on_skipped: Callable[[str], object]) -> bool:
     """A stage from its start, or from where it was; False if a signal ended it early."""
     plan = stage.plan
     result = finished_result(plan)
@@ -90,7 +105,7 @@ def _run(stage: Stage) -> bool:
     from ..training.trainer import Trainer  # once everything else is right
     from .lr_range import find_lr
 
-    with Run.start(plan, lock=False) as run, stage_inputs(stage, run) as inputs:
+    with Run.start(plan, lock=False) as run, stage_inputs(stage, run, on_skipped) as inputs:
         if stage.finds_lr:
             run = run.with_lr(find_lr(run, inputs))
             say(f"learning rate: {run.plan.solver.lr:g}, found by a range test")
@@ -98,10 +113,12 @@ def _run(stage: Stage) -> bool:
 
 
 @contextlib.contextmanager
-def stage_inputs(stage: Stage, run: Run) -> Iterator[Inputs]:
+def stage_inputs(
+    stage: Stage, run: Run, on_skipped: Callable[[str], object] = report_skipped
+) -> Iterator[Inputs]:
     """The features for a stage, or the images where nothing is frozen."""
     if stage.trains_all:
-        with image_inputs(run) as inputs:
+        with image_inputs(run, on_skipped=on_skipped) as inputs:
             yield inputs
         return
     plan = run.plan
@@ -109,11 +126,11 @@ def stage_inputs(stage: Stage, run: Run) -> Iterator[Inputs]:
     augmented = TrainTransform(preprocess, plan.config.augmentation, plan.solver.seed)
     views = ViewTransform(augmented, stage.views)
     if stage.cache:
-        train, val = cached(plan, (views, EvalTransform(preprocess)), run.network)
+        train, val = cached(plan, (views, EvalTransform(preprocess)), run.network, on_skipped)
         yield Inputs(train, val, preprocess.crop_size)
         return
     frozen = frozen_part(plan, run.network)
-    with image_inputs(run, views) as inputs:
+    with image_inputs(run, views, on_skipped) as inputs:
         assert inputs.val is not None
         yield Inputs(
             ComputedFeatures(inputs.train, frozen),

@@ -280,6 +280,8 @@ class SolverConfig(Checked):
                 f"`iter_size` {self.iter_size}: a divisor of `batch_size` {self.batch_size} was "
                 "expected."
             )
+        if self.optimizer.startswith("adam") and self.momentum != SolverConfig.momentum:
+            raise InputError(f"`momentum` is for momentum and rmsprop, found {self.optimizer}.")
         self.schedule(self.max_steps or 2**31)  # for its checks
 
     @property
@@ -365,6 +367,8 @@ class MachineConfig(Checked):
         super().__post_init__()
         if self.num_gpus is not None and self.num_procs is not None:
             raise InputError("`num_gpus` and `num_procs` exclude each other; one was expected.")
+        if self.amp is None and self.amp_dtype != MachineConfig.amp_dtype:
+            raise InputError("`amp_dtype` is for `amp`, which was expected with it.")
 
 
 @dataclass(frozen=True)

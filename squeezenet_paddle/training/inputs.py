@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from tqdm import tqdm
 
@@ -36,28 +36,45 @@ class Inputs:
     features_size: int | None = None
 
 
+def report_skipped(message: str) -> None:
+    """Names an image that was left out, on standard error."""
+    tqdm.write(f"skipped: {message}", file=sys.stderr)
+
+
 @contextlib.contextmanager
-def image_inputs(run: Run, train_transform: Transform | None = None) -> Iterator[Inputs]:
+def image_inputs(
+    run: Run,
+    train_transform: Transform | None = None,
+    on_skipped: Callable[[str], object] = report_skipped,
+) -> Iterator[Inputs]:
     """Readers of the images of a run's lists.
 
     Args:
         run: the run.
         train_transform: makes training samples; None for the run's augmentation.
+        on_skipped: called with a message for each image that is left out, where that is allowed.
     """
+    skip = on_skipped if run.plan.config.data.skip_unreadable else None
     plan = run.plan
     preprocess = plan.info.preprocess
     if train_transform is None:
         train_transform = TrainTransform(preprocess, plan.config.augmentation, plan.solver.seed)
     with contextlib.ExitStack() as stack:
-        train = stack.enter_context(_loader(run, plan.train, train_transform, shuffle=True))
+        train = stack.enter_context(_loader(run, plan.train, train_transform, skip, shuffle=True))
         val = None
         if plan.val is not None:
             plain = EvalTransform(preprocess)
-            val = stack.enter_context(_loader(run, plan.val, plain, shuffle=False))
+            val = stack.enter_context(_loader(run, plan.val, plain, skip, shuffle=False))
         yield Inputs(train, val)
 
 
-def _loader(run: Run, images: ImageList, transform: Transform, shuffle: bool) -> Loader:
+def _loader(
+    run: Run,
+    images: ImageList,
+    transform: Transform,
+    skip: Callable[[str], object] | None,
+    shuffle: bool,
+) -> Loader:
     """Reads this process's share of the parts in which batches are computed."""
     solver, machine = run.plan.solver, run.plan.config.machine
     sampler = Sampler(
@@ -68,10 +85,4 @@ def _loader(run: Run, images: ImageList, transform: Transform, shuffle: bool) ->
         rank=run.group.rank,
         world_size=run.group.world_size,
     )
-    skip = report_skipped if run.plan.config.data.skip_unreadable else None
     return Loader(images, transform, sampler, machine.num_workers, machine.max_pixels, skip)
-
-
-def report_skipped(message: str) -> None:
-    """Names an image that was left out, on standard error."""
-    tqdm.write(f"skipped: {message}", file=sys.stderr)

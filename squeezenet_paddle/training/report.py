@@ -40,8 +40,9 @@ class RunReport:
     ) -> None:
         self._folder = folder
         self._drawn, self._next_drawing = True, time.monotonic() + _FIRST
+        classes = info.network.num_classes
         with contextlib.ExitStack() as stack:
-            self._log = stack.enter_context(RunLog(folder, max_steps, start_step))
+            self._log = stack.enter_context(RunLog(folder, max_steps, start_step, classes))
             self._board = stack.enter_context(Board(folder / BOARD, info, settings, start_step))
             self._stack = stack.pop_all()
         self.message, self.note, self.tick = self._log.message, self._log.note, self._log.tick

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import shlex
 import shutil
@@ -24,6 +25,7 @@ from runs import (
     weights,
 )
 
+from squeezenet_paddle import FinetuneConfig
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.finetuning import cache, features, loaders, lr_range
@@ -284,3 +286,84 @@ def test_the_command_of_a_user(
     named = run_tool("infer", *shlex.split(use)[2:-1], image)
     assert named.returncode == 0, named.stderr
     assert_user_error(run_tool("finetune", *given, "--seed", 1), "--overwrite")
+
+
+def test_a_second_stage_goes_on_from_a_run_that_had_one_alone(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    finetune(images, pretrained, run, "--num_epochs", 2)
+    before = weights(run / "final")
+    features = (run / "features" / "train.f16").stat().st_mtime_ns
+    capsys.readouterr()
+    more = ("--num_epochs", 2, "--then", "all", "--then_epochs", 1, "--then_lr", 1e-4)
+    finetune(images, pretrained, run, *more)
+    log = capsys.readouterr().err
+    assert f"{run}: its run is the first stage now" in log
+    assert f"{run / 'first_stage'}: this run is finished" in log
+    first = weights(run / "first_stage" / "final")
+    assert all(np.array_equal(before[key], first[key]) for key in before)
+    moved = run / "first_stage" / "features" / "train.f16"
+    assert moved.stat().st_mtime_ns == features
+    assert read_info(run / "final").source["step"] == 3  # of the second stage
+    settings = json.loads((run / "settings.json").read_text())["settings"]
+    assert (settings["trainable"], settings["lr"]) == ("all", 1e-4)
+    finetune(images, pretrained, run, *more)  # again, there is nothing to do
+    assert capsys.readouterr().err.count("this run is finished") == 2
+
+
+def test_a_run_of_other_settings_is_no_first_stage(
+    images: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    finetune(images, pretrained, run, "--num_epochs", 1)
+    before = sorted(path.name for path in run.iterdir())
+    with pytest.raises(InputError, match="`batch_size` was 16, is 8"):
+        finetune(images, pretrained, run, "--num_epochs", 1, "--batch_size", 8, "--then", "fire9")
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_images_that_cannot_be_read_are_named_once(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In two stages, and in training and validation."""
+    tree = shutil.copytree(images, tmp_path / "tree")
+    bad = sorted(tree.rglob("*.jpg"))[::7]
+    for path in bad:
+        path.write_bytes(b"no image")
+    more = ("--num_epochs", 1, "--skip_unreadable", "--then", "fire9", "--then_epochs", 1)
+    result = finetune(tree, pretrained, tmp_path / "run", *more)
+    assert result.unreadable  # some of them are for validation
+    log = capsys.readouterr().err
+    for path in bad:
+        assert log.count(f"{path.parent.name}/{path.name}") == 1, path
+
+
+def test_the_better_stage_is_named_again(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second stage at a rate that destroys the network; then the same command again."""
+    run = tmp_path / "run"
+    more = ("--num_epochs", 15, "--then", "fire9", "--then_epochs", 1, "--then_lr", 10)
+    finetune(images, pretrained, run, *more)
+    assert "the first is kept" in capsys.readouterr().err
+    assert_same_weights(run / "best", run / "first_stage" / "best")
+    finetune(images, pretrained, run, *more)
+    log = capsys.readouterr().err
+    assert "the first is kept" in log
+    assert "the second is kept" not in log
+
+
+def test_the_result_of_a_fine_tuning(images: Path, pretrained: Path, tmp_path: Path) -> None:
+    config = FinetuneConfig.from_settings(
+        images=str(images),
+        pretrained=str(pretrained),
+        output_dir=str(tmp_path / "run"),
+        num_epochs=1,
+        batch_size=16,
+        num_workers=0,
+        lr=1e-3,
+    )
+    result = finetuning.finetune(config)
+    assert (result.finished, result.model_dir) == (True, tmp_path / "run" / "best")
+    assert result.best == read_info(tmp_path / "run").scores["val"]["top1"]
