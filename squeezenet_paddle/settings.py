@@ -26,12 +26,6 @@ from .errors import InputError
 MUST_MATCH, MAY_CHANGE = "must_match", "may_change"
 
 _NOUNS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
-_LIMITS = {
-    "at_least": ("at least {}", lambda value, limit: value >= limit),
-    "above": ("above {}", lambda value, limit: value > limit),
-    "at_most": ("at most {}", lambda value, limit: value <= limit),
-    "below": ("below {}", lambda value, limit: value < limit),
-}
 
 T = TypeVar("T")
 
@@ -41,28 +35,36 @@ class Setting:
     """What a field says of itself.
 
     Attributes:
-        help: what it means; other settings are named in backticks.
-        kind: class of the value; one with a class method `parse` also takes what that takes.
         default: MISSING where a value is required; where it is None, a value may be None.
-        shown: the default in words.
+        help: what it means; other settings are named in backticks.
+        kind: class of the value; one with a method `parse` takes what that takes.
+        shown: the default in words; None: as it is.
         choices: the values that are allowed; () for all.
-        expected: what a value has to be, in words.
-        count: None for one value; how many values, or "+" for one or more.
-        limits: names of `_LIMITS` with their numbers.
+        expected: the allowed values in words; None: made of the other attributes.
+        count: how many values, or "+" for one or more; None: one, not in a tuple.
+        at_least, above, at_most, below: limits of a number.
         on_resume: MUST_MATCH, MAY_CHANGE, or None where a resume does not compare it.
         aliases: older flags with the same meaning, which --help does not show.
     """
 
+    default: Any
     help: str
     kind: type
-    default: Any
-    shown: str
-    choices: tuple[Any, ...]
-    expected: str
-    count: int | str | None
-    limits: tuple[tuple[str, float], ...]
-    on_resume: str | None
-    aliases: tuple[str, ...]
+    shown: str | None = None
+    choices: tuple[Any, ...] = ()
+    expected: str | None = None
+    count: int | str | None = None
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    on_resume: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def default_text(self) -> str:
+        """The default in words."""
+        return _text(self.default) if self.shown is None else self.shown
 
     def checked(self, name: str, value: Any) -> Any:
         """The value as one of `kind`, or a tuple of these.
@@ -73,89 +75,60 @@ class Setting:
         if value is None and self.default is None:
             return None
         if self.count is None:
-            return self._checked_one(name, value)
+            return self.checked_one(name, value)
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise InputError(f"`{name}`: several values were expected, found {value!r}.")
-        values = tuple(self._checked_one(name, each) for each in value)
+        values = tuple(self.checked_one(name, each) for each in value)
         if isinstance(self.count, int) and len(values) != self.count:
             raise InputError(f"`{name}`: {self.count} values were expected, found {len(values)}.")
         return values
 
-    def _checked_one(self, name: str, value: Any) -> Any:
-        converted = _converted(self.kind, value)
-        allowed = converted is not None and (not self.choices or converted in self.choices)
-        for limit, number in self.limits:
-            allowed = allowed and _LIMITS[limit][1](converted, number)
-        if not allowed:
-            raise InputError(f"`{name}`: {self.expected} was expected, found {value!r}.")
-        return converted
+    def checked_one(self, name: str, value: Any) -> Any:
+        """`checked` for one of several values."""
+        number = _converted(self.kind, value)
+        if (
+            number is None
+            or (self.choices and number not in self.choices)
+            or (self.at_least is not None and not number >= self.at_least)
+            or (self.above is not None and not number > self.above)
+            or (self.at_most is not None and not number <= self.at_most)
+            or (self.below is not None and not number < self.below)
+        ):
+            raise InputError(f"`{name}`: {self._expected()} was expected, found {value!r}.")
+        return number
+
+    def _expected(self) -> str:
+        if self.expected is not None:
+            return self.expected
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        names = ("at_least", "above", "at_most", "below")
+        given = [(name.replace("_", " "), getattr(self, name)) for name in names]
+        limits = " and ".join(f"{text} {limit}" for text, limit in given if limit is not None)
+        noun = _NOUNS.get(self.kind, f"a {self.kind.__name__.lower()}")
+        return limits if limits and self.kind is float else f"{noun} {limits}".strip()
 
 
-def setting(
-    default: Any = MISSING,
-    help: str = "",
-    *,
-    kind: type | None = None,
-    shown: str | None = None,
-    choices: tuple[Any, ...] = (),
-    expected: str | None = None,
-    count: int | str | None = None,
-    on_resume: str | None = None,
-    aliases: tuple[str, ...] = (),
-    **limits: float,
-) -> Any:
+def setting(default: Any = MISSING, help: str = "", kind: type | None = None, **more: Any) -> Any:
     """A dataclass field; see `Setting`. `kind` may be left out where the default shows it."""
     if kind is None:
-        kind = str if default is MISSING or choices else type(default)
-    if expected is None:
-        expected = " and ".join(_LIMITS[name][0].format(x) for name, x in limits.items())
-        if choices:
-            expected = f"one of {', '.join(choices)}"
-        elif kind is int or not expected:
-            noun = _NOUNS.get(kind, f"a {kind.__name__}")
-            expected = f"{noun} {'of ' if 'at_least' in limits else ''}{expected}".strip()
-    meta = Setting(
-        help,
-        kind,
-        default,
-        _shown(default) if shown is None else shown,
-        choices,
-        expected,
-        count,
-        tuple(limits.items()),
-        on_resume,
-        aliases,
-    )
-    return dataclasses.field(default=default, metadata={"setting": meta})
+        kind = str if default is MISSING or "choices" in more else type(default)
+    return _field(Setting(default, help, kind, **more))
 
 
-def like(
-    cls: type,
-    name: str,
-    default: Any = MISSING,
-    help: str | None = None,
-    shown: str | None = None,
-) -> Any:
-    """A setting that another class has too, with another default or help text."""
-    field = next(field for field in dataclasses.fields(cls) if field.name == name)
-    meta: Setting = field.metadata["setting"]
-    if default is not MISSING:
-        meta = dataclasses.replace(meta, default=default, shown=_shown(default))
-    if help is not None:
-        meta = dataclasses.replace(meta, help=help)
-    if shown is not None:
-        meta = dataclasses.replace(meta, shown=shown)
+def like(cls: type, name: str, **changes: Any) -> Any:
+    """A setting that another class has too, with another default, help text or the like."""
+    if "default" in changes:
+        changes.setdefault("shown", None)
+    return _field(dataclasses.replace(dict(settings_of(cls))[name], **changes))
+
+
+def _field(meta: Setting) -> Any:
     return dataclasses.field(default=meta.default, metadata={"setting": meta})
 
 
 def group(cls: type, title: str, note: str = "") -> Any:
-    """A field that holds a class of settings; its default is that class's.
-
-    Args:
-        cls: the class.
-        title: of the group of flags in a command's help.
-        note: said below the title.
-    """
+    """A field that holds a class of settings, with a title and a note for a command's help."""
     metadata = {"group": cls, "title": title, "note": note}
     return dataclasses.field(default_factory=cls, metadata=metadata)
 
@@ -164,10 +137,8 @@ class Checked:
     """Base of frozen dataclasses of settings: a value that is not allowed is an InputError."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            if meta := field.metadata.get("setting"):
-                value = meta.checked(field.name, getattr(self, field.name))
-                object.__setattr__(self, field.name, value)
+        for name, meta in settings_of(type(self)):
+            object.__setattr__(self, name, meta.checked(name, getattr(self, name)))
 
 
 class Tree:
@@ -180,26 +151,22 @@ class Tree:
         Raises:
             InputError: a name is unknown, or a value is not allowed.
         """
-        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-        known = {each.name: field.name for field in fields for each in _members(field)}
+        known = [name for name, _ in settings_of(cls)]
         for name in settings:
             if name not in known:
                 near = "".join(difflib.get_close_matches(name, known, n=1))
                 hint = f"; did you mean `{near}`?" if near else "."
                 raise InputError(f"{cls.__name__} has no setting {name!r}{hint}")
         groups = {}
-        for field in fields:
-            own = {name: value for name, value in settings.items() if known[name] == field.name}
-            groups[field.name] = field.metadata["group"](**own)
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            members = [name for name, _ in settings_of(field.metadata["group"])]
+            given = {name: value for name, value in settings.items() if name in members}
+            groups[field.name] = field.metadata["group"](**given)
         return cls(**groups)
 
     def values(self) -> dict[str, Any]:
         """All settings of all groups by their names."""
-        return {
-            name: value
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
-            for name, value in vars(getattr(self, field.name)).items()
-        }
+        return {name: value for part in vars(self).values() for name, value in vars(part).items()}
 
 
 def settings_of(cls: type) -> Iterator[tuple[str, Setting]]:
@@ -207,12 +174,8 @@ def settings_of(cls: type) -> Iterator[tuple[str, Setting]]:
     for field in dataclasses.fields(cls):
         if "group" in field.metadata:
             yield from settings_of(field.metadata["group"])
-        elif "setting" in field.metadata:
+        else:
             yield field.name, field.metadata["setting"]
-
-
-def _members(field: dataclasses.Field[Any]) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(field.metadata["group"])
 
 
 def _converted(kind: type, value: Any) -> Any:
@@ -231,11 +194,9 @@ def _converted(kind: type, value: Any) -> Any:
     return value if isinstance(value, kind) else None
 
 
-def _shown(default: Any) -> str:
+def _text(default: Any) -> str:
     if default is None or default == ():
         return "none"
-    if isinstance(default, bool):
-        return "on" if default else "off"
     if isinstance(default, tuple):
-        return " ".join(map(_shown, default))
+        return " ".join(map(_text, default))
     return f"{default:.4g}" if isinstance(default, float) else str(default)

@@ -56,7 +56,7 @@ def add_setting(
         options["type"] = _parser_of(name, setting)
         options["nargs"] = setting.count
         required = setting.default is dataclasses.MISSING
-        shown = "(required)" if required else f"(default: {setting.shown})"
+        shown = "(required)" if required else f"(default: {setting.default_text})"
         options["required"] = required
         if setting.choices and len(setting.choices) < 8:
             options["choices"] = setting.choices
@@ -72,7 +72,6 @@ def add_setting(
 
 def _parser_of(name: str, setting: Setting) -> Callable[[str], Any]:
     """An argparse type: reads and checks one value."""
-    single = dataclasses.replace(setting, count=None)
 
     def parse(text: str) -> Any:
         value: Any = text
@@ -80,7 +79,7 @@ def _parser_of(name: str, setting: Setting) -> Callable[[str], Any]:
             with contextlib.suppress(ValueError):  # the check names what was found
                 value = setting.kind(text)
         try:
-            return single.checked(name, value)
+            return setting.checked_one(name, value)
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error).partition(": ")[2].rstrip(".")) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..data.augment import Augment
@@ -13,14 +14,17 @@ from ..training.config import (
     TRAINABLE,
     TRAINABLE_TEXT,
     DataConfig,
+    DirectoryConfig,
     InputConfig,
-    MachineConfig,
     NetworkConfig,
-    RunConfig,
+    ReadingConfig,
     SolverConfig,
 )
 
 VAL_SHARE, VIEWS, THEN_EPOCHS = 0.2, 2, 2  # where they are not given
+FOUND = "found by a short range test"
+
+_data, _solver = partial(like, DataConfig), partial(like, SolverConfig)
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,17 @@ class ImagesConfig(Checked):
     """The images: a folder with a folder for each class, or list files."""
 
     images: Path | None = setting(
-        None, "a folder with a folder for each class; images may lie deeper in them", kind=Path
+        None, "a folder with a folder for each class; images may lie deeper in them", Path
     )
-    train_list: Path | None = like(DataConfig, "train_list", None)
-    val_list: Path | None = like(DataConfig, "val_list", shown="a part of `train_list`")
-    data_dir: Path | None = like(DataConfig, "data_dir")
-    synset_word_list: Path | None = like(DataConfig, "synset_word_list")
+    train_list: Path | None = _data("train_list", default=None)
+    val_list: Path | None = _data("val_list", shown="a part of `train_list`")
+    data_dir: Path | None = _data("data_dir")
+    synset_word_list: Path | None = _data("synset_word_list")
     val_share: float | None = setting(
         None,
         "share of each class's images that is set aside for validation, where there is no "
         "`val_list`",
-        kind=float,
+        float,
         above=0,
         below=1,
         shown=str(VAL_SHARE),
@@ -47,10 +51,10 @@ class ImagesConfig(Checked):
         None,
         "a regular expression searched for in a class folder's name; its first group, or the "
         "whole match, is the class's name",
-        kind=str,
+        str,
         shown="the folder's name",
     )
-    skip_unreadable: bool = like(DataConfig, "skip_unreadable")
+    skip_unreadable: bool = _data("skip_unreadable")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,11 +62,10 @@ class ImagesConfig(Checked):
             raise InputError(
                 "one of `images`, a folder for each class, or `train_list` was expected."
             )
-        own, other = (
-            ("images", "train_list") if self.images is not None else ("train_list", "images")
-        )
-        names = ("val_list", "data_dir", "synset_word_list")
-        for name in names if own == "images" else ("class_name_pattern",):
+        own, other, names = "train_list", "images", ["class_name_pattern"]
+        if self.images is not None:
+            own, other, names = other, own, ["val_list", "data_dir", "synset_word_list"]
+        for name in names:
             if getattr(self, name) is not None:
                 raise InputError(f"`{name}` goes with `{other}`, and `{own}` was given.")
         if self.val_list is not None and self.val_share is not None:
@@ -82,16 +85,13 @@ class StagesConfig(Checked):
         choices=("conv", "multiscale"),
     )
     dropout: float | None = like(NetworkConfig, "dropout", shown="the pretrained model's")
-    trainable: str = like(
-        SolverConfig,
-        "trainable",
-        "head",
-        "what is trained: head, fire9, fire8+, ..., fire2+ or all",
+    trainable: str = _solver(
+        "trainable", default="head", help="what is trained: head, fire9, fire8+, ..., fire2+ or all"
     )
     then: str | None = setting(
         None,
         "a second stage, from the best model of the first: what it trains",
-        kind=str,
+        str,
         choices=TRAINABLE,
         expected=TRAINABLE_TEXT,
     )
@@ -105,7 +105,7 @@ class FeaturesConfig(Checked):
         None,
         "augmented views of each training image; epoch e sees view e modulo N. Where all layers "
         "are trained, each epoch has a view of its own",
-        kind=int,
+        int,
         at_least=1,
         shown=str(VIEWS),
     )
@@ -116,69 +116,37 @@ class FeaturesConfig(Checked):
 class FinetuneSolverConfig(Checked):
     """How to train."""
 
-    num_epochs: int = like(SolverConfig, "num_epochs", 30, "length in epochs, of the first stage")
-    lr: float | None = like(
-        SolverConfig,
+    num_epochs: int = _solver("num_epochs", default=30, help="length in epochs, of the first stage")
+    lr: float | None = _solver(
         "lr",
-        None,
-        "learning rate, of the first stage",
+        default=None,
+        help="learning rate, of the first stage",
         shown="found by a short range test",
     )
     then_epochs: int | None = setting(
         None,
         "length of the second stage in epochs",
-        kind=int,
+        int,
         at_least=1,
         shown=str(THEN_EPOCHS),
         aliases=("--epochs",),
     )
     then_lr: float | None = setting(
-        None,
-        "learning rate of the second stage",
-        kind=float,
-        above=0,
-        shown="found by a short range test",
+        None, "learning rate of the second stage", float, above=0, shown=FOUND
     )
-    batch_size: int = like(SolverConfig, "batch_size", 64)
-    optimizer: str = like(SolverConfig, "optimizer", "adam")
-    weight_decay: float = like(SolverConfig, "weight_decay")
-    label_smoothing: float = like(SolverConfig, "label_smoothing")
-    head_lr_mult: float = like(SolverConfig, "head_lr_mult")
-    balance: bool = like(SolverConfig, "balance")
-    patience: int | None = like(SolverConfig, "patience", 10)
-    seed: int = like(SolverConfig, "seed")
-
-
-@dataclass(frozen=True)
-class FinetuneRunConfig(Checked):
-    """Where the run is kept."""
-
-    output_dir: Path = like(RunConfig, "output_dir")
-    overwrite: bool = like(RunConfig, "overwrite")
-
-
-@dataclass(frozen=True)
-class FinetuneMachineConfig(Checked):
-    """On what the run computes."""
-
-    device: str | None = like(MachineConfig, "device")
-    num_workers: int = like(MachineConfig, "num_workers")
-    max_pixels: int = like(MachineConfig, "max_pixels")
+    batch_size: int = _solver("batch_size", default=64)
+    optimizer: str = _solver("optimizer", default="adam")
+    weight_decay: float = _solver("weight_decay")
+    label_smoothing: float = _solver("label_smoothing")
+    head_lr_mult: float = _solver("head_lr_mult")
+    balance: bool = _solver("balance")
+    patience: int | None = _solver("patience", default=10)
+    seed: int = _solver("seed")
 
 
 @dataclass(frozen=True)
 class FinetuneConfig(Tree):
     """A fine-tuning: `FinetuneConfig.from_settings(images=..., pretrained=..., output_dir=...)`.
-
-    Attributes:
-        data: the images.
-        network: the network, and which part of it is trained.
-        features: the outputs of the frozen layers.
-        input: how an image becomes the network's input.
-        augmentation: what training changes at random.
-        solver: how to train.
-        run: where the run is kept.
-        machine: on what it computes.
 
     Raises:
         InputError: a setting is not allowed, or settings contradict each other.
@@ -192,8 +160,8 @@ class FinetuneConfig(Tree):
     )
     augmentation: Augment = group(Augment, "augmentation")
     solver: FinetuneSolverConfig = group(FinetuneSolverConfig, "solver")
-    run: FinetuneRunConfig = group(FinetuneRunConfig, "run")
-    machine: FinetuneMachineConfig = group(FinetuneMachineConfig, "machine")
+    run: DirectoryConfig = group(DirectoryConfig, "run")
+    machine: ReadingConfig = group(ReadingConfig, "machine")
 
     def __post_init__(self) -> None:
         network, features = self.network, self.features
@@ -211,14 +179,11 @@ class FinetuneConfig(Tree):
                 "expected."
             )
         if stages_frozen(network.trainable) == 0:
-            for name, given in (
-                ("views", features.views is not None),
-                ("cache", not features.cache),
-            ):
-                if given:
-                    raise InputError(
-                        f"`{name}` is for features, and where `trainable` is all there are none."
-                    )
+            given = "views" if features.views is not None else "" if features.cache else "cache"
+            if given:
+                raise InputError(
+                    f"`{given}` is for features, and where `trainable` is all there are none."
+                )
 
 
 def stages_frozen(trainable: str) -> int:

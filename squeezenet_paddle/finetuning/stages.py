@@ -9,16 +9,9 @@ from pathlib import Path
 from ..data.lists import read_list
 from ..network.config import STAGES
 from ..run_dir import CHECKPOINTS, CONTINUED, MODELS, Settings
+from ..settings import settings_of
 from ..training import checkpoint
-from ..training.config import (
-    DataConfig,
-    Interval,
-    MachineConfig,
-    NetworkConfig,
-    RunConfig,
-    SolverConfig,
-    TrainConfig,
-)
+from ..training.config import Interval, TrainConfig
 from ..training.plan import Plan, make_plan
 from .config import THEN_EPOCHS, VIEWS, FinetuneConfig, stages_frozen
 from .features import FEATURES, say
@@ -106,47 +99,30 @@ def _stage(
 ) -> Stage:
     if lr is None:
         lr = _lr_of(output_dir)
-    data, network, solver = config.data, config.network, config.solver
-    train = TrainConfig(
-        DataConfig(lists.train_list, lists.val_list, lists.root, lists.names, data.skip_unreadable),
-        NetworkConfig(
-            pretrained=pretrained,
-            head=network.head,
-            dropout=network.dropout,
-            classifier_bias=0.0 if network.head == "multiscale" else CLASSIFIER_BIAS,
-        ),
-        config.input,
-        config.augmentation,
-        SolverConfig(
-            trainable=trainable,
-            num_epochs=epochs,
-            # Features of a whole batch fit into memory; images are taken as train.py does.
-            iter_size=None if stages_frozen(trainable) == 0 else 1,
-            lr=STAND_IN if lr is None else lr,
-            batch_size=solver.batch_size,
-            optimizer=solver.optimizer,
-            weight_decay=solver.weight_decay,
-            label_smoothing=solver.label_smoothing,
-            head_lr_mult=solver.head_lr_mult,
-            balance=solver.balance,
-            patience=solver.patience,
-            seed=solver.seed,
-        ),
-        RunConfig(
-            output_dir,
-            log_interval=Interval(1, True),
-            eval_interval=Interval(1, True),
-            save_interval=_save_interval(lists),
-            keep_checkpoints=2,
-        ),
-        MachineConfig(
-            device=config.machine.device,
-            num_workers=config.machine.num_workers,
-            max_pixels=config.machine.max_pixels,
-        ),
-    )
+    names = {name for name, _ in settings_of(TrainConfig)}
+    shared = {name: value for name, value in config.values().items() if name in names}
+    head = config.network.head
+    stage = {
+        "train_list": lists.train_list,
+        "val_list": lists.val_list,
+        "data_dir": lists.root,
+        "synset_word_list": lists.names,
+        "pretrained": pretrained,
+        "classifier_bias": 0.0 if head == "multiscale" else CLASSIFIER_BIAS,
+        "trainable": trainable,
+        "num_epochs": epochs,
+        # Features of a whole batch fit into memory; images are taken as train.py does.
+        "iter_size": None if stages_frozen(trainable) == 0 else 1,
+        "lr": STAND_IN if lr is None else lr,
+        "output_dir": output_dir,
+        "overwrite": False,  # what there was is gone by now
+        "log_interval": "1e",
+        "save_interval": _save_interval(lists),
+        "keep_checkpoints": 2,
+    }
     views = config.features.views or VIEWS
-    return Stage(make_plan(train, {"views": views}), views, config.features.cache, lr is None)
+    plan = make_plan(TrainConfig.from_settings(**{**shared, **stage}), {"views": views})
+    return Stage(plan, views, config.features.cache, lr is None)
 
 
 def _save_interval(lists: Lists) -> Interval:

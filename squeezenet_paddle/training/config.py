@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from ..data.preprocess import INTERPOLATIONS, Preprocess
 from ..errors import InputError
 from ..network.config import CHOICES, STAGES, ModelConfig
 from ..settings import MAY_CHANGE, MUST_MATCH, Checked, Tree, group, setting
-from .schedule import POLICIES, Schedule
+from .schedule import Schedule
 
 ORIGINAL_STEPS = 170_000  # max_iter of the authors' solver.prototxt
 LARGEST_PART = 32  # images that are computed at once, unless iter_size says otherwise
 LARGEST_SEED = 2**32 - 1  # of numpy and Paddle
 MOST_CLASSES = 1_000_000  # whose classifier takes 2 GB, and as much for its gradients
 OPTIMIZERS = ("momentum", "adam", "adamw", "rmsprop")
+
+_must_match = partial(setting, on_resume=MUST_MATCH)
+_may_change = partial(setting, on_resume=MAY_CHANGE)
+
 TRAINABLE = ("all", *STAGES, *(f"{stage}+" for stage in STAGES))
 TRAINABLE_TEXT = "head, fire9, fire8+, ..., fire2+ or all"
 
@@ -63,7 +68,7 @@ def _overrides(cls: type, name: str, help: str = "", **options: Any) -> Any:
     default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
     kind = float if isinstance(default, tuple) else type(default)
     shown = " ".join(f"{x:g}" for x in default) if isinstance(default, tuple) else str(default)
-    return setting(None, help, kind=kind, shown=shown, on_resume=MUST_MATCH, **options)
+    return _must_match(None, help, kind=kind, shown=shown, **options)
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,17 @@ class DataConfig(Checked):
     train_list: Path = setting(
         help="a list file: 'path label' on each line, split at the last space", kind=Path
     )
-    val_list: Path | None = setting(None, "the list to validate on", kind=Path)
+    val_list: Path | None = setting(None, "the list to validate on", Path)
     data_dir: Path | None = setting(
         None,
         "the folder that the paths of the lists start from",
-        kind=Path,
+        Path,
         shown="the list's own folder",
     )
     synset_word_list: Path | None = setting(
         None,
         "names of the classes, one per line in the order of their ids",
-        kind=Path,
+        Path,
         shown="the pretrained model's, if it has any",
     )
     skip_unreadable: bool = setting(False, "leave out images that cannot be read, and name them")
@@ -97,17 +102,16 @@ class NetworkConfig(Checked):
         None,
         "a model directory to start from, with its network and preprocessing; a classifier of "
         "another size is replaced, and so is a head other than `head`",
-        kind=Path,
+        Path,
         shown="none, from scratch",
     )
-    num_classes: int | None = setting(
+    num_classes: int | None = _must_match(
         None,
         "number of classes",
-        kind=int,
+        int,
         at_least=1,
         at_most=MOST_CLASSES,
         shown="the names of `synset_word_list`, else the largest label + 1",
-        on_resume=MUST_MATCH,
     )
     version: str | None = _overrides(ModelConfig, "version", choices=CHOICES["version"])
     bypass: str | None = _overrides(ModelConfig, "bypass", choices=CHOICES["bypass"])
@@ -115,16 +119,13 @@ class NetworkConfig(Checked):
     head: str | None = _overrides(ModelConfig, "head", choices=CHOICES["head"])
     data_format: str | None = _overrides(ModelConfig, "data_format", choices=CHOICES["data_format"])
     dropout: float | None = _overrides(ModelConfig, "dropout", at_least=0, below=1)
-    init: str = setting(
+    init: str = _must_match(
         "caffe",
         "initialisation from scratch, and of a new classifier",
         choices=("caffe", "xavier_normal"),
-        on_resume=MUST_MATCH,
     )
-    classifier_bias: float = setting(
-        0.0,
-        "initial bias of a new conv10; with few classes 3 keeps its ReLU from dying",
-        on_resume=MUST_MATCH,
+    classifier_bias: float = _must_match(
+        0.0, "initial bias of a new conv10; with few classes 3 keeps its ReLU from dying"
     )
 
 
@@ -151,7 +152,7 @@ class InputConfig(Checked):
         Preprocess, "std", "in the order of `channel_order`", count=3, above=0
     )
     mean_json: Path | None = setting(
-        None, "a file with the mean, as prepare_images.py --mean_json writes it", kind=Path
+        None, "a file with the mean, as prepare_images.py --mean_json writes it", Path
     )
 
     def __post_init__(self) -> None:
@@ -161,115 +162,52 @@ class InputConfig(Checked):
 
 
 @dataclass(frozen=True)
-class SolverConfig(Checked):
+class SolverConfig(Schedule):
     """How to train: what, for how long, and by which rule."""
 
-    trainable: str = setting(
+    trainable: str = _must_match(
         "all",
         "what is trained, the rest stays as `pretrained` has it: head; fire9, which is fire9 and "
         "the head; fire8+, ..., fire2+; or all",
         choices=TRAINABLE,
         expected=TRAINABLE_TEXT,
-        on_resume=MUST_MATCH,
     )
-    head_lr_mult: float = setting(
-        1.0, "factor of the learning rate for the head", above=0, on_resume=MAY_CHANGE
-    )
-    balance: bool = setting(
-        False,
-        "let all classes count the same, however many images they have",
-        on_resume=MAY_CHANGE,
-    )
-    patience: int | None = setting(
-        None,
-        "end after so many evaluations without a better score",
-        kind=int,
-        at_least=1,
-        on_resume=MAY_CHANGE,
+    head_lr_mult: float = _may_change(1.0, "factor of the learning rate for the head", above=0)
+    balance: bool = _may_change(False, "weigh images so that all classes count the same")
+    patience: int | None = _may_change(
+        None, "end after so many evaluations without a better score", int, at_least=1
     )
     num_epochs: int | None = setting(
-        None, "length of the run in epochs", kind=int, at_least=1, shown="`max_steps`"
+        None, "length of the run in epochs", int, at_least=1, shown="`max_steps`"
     )
-    max_steps: int | None = setting(
-        None,
-        "length of the run in updates",
-        kind=int,
-        at_least=1,
-        shown=str(ORIGINAL_STEPS),
-        on_resume=MAY_CHANGE,
+    max_steps: int | None = _may_change(
+        None, "length of the run in updates", int, at_least=1, shown=str(ORIGINAL_STEPS)
     )
-    batch_size: int = setting(
-        512, "images per update, over all processes", at_least=1, on_resume=MUST_MATCH
-    )
-    iter_size: int | None = setting(
+    batch_size: int = _must_match(512, "images per update, over all processes", at_least=1)
+    iter_size: int | None = _must_match(
         None,
         "parts in which a batch is computed, whose gradients add up",
-        kind=int,
+        int,
         at_least=1,
         shown=f"so many that a part has at most {LARGEST_PART} images",
-        on_resume=MUST_MATCH,
     )
-    optimizer: str = setting(
-        "momentum", "the update rule", choices=OPTIMIZERS, on_resume=MUST_MATCH
+    optimizer: str = _must_match("momentum", "the update rule", choices=OPTIMIZERS)
+    momentum: float = _may_change(0.9, "of momentum and rmsprop", at_least=0, below=1)
+    weight_decay: float = _may_change(2e-4, "of all parameters, biases too", at_least=0)
+    label_smoothing: float = _may_change(
+        0.0, "share of the target that is spread evenly over the classes", at_least=0, below=1
     )
-    momentum: float = setting(
-        0.9, "of momentum and rmsprop", at_least=0, below=1, on_resume=MAY_CHANGE
+    clip_norm: float | None = _may_change(
+        None, "largest joint norm of the gradients", float, above=0
     )
-    weight_decay: float = setting(
-        2e-4, "of all parameters, biases too", at_least=0, on_resume=MAY_CHANGE
-    )
-    lr: float = setting(0.04, "learning rate", above=0, on_resume=MAY_CHANGE)
-    lr_policy: str = setting(
-        Schedule.policy, "how the rate falls", choices=POLICIES, on_resume=MAY_CHANGE
-    )
-    power: float = setting(Schedule.power, "of poly", above=0, on_resume=MAY_CHANGE)
-    cosine_t_max: int | None = setting(
-        None,
-        "updates to a restart of cosine",
-        kind=int,
-        at_least=1,
-        shown="the length of the run",
-        on_resume=MAY_CHANGE,
-    )
-    eta_min: float = setting(
-        Schedule.eta_min, "lowest rate of cosine", at_least=0, on_resume=MAY_CHANGE
-    )
-    gamma: float = setting(
-        Schedule.gamma, "factor of step and multistep", above=0, at_most=1, on_resume=MAY_CHANGE
-    )
-    step_size: int | None = setting(
-        None, "updates between two drops of step", kind=int, at_least=1, on_resume=MAY_CHANGE
-    )
-    milestones: tuple[int, ...] = setting(
-        (), "updates of the drops of multistep", kind=int, count="+", on_resume=MAY_CHANGE
-    )
-    warmup_steps: int = setting(
-        Schedule.warmup_steps,
-        "updates in which the rate grows to that of the policy",
-        at_least=0,
-        on_resume=MAY_CHANGE,
-    )
-    label_smoothing: float = setting(
-        0.0,
-        "share of the target that is spread evenly over the classes",
-        at_least=0,
-        below=1,
-        on_resume=MAY_CHANGE,
-    )
-    clip_norm: float | None = setting(
-        None, "largest joint norm of the gradients", kind=float, above=0, on_resume=MAY_CHANGE
-    )
-    ema_decay: float | None = setting(
+    ema_decay: float | None = _may_change(
         None,
         "score and keep a moving average of the weights, with this decay",
-        kind=float,
+        float,
         at_least=0,
         below=1,
-        on_resume=MAY_CHANGE,
     )
-    seed: int = setting(
-        0, "of everything random", at_least=0, at_most=LARGEST_SEED, on_resume=MUST_MATCH
-    )
+    seed: int = _must_match(0, "of everything random", at_least=0, at_most=LARGEST_SEED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -282,7 +220,6 @@ class SolverConfig(Checked):
             )
         if self.optimizer.startswith("adam") and self.momentum != SolverConfig.momentum:
             raise InputError(f"`momentum` is for momentum and rmsprop, found {self.optimizer}.")
-        self.schedule(self.max_steps or 2**31)  # for its checks
 
     @property
     def parts(self) -> int:
@@ -297,27 +234,20 @@ class SolverConfig(Checked):
         """The first of `STAGES` that is trained; all that follow are, too."""
         return STAGES[0] if self.trainable == "all" else self.trainable.rstrip("+")
 
-    def schedule(self, max_steps: int) -> Schedule:
-        """The learning rate over a run of so many updates."""
-        return Schedule(
-            max_steps,
-            self.lr,
-            self.lr_policy,
-            self.power,
-            self.cosine_t_max,
-            self.eta_min,
-            self.gamma,
-            self.step_size,
-            self.milestones,
-            self.warmup_steps,
-        )
+
+@dataclass(frozen=True)
+class DirectoryConfig(Checked):
+    """Where a run is kept."""
+
+    output_dir: Path = setting(help="directory of the run", kind=Path)
+    overwrite: bool = setting(False, "start from scratch, and remove what a run left there")
 
 
 @dataclass(frozen=True)
-class RunConfig(Checked):
+class RunConfig(DirectoryConfig):
     """Where a run is kept, and what happens when."""
 
-    output_dir: Path = setting(help="directory of the run", kind=Path)
+    resume: bool = setting(True, "start from scratch, in an `output_dir` without a run")
     log_interval: Interval = setting(
         Interval(20, False), "updates, or epochs as in 1e, from one line of progress to the next"
     )
@@ -328,26 +258,14 @@ class RunConfig(Checked):
         Interval(1, True), "updates or epochs from one checkpoint to the next"
     )
     keep_checkpoints: int = setting(3, "how many of the newest checkpoints stay", at_least=1)
-    resume: bool = setting(True, "start from scratch, in an `output_dir` without a run")
-    overwrite: bool = setting(False, "start from scratch, and remove what a run left there")
 
 
 @dataclass(frozen=True)
-class MachineConfig(Checked):
-    """On what a run computes; nothing here is meant to change what it learns."""
+class ReadingConfig(Checked):
+    """On what a run computes, and how it reads images."""
 
     device: str | None = setting(
-        None, "cpu, gpu or gpu:N", kind=str, shown="gpu where Paddle finds one, else cpu"
-    )
-    num_gpus: int | None = setting(
-        None, "GPUs, each with a process of its own", kind=int, at_least=1, shown="one process"
-    )
-    num_procs: int | None = setting(
-        None,
-        "processes on the CPU, with `device` cpu",
-        kind=int,
-        at_least=1,
-        shown="one process",
+        None, "cpu, gpu or gpu:N", str, shown="gpu where Paddle finds one, else cpu"
     )
     num_workers: int = setting(
         2, "processes that read images while the network runs; 0: none", at_least=0
@@ -355,13 +273,21 @@ class MachineConfig(Checked):
     max_pixels: int = setting(
         MAX_PIXELS, "an image of more pixels is refused before it is decoded", at_least=1
     )
-    to_static: bool = setting(False, "train through the static graph", on_resume=MAY_CHANGE)
-    amp: str | None = setting(
-        None, "mixed precision", choices=("O1", "O2"), shown="float32", on_resume=MAY_CHANGE
+
+
+@dataclass(frozen=True)
+class MachineConfig(ReadingConfig):
+    """On what a run computes; nothing here is meant to change what it learns."""
+
+    num_gpus: int | None = setting(
+        None, "GPUs, each with a process of its own", int, at_least=1, shown="one process"
     )
-    amp_dtype: str = setting(
-        "float16", "of mixed precision", choices=("float16", "bfloat16"), on_resume=MAY_CHANGE
+    num_procs: int | None = setting(
+        None, "processes on the CPU, with `device` cpu", int, at_least=1, shown="one process"
     )
+    to_static: bool = _may_change(False, "train through the static graph")
+    amp: str | None = _may_change(None, "mixed precision", choices=("O1", "O2"), shown="float32")
+    amp_dtype: str = _may_change("float16", "of mixed precision", choices=("float16", "bfloat16"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from ..network.config import ModelConfig, minimum_input_size
 from ..run_dir import Settings, model_dir_of
 from ..settings import MAY_CHANGE, MUST_MATCH, settings_of
 from .config import MOST_CLASSES, ORIGINAL_STEPS, InputConfig, Interval, SolverConfig, TrainConfig
-from .schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,17 @@ class Plan:
         """The last update of an epoch may have fewer images."""
         return -(-len(self.train) // self.solver.batch_size)
 
-    @cached_property
-    def schedule(self) -> Schedule:
-        """The learning rate, and the length of the run in updates."""
+    @property
+    def max_steps(self) -> int:
+        """Updates in the whole run."""
         epochs = self.solver.num_epochs
         if epochs is not None:
-            return self.solver.schedule(epochs * self.updates_per_epoch)
-        return self.solver.schedule(self.solver.max_steps or ORIGINAL_STEPS)
+            return epochs * self.updates_per_epoch
+        return self.solver.max_steps or ORIGINAL_STEPS
+
+    def lr(self, step: int) -> float:
+        """The learning rate of update `step`, counted from 0."""
+        return self.solver.rate(step, self.max_steps)
 
     def updates(self, interval: Interval) -> int:
         """An interval in updates."""
@@ -75,7 +77,7 @@ class Plan:
         patience = self.solver.patience
         if patience is not None and not_better >= patience:
             return True
-        return step >= self.schedule.max_steps
+        return step >= self.max_steps
 
     def with_lr(self, lr: float) -> Plan:
         """The same run with another learning rate."""
@@ -126,6 +128,11 @@ def make_plan(config: TrainConfig, must_match: Mapping[str, Any] | None = None) 
     plan = Plan(
         config, train, val, ModelInfo(model, preprocess, names, source), Settings({}, {}), notes
     )
+    if config.solver.warmup_steps > plan.max_steps:
+        raise InputError(
+            f"`warmup_steps`: at most the {plan.max_steps} updates of the run were expected, found "
+            f"{config.solver.warmup_steps}."
+        )
     return dataclasses.replace(plan, settings=_settings(plan, must_match or {}))
 
 
@@ -226,7 +233,7 @@ def effective_settings(plan: Plan) -> dict[str, Any]:
         **dataclasses.asdict(plan.info.network),
         **dataclasses.asdict(plan.info.preprocess),
         "iter_size": plan.solver.parts,
-        "max_steps": plan.schedule.max_steps,
+        "max_steps": plan.max_steps,
         "trainable": "all" if plan.solver.trainable == "all" else plan.solver.trained_from,
     }
     return json.loads(json.dumps(values, default=str))

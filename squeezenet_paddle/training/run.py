@@ -120,7 +120,7 @@ class Run:
     def headline(self) -> str:
         """What is about to be trained, on what."""
         plan, config, count = self.plan, self.plan.info.network, self.group.world_size
-        solver, last, origin = plan.solver, plan.schedule.max_steps, self.origin
+        solver, last, origin = plan.solver, plan.max_steps, self.origin
         if solver.trained_from != STAGES[0]:
             rest = "" if solver.trained_from == "head" else " and what follows"
             origin += f"; training {solver.trained_from}{rest} only"
@@ -186,7 +186,7 @@ def finished_result(plan: Plan) -> TrainResult | None:
     if newest is None:
         return None
     changes = changes_since(newest, plan)
-    last = plan.schedule.max_steps
+    last = plan.max_steps
     if newest.step > last:
         raise InputError(
             f"{plan.output_dir}: this run has done {newest.step} updates, and the settings ask for "

@@ -106,7 +106,7 @@ class Trainer:
             self._count_skipped()
             return self._result()
         plan, run = self._plan, self.run
-        last = plan.schedule.max_steps
+        last = plan.max_steps
         settings = write_settings(run)
         with RunReport(
             plan.output_dir, plan.info, _hyper_parameters(run), last, self.step
@@ -199,7 +199,7 @@ class Trainer:
         self._interrupted = True
 
     def _run_epochs(self, report: RunReport | None) -> None:
-        last, saved, stopped = self._plan.schedule.max_steps, self.step, False
+        last, saved, stopped = self._plan.max_steps, self.step, False
         while not (self.is_finished or stopped):
             epoch, done = divmod(self.step, self._plan.updates_per_epoch)
             for stopped in self._updates(epoch, done, report):
@@ -246,7 +246,7 @@ class Trainer:
                 loss, hits, count, stop = self._group.sum(np.array(totals, "float64")).tolist()
                 if not math.isfinite(loss):
                     raise self._divergence(f"loss is {loss / count}")
-                if not self._solver.update(count, self._plan.schedule.lr(self.step)):
+                if not self._solver.update(count, self._plan.lr(self.step)):
                     raise self._divergence("gradient is not finite")
                 self.step += 1
                 done += 1
@@ -265,7 +265,7 @@ class Trainer:
         saved = f"the last good checkpoint is {self._saved}" if self._saved else "nothing was saved"
         return RunError(
             f"the {what} at update {self.step + 1}, at a learning rate of "
-            f"{self._plan.schedule.lr(self.step):g}; {saved}. A lower `lr`, a longer "
+            f"{self._plan.lr(self.step):g}; {saved}. A lower `lr`, a longer "
             "`warmup_steps` or `clip_norm` may help."
         )
 
@@ -274,14 +274,14 @@ class Trainer:
         if report is None:
             return
         count, seconds = max(sums.count, 1.0), max(sums.seconds, 1e-9)
-        remaining = self._plan.schedule.max_steps - self.step
+        remaining = self._plan.max_steps - self.step
         report.train(
             TrainRecord(
                 step=self.step,
                 epoch=self.step / self._plan.updates_per_epoch,
                 loss=sums.loss / count,
                 top1=sums.hits / count,
-                lr=self._plan.schedule.lr(self.step - 1),
+                lr=self._plan.lr(self.step - 1),
                 images_per_second=sums.count / seconds,
                 reader_wait=sums.wait / seconds,
                 seconds_left=remaining * seconds / sums.updates,
@@ -373,7 +373,7 @@ def _hyper_parameters(run: Run) -> dict[str, object]:
         "policy": plan.solver.lr_policy,
         "batch": plan.solver.batch_size,
         "decay": plan.solver.weight_decay,
-        "updates": plan.schedule.max_steps,
+        "updates": plan.max_steps,
         "seed": plan.solver.seed,
     }
 

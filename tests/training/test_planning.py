@@ -38,9 +38,9 @@ def plain(data: Path, *more: object) -> list[str]:
 
 def test_the_defaults_are_the_authors_solver(data: Path) -> None:
     plan = plan_of(plain(data))
-    solver, schedule = plan.solver, plan.schedule
-    assert (schedule.policy, schedule.base_lr, schedule.power) == ("poly", 0.04, 1.0)
-    assert (schedule.max_steps, schedule.warmup_steps) == (170_000, 0)
+    solver = plan.solver
+    assert (solver.lr_policy, solver.lr, solver.power) == ("poly", 0.04, 1.0)
+    assert (plan.max_steps, solver.warmup_steps) == (170_000, 0)
     assert (solver.optimizer, solver.momentum, solver.weight_decay) == ("momentum", 0.9, 2e-4)
     assert (solver.batch_size, solver.parts) == (512, 16)
     assert plan.info.network == ModelConfig(num_classes=5)
@@ -54,7 +54,7 @@ def test_lengths_and_intervals_count_updates_or_epochs(data: Path) -> None:
     arguments = ("--batch_size", 8, "--num_epochs", 4, "--eval_interval", "0.5e")
     plan = plan_of(plain(data, *arguments, "--save_interval", "2e", "--log_interval", 7))
     run = plan.config.run
-    assert plan.schedule.max_steps == 4 * 13
+    assert plan.max_steps == 4 * 13
     assert plan.updates(run.eval_interval) == 6
     assert plan.updates(run.save_interval) == 26
     assert plan.updates(run.log_interval) == 7
@@ -117,7 +117,9 @@ def test_a_mean_file_is_put_in_order_and_scale(data: Path, tmp_path: Path, order
         (("--clip_norm", 0), "--clip_norm: above 0"),
         (("--ema_decay", 1), "--ema_decay: at least 0 and below 1"),
         (("--lr", 0), "--lr"),
+        (("--max_steps", 0), "--max_steps: a whole number of at least 1 was expected, found 0"),
         (("--lr_policy", "step"), "--step_size"),
+        (("--max_steps", 9, "--warmup_steps", 10), "--warmup_steps: at most the 9 updates of the"),
         (("--flip", 2), "flip"),
         (("--mean", 1, 2, 3, "--mean_json", "x"), "--mean and --mean_json both give the mean"),
         (("--mean_json", "/nowhere.json"), "/nowhere.json"),
