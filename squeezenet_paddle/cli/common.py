@@ -15,12 +15,13 @@ import warnings
 from pathlib import Path
 from typing import Any, Callable, ClassVar, NoReturn
 
-from ..data.decode import MAX_PIXELS
 from ..data.lists import read_names
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
 from ..process_settings import tune_process
+from ..training.config import DataConfig, MachineConfig
+from .config_flags import add_settings
 
 
 class Parser(argparse.ArgumentParser):
@@ -153,12 +154,7 @@ def add_list(group: Any, flag: str, required: bool = False) -> None:
 
 
 def add_data_dir(group: Any) -> None:
-    group.add_argument(
-        "--data_dir",
-        type=Path,
-        metavar="DIR",
-        help="the folder that the paths of the list start from (default: the list's own folder)",
-    )
+    add_settings(group, DataConfig, "data_dir")
 
 
 def add_synset_word_list(group: Any) -> None:
@@ -186,26 +182,11 @@ def add_loading(group: Any) -> None:
 
 
 def add_reading(group: Any) -> None:
-    group.add_argument(
-        "--num_workers",
-        type=non_negative_int,
-        default=2,
-        help="processes that read images while the network runs; 0: none (default: 2)",
-    )
-    group.add_argument(
-        "--max_pixels",
-        type=positive_int,
-        default=MAX_PIXELS,
-        help=f"an image of more pixels is refused before it is decoded (default: {MAX_PIXELS})",
-    )
+    add_settings(group, MachineConfig, "num_workers", "max_pixels")
 
 
 def add_device(group: Any) -> None:
-    group.add_argument(
-        "--device",
-        metavar="NAME",
-        help="cpu, gpu or gpu:N (default: gpu where Paddle finds one, else cpu)",
-    )
+    add_settings(group, MachineConfig, "device")
 
 
 def add_threads(group: Any) -> None:
@@ -237,12 +218,4 @@ def add_engine(group: Any, several: bool = False) -> None:
 
 
 def add_processes(group: Any) -> None:
-    count = group.add_mutually_exclusive_group()
-    count.add_argument(
-        "--num_gpus", type=positive_int, help="GPUs, with a process for each (default: one process)"
-    )
-    count.add_argument(
-        "--num_procs",
-        type=positive_int,
-        help="processes on the CPU, with --device cpu (default: one process)",
-    )
+    add_settings(group, MachineConfig, "num_gpus", "num_procs")

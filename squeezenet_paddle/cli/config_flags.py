@@ -22,7 +22,7 @@ def add_config(parser: argparse.ArgumentParser, cls: type[Tree]) -> None:
         note = _with_flags(field.metadata["note"], names)
         group = parser.add_argument_group(field.metadata["title"], note or None)
         for name, setting in settings_of(field.metadata["group"]):
-            add_setting(group, name, setting, names, argparse.SUPPRESS)
+            _add(group, name, setting, names, argparse.SUPPRESS)
 
 
 def config_of(args: argparse.Namespace, cls: type[T]) -> T:
@@ -31,22 +31,19 @@ def config_of(args: argparse.Namespace, cls: type[T]) -> T:
     Raises:
         InputError: settings contradict each other.
     """
-    given = {name: getattr(args, name) for name, _ in settings_of(cls) if hasattr(args, name)}
-    return cls.from_settings(**given)
+    values = {name: getattr(args, name) for name, _ in settings_of(cls) if hasattr(args, name)}
+    return cls.from_settings(**values)
 
 
-def add_setting(
-    group: Any, name: str, setting: Setting, names: Collection[str] = (), default: Any = None
-) -> None:
-    """A flag for one setting.
+def add_settings(group: Any, cls: type, *names: str) -> None:
+    """Flags for some settings of a class, with their defaults, for a command without a config."""
+    settings = dict(settings_of(cls))
+    for name in names:
+        _add(group, name, settings[name], settings.keys(), settings[name].default)
 
-    Args:
-        group: gets the flag.
-        name: of the setting.
-        setting: what it says of itself.
-        names: of the settings that have flags, too.
-        default: what the parsed arguments hold where the flag is not given.
-    """
+
+def _add(group: Any, name: str, setting: Setting, names: Collection[str], default: object) -> None:
+    """A flag for a setting; `names` are those of all settings, of which its help may speak."""
     negated = setting.kind is bool and setting.default is True
     options: dict[str, Any] = {"dest": name, "default": default}
     if setting.kind is bool:

@@ -179,10 +179,10 @@ class FinetuneConfig(Tree):
                 "expected."
             )
         if stages_frozen(network.trainable) == 0:
-            given = "views" if features.views is not None else "" if features.cache else "cache"
-            if given:
+            refused = "views" if features.views is not None else "" if features.cache else "cache"
+            if refused:
                 raise InputError(
-                    f"`{given}` is for features, and where `trainable` is all there are none."
+                    f"`{refused}` is for features, and where `trainable` is all there are none."
                 )
 
 

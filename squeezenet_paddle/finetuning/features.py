@@ -32,7 +32,7 @@ FEATURES = "features"  # their folder in a run's directory
 
 
 def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:
-    """What makes features for a plan's run, with the weights that the network starts from."""
+    """The frozen layers of a run as a function, with the weights that the network starts from."""
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     config, preprocess = plan.info.network, plan.info.preprocess
     device = choose_device(plan.config.machine.device)
@@ -98,7 +98,7 @@ def say(text: str) -> None:
 
 
 def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[str, str]:
-    """Hashes of all that the features of the training and of the validation list depend on.
+    """Hashes of everything that the features of the two lists depend on.
 
     Args:
         plan: of the run.

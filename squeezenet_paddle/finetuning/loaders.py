@@ -26,7 +26,7 @@ class ViewTransform:
 
     Attributes:
         transform: of training.
-        views: how many there are.
+        views: their number.
     """
 
     transform: TrainTransform
@@ -41,11 +41,11 @@ class ViewTransform:
 
 
 class CachedFeatures:
-    """Has the interface of `Loader`; its batches hold features.
+    """Batches of features from the cache, with the interface of `Loader`.
 
     Args:
         images: the list.
-        file: its features, all of them there.
+        file: its features, complete.
         sampler: which images make up each batch.
 
     Attributes:
@@ -131,7 +131,7 @@ def fill(
 
 
 def _runs(blocks: Iterable[Block]) -> list[list[Block]]:
-    """Cut where the view changes or blocks in between are there already."""
+    """Consecutive blocks of one view, which are read in one go."""
     numbered = enumerate(blocks)
     groups = groupby(numbered, lambda pair: (pair[1].view, pair[0] - pair[1].start // BLOCK))
     return [[block for _, block in group] for _, group in groups]

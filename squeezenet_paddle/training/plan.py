@@ -173,16 +173,16 @@ def _unused_classes(train: ImageList, classes: int) -> tuple[str, ...]:
 
 
 def _model_config(config: TrainConfig, pretrained: ModelConfig | None, classes: int) -> ModelConfig:
-    """The network: the pretrained model's, or the default one, with the settings that are given."""
-    given = _given(config.network, ModelConfig)
-    given["num_classes"] = classes
+    """The network: the pretrained model's, or the default one, with overrides."""
+    overrides = _overrides(config.network, ModelConfig)
+    overrides["num_classes"] = classes
     for name in ("version", "bypass", "activation") if pretrained is not None else ():
         value = getattr(pretrained, name)
-        if given.get(name, value) != value:
+        if overrides.get(name, value) != value:
             raise InputError(
-                f"`{name}` {given[name]}: the model of `pretrained` has {name} {value}."
+                f"`{name}` {overrides[name]}: the model of `pretrained` has {name} {value}."
             )
-    model = dataclasses.replace(pretrained or ModelConfig(), **given)
+    model = dataclasses.replace(pretrained or ModelConfig(), **overrides)
     bias = config.network.classifier_bias
     if model.head == "multiscale" and bias:
         raise InputError(
@@ -193,13 +193,13 @@ def _model_config(config: TrainConfig, pretrained: ModelConfig | None, classes: 
 
 
 def _preprocess(config: InputConfig, base: Preprocess, model: ModelConfig) -> Preprocess:
-    """The preprocessing: that of `base` with the settings that are given."""
-    given = _given(config, Preprocess)
+    """The preprocessing: that of `base` with overrides."""
+    overrides = _overrides(config, Preprocess)
     if config.mean_json is not None:
-        order = given.get("channel_order", base.channel_order)
+        order = overrides.get("channel_order", base.channel_order)
         mean = _mean_of(config.mean_json)[:: 1 if order == "BGR" else -1]
-        given["mean"] = tuple(value * given.get("scale", base.scale) for value in mean)
-    preprocess = dataclasses.replace(base, **given, data_format=model.data_format)
+        overrides["mean"] = tuple(value * overrides.get("scale", base.scale) for value in mean)
+    preprocess = dataclasses.replace(base, **overrides, data_format=model.data_format)
     minimum = minimum_input_size(model.version)
     if preprocess.crop_size < minimum:
         raise InputError(
@@ -209,7 +209,7 @@ def _preprocess(config: InputConfig, base: Preprocess, model: ModelConfig) -> Pr
     return preprocess
 
 
-def _given(config: object, cls: type) -> dict[str, Any]:
+def _overrides(config: object, cls: type) -> dict[str, Any]:
     """The settings that are not None, of those that are fields of `cls`."""
     values = {field.name: getattr(config, field.name, None) for field in dataclasses.fields(cls)}
     return {name: value for name, value in values.items() if value is not None}
