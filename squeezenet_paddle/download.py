@@ -23,9 +23,8 @@ from email.message import Message
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from .errors import InputError
+from .progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -237,18 +236,16 @@ def _receive(url: str, part: Path, size: int, timeout: float) -> bool:
             raise InputError(f"{url} is not the expected file: it has {total} bytes, not {size}.")
 
         received = done
-        bar = tqdm(
-            desc=part.stem, total=size, initial=done, unit="B", unit_scale=True, disable=None
-        )
+        progress = Progress(part.stem, size, "B", done)
         # Not "ab": two processes that resume at once then write the same bytes to the same places.
-        with bar, part.open("r+b" if done else "wb") as file:
+        with progress, part.open("r+b" if done else "wb") as file:
             file.seek(done)
             for chunk in _chunks(response):
                 received += len(chunk)
                 if received > size:
                     break
                 file.write(chunk)
-                bar.update(len(chunk))
+                progress.update(len(chunk))
     if received > size:
         part.unlink()
         raise InputError(f"{url} is not the expected file: it has more than {size} bytes.")

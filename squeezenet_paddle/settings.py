@@ -106,7 +106,9 @@ class Setting:
         given = [(name.replace("_", " "), getattr(self, name)) for name in names]
         limits = " and ".join(f"{text} {limit}" for text, limit in given if limit is not None)
         noun = _NOUNS.get(self.kind, f"a {self.kind.__name__.lower()}")
-        return limits if limits and self.kind is float else f"{noun} {limits}".strip()
+        return (
+            limits if limits and self.kind is float else f"{noun} of {limits}" if limits else noun
+        )
 
 
 def setting(default: Any = MISSING, help: str = "", kind: type | None = None, **more: Any) -> Any:

@@ -19,7 +19,7 @@ from ..data.lists import read_names
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
-from ..process_settings import tune_process
+from ..process_settings import use_fast_cpu_settings
 from ..training.config import DataConfig, MachineConfig
 from .config_flags import add_settings
 
@@ -61,7 +61,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     # For the reader processes (this one has loaded OpenCV): a bad image is reported by us, once.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     logging.basicConfig(format="%(message)s")
-    tune_process()
+    use_fast_cpu_settings()
     for stream in (sys.stdout, sys.stderr):  # file names may be no text in this locale
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -35,12 +35,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from ..data.lists import ImageList, read_list
 from ..data.loader import Loader, check_files
@@ -54,6 +51,7 @@ from ..files import check_file_target, write_text
 from ..model_dir import read_info
 from ..parallel import launcher
 from ..predict import Predictor, choose_device
+from ..progress import say
 from . import common
 
 if TYPE_CHECKING:
@@ -180,7 +178,7 @@ def facts(args: argparse.Namespace, predictor: Predictor) -> dict[str, str]:
 
 
 def report_skipped(message: str) -> None:
-    tqdm.write(f"skipped: {message}", file=sys.stderr)
+    say(f"skipped: {message}")
 
 
 def check(images: ImageList, args: argparse.Namespace) -> None:

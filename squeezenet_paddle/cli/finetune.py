@@ -25,10 +25,9 @@ from collections.abc import Sequence
 
 from ..evaluation.report import REPORT
 from ..finetuning.config import FinetuneConfig
-from ..finetuning.lists import VAL
-from ..finetuning.report import REPORT_DIR
 from ..finetuning.run import finetune
 from ..model_dir import read_info
+from ..run_dir import REPORT_DIR, VAL_LIST
 from . import common
 from .config_flags import add_config, config_of
 
@@ -60,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def commands(config: FinetuneConfig) -> str:
     """How to use the model."""
     data, run = config.data, shlex.quote(str(config.run.output_dir))
-    val_list, root = config.run.output_dir / VAL, data.images
+    val_list, root = config.run.output_dir / VAL_LIST, data.images
     if data.train_list is not None:
         val_list = data.val_list or val_list
         root = data.data_dir or data.train_list.parent

@@ -34,6 +34,7 @@ from ..errors import InputError
 from ..explain import Explainer, PngFolder, explain
 from ..model_dir import read_info
 from ..predict import Predictor, predict
+from ..progress import Progress, say
 from . import common
 
 
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sampler,
         args.num_workers,
         args.max_pixels,
-        on_unreadable=lambda message: print(f"infer.py: {message}", file=sys.stderr),
+        on_unreadable=lambda message: say(f"infer.py: {message}"),
     ) as loader:
         # The engine, once the flags are right and the readers are starting.
         predictions: Iterable[tuple[Any, ...]]
@@ -149,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             explainer = Explainer(args.model_dir, args.device)
             predictions = explain(explainer, loader, args.top_k, maps)
+        if not sys.stdout.isatty():  # there the results themselves show how far it is
+            predictions = counted(predictions, loader)
         for line in WRITERS[args.format](named(predictions, names)):
             print(line)
     if loader.skipped:
@@ -157,6 +160,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if loader.skipped else 0
+
+
+def counted(predictions: Iterable[tuple[Any, ...]], loader: Loader) -> Iterator[tuple[Any, ...]]:
+    """Yields the predictions and shows how many of the loader's images are done."""
+    with Progress("classifying", len(loader.images)) as progress:
+        for count, prediction in enumerate(predictions, 1):
+            yield prediction
+            progress.reach(count + len(loader.skipped))
 
 
 def named(

@@ -28,9 +28,9 @@ from typing import Any, Callable, NamedTuple, Protocol
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import ImageError, RunError
+from ..progress import Progress
 from .decode import MAX_PIXELS, read_image
 from .lists import ImageList
 from .sampler import Sampler
@@ -373,12 +373,12 @@ def check_files(
 
     bad = {}
     # Threads: all the time goes to OpenCV, which works outside the interpreter's lock.
-    bar = tqdm(desc="checking", total=len(images), unit="image", disable=None)
-    with bar, ThreadPoolExecutor(max(num_workers, 1)) as pool:
+    progress = Progress("checking", len(images))
+    with progress, ThreadPoolExecutor(max(num_workers, 1)) as pool:
         for start in range(0, len(images), _CHECKED_AT_ONCE):
             part = range(start, min(start + _CHECKED_AT_ONCE, len(images)))
             for index, message in zip(part, pool.map(check, part)):
                 if message is not None:
                     bad[index] = message
-                bar.update()
+                progress.update()
     return bad

@@ -19,11 +19,11 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..download import KnownFile
 from ..errors import InputError
 from ..files import atomic_directory, check_directory
+from ..progress import Progress
 from ..safe_pickle import PickledArray, load_dict
 
 # torchvision names the MD5, c58f30108f718f92721af3b95e74349a, and Keras the SHA-256.
@@ -82,9 +82,9 @@ def prepare(archive: Path, output_dir: Path, sha256: str = ARCHIVE.digest) -> tu
     names, train, test = read_archive(archive, sha256)
     with atomic_directory(output_dir, ENTRIES) as directory:
         total = len(train.labels) + len(test.labels)
-        with tqdm(desc=output_dir.name, total=total, unit="png", disable=None) as bar:
-            _write_images(directory, "train", "train_list.txt", train, names, bar)
-            _write_images(directory, "test", "val_list.txt", test, names, bar)
+        with Progress("writing", total) as progress:
+            _write_images(directory, "train", "train_list.txt", train, names, progress)
+            _write_images(directory, "test", "val_list.txt", test, names, progress)
         (directory / "synset_words.txt").write_text("".join(f"{n}\n" for n in names), "utf-8")
         made_of = {
             "archive": archive.name,
@@ -209,7 +209,7 @@ def _class_names(data: bytes, where: str) -> list[str]:
 
 
 def _write_images(
-    directory: Path, split: str, list_name: str, batch: Batch, names: list[str], bar: tqdm
+    directory: Path, split: str, list_name: str, batch: Batch, names: list[str], progress: Progress
 ) -> None:
     for name in names:
         (directory / split / name).mkdir(parents=True)
@@ -221,5 +221,5 @@ def _write_images(
         png = cv2.imencode(".png", np.ascontiguousarray(image), FAST_PNG)[1]
         (directory / path).write_bytes(png.tobytes())
         lines.append(f"{path} {label}\n")
-        bar.update()
+        progress.update()
     (directory / list_name).write_text("".join(lines), "utf-8")

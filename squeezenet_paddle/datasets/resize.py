@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..data.decode import read_image
 from ..data.preprocess import Preprocess
 from ..errors import ImageError, RunError
 from ..files import write_bytes
+from ..progress import Progress
 
 FORMATS = ("jpg", "png")
 _CHUNK = 32  # images that a process takes at a time
@@ -73,7 +73,7 @@ def run_jobs(
         min(num_workers, len(chunks)), multiprocessing.get_context("spawn"), _start_worker
     )
     try:
-        with tqdm(total=len(jobs), unit="image", disable=None) as bar:
+        with Progress("resizing", len(jobs)) as progress:
             done = 0
             for chunk, (bad, new, counts) in zip(
                 chunks, pool.map(partial(_do_chunk, resize, output), chunks)
@@ -82,7 +82,7 @@ def run_jobs(
                 written += new
                 histogram += counts
                 done += len(chunk)
-                bar.update(len(chunk))
+                progress.update(len(chunk))
     except BrokenProcessPool as error:
         raise RunError(
             "a process that resized images was killed, most often for want of memory; fewer "

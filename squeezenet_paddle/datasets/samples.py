@@ -17,9 +17,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..files import atomic_directory
+from ..progress import Progress
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross")
 TEXTURES = ("stripes", "checks", "dots", "gradient", "noise")
@@ -50,8 +50,7 @@ def make_sample_data(output_dir: Path, seed: int = 0, train: int = 64, val: int 
         InputError: `output_dir` is a file, or a folder of something else.
     """
     with atomic_directory(output_dir, ENTRIES) as directory:
-        bar = tqdm(desc=output_dir.name, total=(train + val) * len(CLASSES), disable=None)
-        with bar:
+        with Progress("drawing", (train + val) * len(CLASSES)) as progress:
             for split, (name, count) in enumerate((("train", train), ("val", val))):
                 lines = []
                 for label, class_name in enumerate(NAMES):
@@ -61,7 +60,7 @@ def make_sample_data(output_dir: Path, seed: int = 0, train: int = 64, val: int 
                         path = f"{name}/{class_name}/{index:03d}.jpg"
                         (directory / path).write_bytes(_jpeg(draw(*CLASSES[label], rng), rng))
                         lines.append(f"{path} {label}\n")
-                        bar.update()
+                        progress.update()
                 (directory / f"{name}_list.txt").write_text("".join(lines), "utf-8")
         (directory / "synset_words.txt").write_text("".join(f"{n}\n" for n in NAMES), "utf-8")
         made_with = {"seed": seed, "train": train, "val": val, "opencv": cv2.__version__}

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.loader import Loader
 from ..errors import InputError, describe_problems
 from ..predict import Predictor
+from ..progress import Progress
 from .metrics import Predictions, softmax
 
 if TYPE_CHECKING:
@@ -70,16 +70,17 @@ def evaluate(
     """
     classes = predictor.info.network.num_classes
     parts = [Predictions.of(_NONE, np.empty((0, classes), "float32"), _NONE)]
-    counted, total = 0, len(loader.images)
+    read, total = 0, len(loader.images)
     start = time.perf_counter()
-    with tqdm(total=total, unit="image", disable=None) as bar:
+    own_total = sum(map(len, loader.sampler.batches()))
+    with Progress("evaluating", own_total) as progress:
         for batch in loader.epoch():
             # Without a score to give, the rest is only read, to name every bad image.
             if len(batch.indices) and (skip_unreadable or not loader.skipped):
                 logits = _logits(predictor, batch.inputs)
                 parts.append(Predictions.of(batch.indices, logits, batch.labels))
-                counted += len(batch.indices)
-            bar.update(counted + len(loader.skipped) - bar.n)
+            read += len(batch.indices)
+            progress.reach(read + len(loader.skipped))
     predictions, skipped = Predictions.joined(parts), loader.skipped
     if group is not None:
         predictions = Predictions.of_array(group.sum(predictions.as_array(total)))

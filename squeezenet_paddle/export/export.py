@@ -30,6 +30,7 @@ from ..network.config import layers
 from ..network.model import SqueezeNet
 from ..onnx.quantise import calibrate, to_json
 from ..onnx.writer import GraphInput, onnx_model
+from ..progress import track
 from . import record
 
 CHECKED_IMAGES = 32
@@ -251,7 +252,7 @@ def _write_onnx(
 ) -> list[Path]:
     files, statistics = [folder / record.ONNX], None
     if what.precision == "int8":
-        statistics = calibrate(info.network, weights.state, inputs)
+        statistics = calibrate(info.network, weights.state, track(inputs, "calibrating"))
         files = [folder / record.ONNX_INT8, folder / record.STATISTICS]
         files[1].write_text(to_json(statistics), encoding="utf-8")
     size = what.input_size

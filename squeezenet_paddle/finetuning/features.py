@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.lists import ImageList
 from ..data.loader import Batches
@@ -20,6 +18,8 @@ from ..files import sha256
 from ..network.config import boundary, is_trained
 from ..network.weights import state_stages
 from ..predict import choose_device
+from ..progress import say
+from ..run_dir import FEATURES
 from ..training.plan import Plan
 from .cache import FeatureFile, check_room, size_text
 from .frozen import FrozenPart
@@ -27,8 +27,6 @@ from .loaders import CachedFeatures, ViewTransform, fill
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
-
-FEATURES = "features"  # their folder in a run's directory
 
 
 def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:
@@ -90,11 +88,6 @@ def cached(
         CachedFeatures(plan.train, files[0], sampler),
         CachedFeatures(plan.val, files[1], val_sampler),
     )
-
-
-def say(text: str) -> None:
-    """A line on standard error, above a progress bar."""
-    tqdm.write(text, file=sys.stderr)
 
 
 def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[str, str]:

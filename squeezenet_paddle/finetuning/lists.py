@@ -18,10 +18,8 @@ from ..datasets.splitting import split
 from ..errors import InputError
 from ..files import read_lines, write_bytes
 from ..model_dir import read_info
+from ..run_dir import NAMES, TRAIN_LIST, VAL_LIST
 from .config import VAL_SHARE, FinetuneConfig
-
-TRAIN, VAL, NAMES = "train_list.txt", "val_list.txt", "synset_words.txt"
-LISTS = (TRAIN, VAL, NAMES)
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,8 @@ def find_lists(config: FinetuneConfig) -> Lists:
     ]
     names = "".join(f"{name}\n" for name in tree.classes).encode()
     return Lists(
-        output_dir / TRAIN,
-        output_dir / VAL,
+        output_dir / TRAIN_LIST,
+        output_dir / VAL_LIST,
         data.images,
         output_dir / NAMES,
         None,
@@ -97,7 +95,9 @@ def _of_lists(config: FinetuneConfig, train_list: Path) -> Lists:
     used, labels = np.unique(images.labels, return_inverse=True)
     tree = ClassTree([f"class {i}" for i in used], paths, labels, 0, 0)
     written = _split(tree, config, used)
-    return Lists(output_dir / TRAIN, output_dir / VAL, images.root, names_file, names, written)
+    return Lists(
+        output_dir / TRAIN_LIST, output_dir / VAL_LIST, images.root, names_file, names, written
+    )
 
 
 def _split(
@@ -108,7 +108,7 @@ def _split(
     labels = tree.labels if ids is None else ids[tree.labels]
     return {
         file: "".join(f"{tree.names[i]} {labels[i]}\n" for i in parts[part]).encode()
-        for file, part in ((TRAIN, "train"), (VAL, "val"))
+        for file, part in ((TRAIN_LIST, "train"), (VAL_LIST, "val"))
     }
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.augment import TrainTransform
 from ..data.lists import ImageList
 from ..data.loader import Batch, Batches, Loader, Transform
 from ..data.sampler import Sampler
+from ..progress import Progress
 from .cache import BLOCK, Block, FeatureFile
 from .frozen import FrozenPart
 
@@ -110,15 +110,8 @@ def fill(
     sampler = Sampler(len(images), BLOCK)
     loader = Loader(images, transform, sampler, num_workers, max_pixels, on_unreadable=str)
     todo = sum(block.stop - block.start for block in missing)
-    bar = tqdm(
-        desc=what,
-        total=file.rows,
-        initial=file.rows - todo,
-        unit="image",
-        disable=None,
-        dynamic_ncols=True,
-    )
-    with loader, file.writer() as writer, bar:
+    progress = Progress(what, file.rows, done=file.rows - todo)
+    with loader, file.writer() as writer, progress:
         for blocks in _runs(missing):
             batches = loader.epoch(blocks[0].view, blocks[0].start // BLOCK)
             for block, batch in zip(blocks, batches):
@@ -126,7 +119,7 @@ def fill(
                 rows[batch.indices - block.start] = frozen.features(batch.inputs)
                 unreadable = set(range(block.start, block.stop)) - set(batch.indices.tolist())
                 writer.write(block, rows, {i: loader.skipped[i] for i in sorted(unreadable)})
-                bar.update(len(rows))
+                progress.update(len(rows))
             batches.close()
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from itertools import count, islice
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.loader import Batch, Batches
 from ..network.model import load_state
 from ..parallel.group import Group
+from ..progress import track
 from ..training.inputs import Inputs
 from ..training.run import Run
 from ..training.solver import Solver
@@ -61,18 +61,17 @@ def find_lr(run: Run, inputs: Inputs) -> float:
     network.train()
     losses: list[float] = []
     batches = _batches(inputs.train)
-    with tqdm(rates(), "learning rate", unit="update", disable=None, dynamic_ncols=True) as bar:
-        for lr in bar:
-            loss, images = 0.0, 0
-            for part in islice(batches, plan.solver.parts):
-                loss += solver.gradients.add(part, epoch=0)[0]
-                images += len(part.labels)
-            if not images or not math.isfinite(loss):
-                break
-            losses.append(loss / images)
-            curve = smoothed(losses)
-            if curve[-1] > curve.min() + FAR * math.log(classes) or not solver.update(images, lr):
-                break
+    for lr in track(rates(), "learning rate", "updates"):
+        loss, images = 0.0, 0
+        for part in islice(batches, plan.solver.parts):
+            loss += solver.gradients.add(part, epoch=0)[0]
+            images += len(part.labels)
+        if not images or not math.isfinite(loss):
+            break
+        losses.append(loss / images)
+        curve = smoothed(losses)
+        if curve[-1] > curve.min() + FAR * math.log(classes) or not solver.update(images, lr):
+            break
     solver.clear_gradients()
     load_state(network, before, "the start")
     return choose(losses, classes)

@@ -10,11 +10,9 @@ from ..evaluation.compare import variant
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.report import Report, write_report
 from ..predict import Predictor
-from ..run_dir import BEST
+from ..run_dir import BEST, REPORT_DIR
 from .config import FinetuneConfig
 from .lists import Lists
-
-REPORT_DIR = "report"
 
 
 def report(config: FinetuneConfig, lists: Lists) -> Evaluation:

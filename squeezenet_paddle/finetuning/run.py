@@ -13,17 +13,25 @@ from ..data.preprocess import EvalTransform
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.report import check_report_target
 from ..model_dir import check_target, load_network, read_info, write_model_dir
-from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
+from ..progress import say
+from ..run_dir import (
+    BEST,
+    FINETUNE_ENTRIES,
+    FIRST_STAGE,
+    MODELS,
+    REPORT_DIR,
+    entries,
+    locked,
+    remove,
+)
 from ..training.inputs import Inputs, image_inputs, report_skipped
 from ..training.run import Run, finished_result
 from .config import FinetuneConfig
-from .features import FEATURES, cached, frozen_part, say
-from .lists import LISTS, find_lists, write_lists
+from .features import cached, frozen_part
+from .lists import find_lists, write_lists
 from .loaders import ComputedFeatures, ViewTransform
-from .report import REPORT_DIR, report
-from .stages import FIRST_STAGE, Stage, stages
-
-OURS = (*LISTS, FEATURES, REPORT_DIR, FIRST_STAGE, *CONTINUED, *MODELS)
+from .report import report
+from .stages import Stage, stages
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     check_report_target(output_dir / REPORT_DIR)
     with locked(output_dir):
         if config.run.overwrite:
-            remove(entries(output_dir, OURS))
+            remove(entries(output_dir, FINETUNE_ENTRIES))
         write_lists(lists, output_dir)
         if lists.note:
             say(lists.note)

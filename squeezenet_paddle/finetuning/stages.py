@@ -8,16 +8,15 @@ from pathlib import Path
 
 from ..data.lists import read_list
 from ..network.config import STAGES
-from ..run_dir import CHECKPOINTS, CONTINUED, MODELS, Settings
+from ..progress import say
+from ..run_dir import CHECKPOINTS, FEATURES, FIRST_STAGE, RUN_ENTRIES, Settings, entries
 from ..settings import settings_of
 from ..training import checkpoint
 from ..training.config import Interval, TrainConfig
 from ..training.plan import Plan, make_plan
 from .config import THEN_EPOCHS, VIEWS, FinetuneConfig, stages_frozen
-from .features import FEATURES, say
 from .lists import Lists
 
-FIRST_STAGE = "first_stage"  # its run's directory, in that of the fine-tuning
 CLASSIFIER_BIAS = 3.0  # keeps the ReLU of a new conv10 with few classes from dying
 STAND_IN = 1e-3  # for a learning rate that is still to be found
 SAVED_AFTER = 5000  # images, in whole epochs, as saving takes as long as a few hundred
@@ -81,9 +80,9 @@ def _take_over(plan: Plan, output_dir: Path) -> bool:
         return False
     plan.settings.changes_since(settings, output_dir)
     plan.output_dir.mkdir(exist_ok=True)
-    for name in (*MODELS, *CONTINUED[1:], FEATURES, CHECKPOINTS):
-        if (output_dir / name).exists():
-            (output_dir / name).rename(plan.output_dir / name)
+    names = sorted((*RUN_ENTRIES, FEATURES), key=lambda name: name == CHECKPOINTS)
+    for path in entries(output_dir, tuple(names)):
+        path.rename(plan.output_dir / path.name)
     say(f"{output_dir}: its run is the first stage now, in {plan.output_dir}")
     return True
 

@@ -33,7 +33,7 @@ from ..engines.threads import Cores
 from ..errors import InputError, RunError
 from ..evaluation.metrics import TOP_K
 from ..predict import Predictor, predict
-from ..process_settings import tune_process
+from ..process_settings import use_fast_cpu_settings
 
 WARM_UP = 3  # runs with the input in memory, before those that count
 PASSES = 3  # over the files, after one that does not count
@@ -170,7 +170,7 @@ def measure(task: Task) -> list[Row] | NotRun:
 
 def _measure_here(task: Task) -> list[Row] | NotRun:
     warnings.filterwarnings("ignore", message="No ccache found")
-    tune_process()
+    use_fast_cpu_settings()
     name, precision = task.engine, task.precision
     if precision == "bfloat16" and is_installed(name) and not computes_bfloat16():
         return NotRun(name, precision, "this processor has no such instructions.")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
-
-from tqdm import tqdm
 
 from ..data.augment import TrainTransform
 from ..data.lists import ImageList
 from ..data.loader import Batches, Loader, Transform
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
+from ..progress import say
 
 if TYPE_CHECKING:
     from .run import Run
@@ -38,7 +36,7 @@ class Inputs:
 
 def report_skipped(message: str) -> None:
     """Names an image that was left out, on standard error."""
-    tqdm.write(f"skipped: {message}", file=sys.stderr)
+    say(f"skipped: {message}")
 
 
 @contextlib.contextmanager

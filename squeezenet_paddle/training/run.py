@@ -20,7 +20,17 @@ from ..model_dir import check_target, load_network, read_info
 from ..network.config import STAGES, classifier_name
 from ..network.weights import state_stages
 from ..parallel import launcher
-from ..run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
+from ..run_dir import (
+    BEST,
+    CHECKPOINTS,
+    FINAL,
+    MODELS,
+    RUN_ENTRIES,
+    Settings,
+    entries,
+    locked,
+    remove,
+)
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .config import TrainConfig
@@ -175,7 +185,7 @@ def finished_result(plan: Plan) -> TrainResult | None:
         check_target(plan.output_dir / name)
     config = plan.config.run
     if config.overwrite or not config.resume:
-        present = entries(plan.output_dir, (*CONTINUED, *MODELS))
+        present = entries(plan.output_dir, RUN_ENTRIES)
         if present and not config.overwrite:
             raise InputError(
                 f"`resume`: {plan.output_dir} holds a run already ({present[0].name}); "
@@ -208,10 +218,10 @@ def changes_since(newest: Checkpoint, plan: Plan) -> list[str]:
 
 def _take_directory(plan: Plan) -> Checkpoint | None:
     """Tidies up after a run that was killed; its newest checkpoint, unless it is to be removed."""
-    for name in (*CONTINUED, *MODELS):
+    for name in RUN_ENTRIES:
         clear_leftovers(plan.output_dir / name)
     if plan.config.run.overwrite:
-        remove(entries(plan.output_dir, (*CONTINUED, *MODELS)))
+        remove(entries(plan.output_dir, RUN_ENTRIES))
     return checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
 
 

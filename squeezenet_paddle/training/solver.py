@@ -13,11 +13,9 @@ import paddle
 from ..network.model import SqueezeNet
 from ..network.weights import state_stages
 from ..parallel.group import Group
-from .ema import Ema
 from .gradients import Amp, make_gradients
 from .inputs import Inputs
-from .loss_scale import LossScale
-from .optim import joint_norm, make_optimizer, scale_gradients
+from .optim import Ema, LossScale, joint_norm, make_optimizer, scale_gradients
 from .plan import Plan
 
 

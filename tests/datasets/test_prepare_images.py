@@ -344,7 +344,7 @@ def test_an_error_of_the_disk_is_named(tmp_path: Path) -> None:
     (out.folder / "a" / "x.jpg").unlink()
     (out.folder / "a").rmdir()
     (out.folder / "a").touch()
-    with pytest.raises(InputError, match="out/a is no folder that may be written to"):
+    with pytest.raises(InputError, match="out/a is not a writable folder"):
         prepared(images, ["a/x.png"], out)
 
 

@@ -56,7 +56,7 @@ def test_pairs_keep_what_an_engine_has() -> None:
 def test_an_engine_that_cannot_run_says_why(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark, "tune_process", lambda: None)
+    monkeypatch.setattr(benchmark, "use_fast_cpu_settings", lambda: None)
     monkeypatch.setattr(benchmark, "is_installed", lambda name: True)
     monkeypatch.setattr(benchmark, "computes_bfloat16", lambda: False)
     found = benchmark._measure_here(Task(model_dir, "openvino", "bfloat16"))

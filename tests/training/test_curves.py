@@ -22,13 +22,15 @@ COLOURS = {"blue": (31, 119, 180), "orange": (255, 127, 14), "green": (44, 160, 
 
 def records(train: int, val: int = 0, **values: Any) -> list[dict[str, Any]]:
     """So many points of each kind over 1000 updates; `values` replace those of training."""
-    common = {"loss": 2.0, "top1": 0.25}
+    common = {"loss": 2.0, "top1": 0.25, "images_per_second": 9.0, "reader_wait": 0.0}
+    common["seconds_left"] = 0.0
     found: list[dict[str, Any]] = [
-        {"kind": "train", "step": step, **common, "lr": 0.04, **values}
+        {"kind": "train", "step": step, "epoch": 0.5, **common, "lr": 0.04, **values}
         for step in np.linspace(1000 / max(train, 1), 1000, train).astype(int).tolist()
     ]
+    rest = {"epoch": 0.5, "images": 9, "best": False, "seconds": 1.0}
     found += [
-        {"kind": "val", "step": step, "loss": 1.0, "top1": 0.5, "top5": 0.75}
+        {"kind": "val", "step": step, "loss": 1.0, "top1": 0.5, "top5": 0.75, **rest}
         for step in np.linspace(1000 / max(val, 1), 1000, val).astype(int).tolist()
     ]
     return found
