@@ -10,12 +10,15 @@ and at a learning rate found by a short test. output/mine gets best/ and final/,
 directories (every tool takes `--model_dir output/mine` for the best), report/report.html, and all
 that train.py writes. The same command again goes on where it was stopped or killed.
 
-List files in place of a folder, and a second stage, which trains fires 8 and 9 too, from the result
-of the first:
+List files in place of a folder, and a second stage, which trains fires 8 and 9 too, from the best
+model of the first:
 
     python tools/finetune.py --train_list data/train_list.txt --val_list data/val_list.txt \\
         --synset_word_list data/synset_words.txt --pretrained pretrained/squeezenet_v1.1 \\
         --then fire8+ --then_epochs 2 --output_dir output/mine2
+
+Added to the command of a run without it, --then goes on from that run. From Python,
+`squeezenet_paddle.finetune(FinetuneConfig.from_settings(images=..., ...))` does the same.
 """
 
 from __future__ import annotations

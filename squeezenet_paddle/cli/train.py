@@ -19,11 +19,14 @@ The defaults are the authors' solver: 170,000 updates of 512 images, from scratc
 
 The same command again goes on from the newest checkpoint, whether the run was killed, stopped by
 Ctrl-C or extended; a finished run says so. output/run2 gets best/ and final/, which are model
-directories (every tool takes `--model_dir output/run2` for its best), checkpoints/, train.log,
-metrics.jsonl, curves.png, and vdl/ for VisualDL.
+directories (every tool takes `--model_dir output/run2` for its best), checkpoints/, settings.json
+with all settings and versions, train.log, metrics.jsonl, curves.png, and vdl/ for VisualDL.
 
---num_gpus N trains on N GPUs and --device cpu --num_procs N in N processes; --batch_size is that of
-all of them together, and results do not depend on N. Several machines, on each of them:
+From Python, `squeezenet_paddle.train(TrainConfig.from_settings(train_list=..., ...))` does the
+same, with the flags below as names.
+
+--num_gpus N trains on N GPUs and --device cpu --num_procs N in N processes; --batch_size counts the
+images of all of them together, and results do not depend on N. Several machines, on each of them:
 
     python -m paddle.distributed.launch --nnodes 2 --master HOST:PORT tools/train.py ...
 """

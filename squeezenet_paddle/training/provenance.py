@@ -14,6 +14,7 @@ from typing import Any
 from .. import __version__
 from ..files import write_text
 from ..run_dir import SETTINGS
+from ..settings import settings_of
 from .config import TrainConfig
 from .plan import effective_settings
 from .run import Run
@@ -50,15 +51,7 @@ def write_settings(run: Run) -> list[str]:
     lines.append("versions: " + ", ".join(f"{name} {v}" for name, v in versions.items()))
     rest = dict(settings)
     for field in dataclasses.fields(TrainConfig):
-        names = [each.name for each in dataclasses.fields(field.metadata["group"])]
-        values = [f"{name}={_shown(rest.pop(name))}" for name in names if name in rest]
-        lines.append(f"{field.name}: {', '.join(values)}")
-    if rest:
-        lines.append(
-            "also: " + ", ".join(f"{name}={_shown(value)}" for name, value in rest.items())
-        )
-    return lines
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+        names = [name for name, _ in settings_of(field.metadata["group"])]
+        values = {name: rest.pop(name) for name in names}
+        lines.append(f"{field.name}: {', '.join(f'{k}={v}' for k, v in values.items())}")
+    return [*lines, *(f"{name}: {value}" for name, value in rest.items())]

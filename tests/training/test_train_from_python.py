@@ -68,7 +68,7 @@ def test_a_finished_run_says_which_settings_are_not_applied(
     again = training_run.train(tiny(data, tmp_path, max_steps=3, lr=0.5, patience=3))
     assert again.finished_before
     assert (again.best, again.model_dir, again.step) == (first.best, first.model_dir, 3)
-    assert again.not_applied == ("`patience` was none, is 3", "`lr` was 0.001, is 0.5")
+    assert again.not_applied == ("`lr` was 0.001, is 0.5", "`patience` was none, is 3")
     assert tool("train").main(flags(data, tmp_path, "--max_steps", 3, "--lr", 0.5)) == 0
     printed = capsys.readouterr().out
     assert "this run is finished" in printed
