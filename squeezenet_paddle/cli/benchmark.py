@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.lists import ImageList, find_images, read_list
+from ..data.image_files import find_images
+from ..data.lists import ImageList, read_list
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError
 from ..evaluation.compare import variant

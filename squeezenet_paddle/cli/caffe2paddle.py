@@ -53,7 +53,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     files.add_argument(
         "--synset_word_list",
         type=Path,
-        help="class names to put into the model directory, one a line (default: none)",
+        help="class names to put into the model directory, one on each line, or imagenet "
+        "(default: none)",
     )
     network = parser.add_argument_group("network (read off the file; these only have to agree)")
     network.add_argument("--version", choices=CHOICES["version"], help="(default: as found)")
@@ -82,6 +83,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         help="images to compare on, besides a random one (default: none)",
     )
+    common.add_verbose(proof)
     inputs = parser.add_argument_group("preprocessing (the authors' by default)")
     inputs.add_argument(
         "--input_size",

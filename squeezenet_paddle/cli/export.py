@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.decode import read_image
-from ..data.lists import find_images
+from ..data.image_files import find_images
 from ..datasets import samples
 from ..errors import InputError
 from ..export.record import FORMATS
@@ -84,6 +84,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="images to check the export on, and to fit int8 to: files, folders or globs; "
         f"{CALIBRATION_IMAGES} of them are used (default: drawn ones)",
     )
+    common.add_verbose(proof)
     return parser.parse_args(argv)
 
 

@@ -39,6 +39,7 @@ def parser() -> common.Parser:
     """The flags, made of the fields of `FinetuneConfig`."""
     parser = common.parser(__doc__)
     add_config(parser, FinetuneConfig)
+    common.add_verbose(parser)
     return parser
 
 

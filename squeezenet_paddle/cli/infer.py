@@ -26,7 +26,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.lists import ImageList, find_images, read_list
+from ..data.image_files import find_images
+from ..data.lists import ImageList, read_list
 from ..data.loader import Loader
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler

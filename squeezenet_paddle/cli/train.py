@@ -47,6 +47,7 @@ def parser() -> common.Parser:
     """The flags, made of the fields of `TrainConfig`."""
     parser = common.parser(__doc__)
     add_config(parser, TrainConfig)
+    common.add_verbose(parser)
     return parser
 
 

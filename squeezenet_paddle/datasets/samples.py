@@ -1,12 +1,11 @@
-"""A small data set of generated images, to try training and evaluation on without a download.
+"""Draws a small data set, to try training and evaluation on without a download.
 
 A class is a shape filled with a texture. Each of the five shapes comes in two textures and each
-texture in two shapes, so that neither of them alone tells the class: by the shape or the texture
-alone at most half of the images can be right. Colours, place, size, angle, background and
-brightness are drawn anew for each image and tell nothing.
+texture in two shapes, so that a classifier that sees only the shape or only the texture gets at
+most half of the images right. Colours, place, size, angle, background and brightness are random.
 
-What is drawn depends on (seed, split, class, number of the image) alone. So a larger set begins
-with the images of a smaller one, and the same numpy and OpenCV versions give the same bytes.
+An image depends on (seed, split, class, number of the image) alone. So a larger set begins with the
+images of a smaller one, and the same numpy and OpenCV versions give the same bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ MAX_ASPECT = 1.3
 FINER = 3  # shapes are drawn at three times the size and averaged
 
 
-def make_sample_data(output_dir: Path, seed: int = 0, train: int = 64, val: int = 16) -> None:
+def make_sample_data(output_dir: str | Path, seed: int = 0, train: int = 64, val: int = 16) -> None:
     """Writes the images, their lists and the names of the classes; the whole set or nothing.
 
     `output_dir` gets `train/CLASS/000.jpg` and `val/CLASS/000.jpg`, `train_list.txt` and
@@ -43,12 +42,13 @@ def make_sample_data(output_dir: Path, seed: int = 0, train: int = 64, val: int 
     Args:
         output_dir: a new or empty folder, or one that this function made, which is replaced.
         seed: at least 0; another seed gives other images.
-        train: training images a class.
-        val: validation images a class.
+        train: training images of each class.
+        val: validation images of each class.
 
     Raises:
         InputError: `output_dir` is a file, or a folder of something else.
     """
+    output_dir = Path(output_dir)
     with atomic_directory(output_dir, ENTRIES) as directory:
         with Progress("drawing", (train + val) * len(CLASSES)) as progress:
             for split, (name, count) in enumerate((("train", train), ("val", val))):
@@ -73,7 +73,7 @@ def draw(shape: str, texture: str, rng: np.random.Generator) -> np.ndarray:
     Args:
         shape: one of SHAPES.
         texture: one of TEXTURES.
-        rng: what everything else is drawn from.
+        rng: the source of everything else.
 
     Returns:
         uint8 [height, width, 3], BGR.
@@ -130,7 +130,7 @@ def _colours(rng: np.random.Generator) -> np.ndarray:
 def _background(
     width: int, height: int, colour: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """A soft run of shades with a few small strokes and spots: uint8 [height, width, 3]."""
+    """A soft gradient with a few small strokes and spots: uint8 [height, width, 3]."""
     corners = np.clip(colour + rng.uniform(-30, 30, (2, 2, 3)), 0, 255).astype("float32")
     image = cv2.resize(corners, (width, height)).round().astype("uint8")
     side = min(width, height)
@@ -150,7 +150,7 @@ def _background(
 def _rotate(
     x: np.ndarray, y: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The coordinates in a system turned by any angle."""
+    """The coordinates, rotated by a random angle."""
     angle = rng.uniform(0, 2 * math.pi)
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     return cos * x + sin * y, cos * y - sin * x
@@ -188,4 +188,4 @@ def _share(texture: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator)
     halves = (2 * x).astype("int32")
     if texture == "checks":
         halves += (2 * y).astype("int32")
-    return (halves % 2).astype("float32")  # of checks or stripes
+    return (halves % 2).astype("float32")  # checks or stripes

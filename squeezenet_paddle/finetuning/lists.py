@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ..data.lists import read_list, read_names
-from ..datasets.folders import ClassTree, read_tree
-from ..datasets.splitting import split
+from ..datasets.folders import ClassTree, read_tree, split
 from ..errors import InputError
-from ..files import read_lines, write_bytes
+from ..files import write_bytes
 from ..model_dir import read_info
 from ..run_dir import NAMES, TRAIN_LIST, VAL_LIST
 from .config import VAL_SHARE, FinetuneConfig
@@ -86,7 +85,7 @@ def _of_lists(config: FinetuneConfig, train_list: Path) -> Lists:
     root, names_file = data.data_dir, data.synset_word_list
     names = read_info(config.network.pretrained).names
     if names_file is not None:
-        names = read_names(names_file, len(read_lines(names_file, "list of class names")))
+        names = read_names(names_file)
     if data.val_list is not None:
         return Lists(train_list, data.val_list, root, names_file, names, {})
     classes = None if names_file is None or names is None else len(names)

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..data.lists import ImageList, read_list, read_names
+from ..data.lists import (
+    ImageList,
+    class_sizes,
+    describe_empty_classes,
+    read_list,
+    read_names,
+)
 from ..data.preprocess import Preprocess
 from ..errors import InputError
-from ..files import read_bytes, read_lines, sha256
+from ..files import read_bytes, sha256
 from ..model_dir import WEIGHTS, ModelInfo, read_info
 from ..network.config import ModelConfig, minimum_input_size
 from ..run_dir import Settings, model_dir_of
 from ..settings import MAY_CHANGE, MUST_MATCH, settings_of
-from .config import MOST_CLASSES, ORIGINAL_STEPS, InputConfig, Interval, SolverConfig, TrainConfig
+from .config import ORIGINAL_STEPS, InputConfig, Interval, SolverConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,12 @@ def make_plan(config: TrainConfig, must_match: Mapping[str, Any] | None = None) 
     classes = network.num_classes
     names = None if pretrained is None else pretrained.names
     if data.synset_word_list is not None:
-        classes = classes or len(read_lines(data.synset_word_list, "list of class names"))
         names = read_names(data.synset_word_list, classes)
+        classes = len(names)
     train = read_list(data.train_list, data.data_dir, classes, names)
-    classes = classes or _classes_of(train)
-    notes = _unused_classes(train, classes)
+    sizes = class_sizes(train, classes)
+    classes, empty = len(sizes), describe_empty_classes(sizes)
+    notes = (f"note: {empty}",) if empty else ()
     val = None
     if data.val_list is not None:
         val = read_list(data.val_list, data.data_dir, classes, names)
@@ -134,42 +139,6 @@ def make_plan(config: TrainConfig, must_match: Mapping[str, Any] | None = None) 
             f"{config.solver.warmup_steps}."
         )
     return dataclasses.replace(plan, settings=_settings(plan, must_match or {}))
-
-
-def _classes_of(train: ImageList) -> int:
-    """The number of classes that the labels of a list name."""
-    largest = int(train.labels.argmax())
-    classes = int(train.labels[largest]) + 1
-    if classes > MOST_CLASSES:
-        raise InputError(
-            f"{train.where(largest)}the label {classes - 1} would make {classes:,} classes; a "
-            f"class id was expected, or `num_classes` of at most {MOST_CLASSES:,}."
-        )
-    return classes
-
-
-def _unused_classes(train: ImageList, classes: int) -> tuple[str, ...]:
-    """Notes on classes without images.
-
-    Raises:
-        InputError: all images are of one class.
-    """
-    counts = np.bincount(train.labels, minlength=classes)
-    empty = np.flatnonzero(counts == 0)
-    if classes - len(empty) < 2:
-        raise InputError(
-            f"{train.source}: all {len(train)} images are of class {train.labels[0]}; images of at "
-            "least two classes were expected."
-        )
-    if not len(empty):
-        return ()
-    shown = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
-    noun = f"class {shown} has" if len(empty) == 1 else f"{len(empty)} classes ({shown}) have"
-    largest = int(train.labels.argmax())
-    return (
-        f"note: {noun} no images; {classes} classes are trained, the largest label is "
-        f"{train.labels[largest]} in {train.where(largest).rstrip(': ')}",
-    )
 
 
 def _model_config(config: TrainConfig, pretrained: ModelConfig | None, classes: int) -> ModelConfig:

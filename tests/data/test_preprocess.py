@@ -6,7 +6,6 @@ import io
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from squeezenet_paddle.data.decode import decode, read_image
 from squeezenet_paddle.data.preprocess import EvalTransform, Preprocess
@@ -357,28 +356,37 @@ def claims(name: str, side: int) -> bytes:
     return bytes(data)
 
 
+@pytest.fixture
+def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails where a decoder is given the pixels of a file, for which it would take memory."""
+
+    def forbidden(*args: object) -> None:
+        raise AssertionError("a decoder was called")
+
+    monkeypatch.setattr(cv2, "imdecode", forbidden)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", forbidden)
+
+
+@pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("side", [20_000, 60_000])
 @pytest.mark.parametrize("name", ["jpeg", "jpeg-progressive", "png", "bmp", "gif"])
 def test_a_huge_claim_is_refused_before_memory_is_taken(name: str, side: int) -> None:
     data = claims(name, side)
     tracemalloc.start()
-    begin = time.monotonic()
     with pytest.raises(ImageError, match=r"^x: .*limit"):
         decode(data, "x")
-    seconds, peak = time.monotonic() - begin, tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 1
     assert peak < 1_000_000
 
 
+@pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("at", [8, 33], ids=["header", "second"])
 def test_a_huge_png_chunk_is_refused_before_memory_is_taken(at: int) -> None:
     data = bytearray(LOSSLESS["png"])
     data[at : at + 4] = struct.pack(">I", 2_000_000_000)
-    begin = time.monotonic()
     with pytest.raises(ImageError):
         decode(bytes(data), "x")
-    assert time.monotonic() - begin < 0.3  # to fill the memory that it claims takes seconds
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -114,7 +114,9 @@ def write_list(data: Path, path: Path, labels: list[int]) -> Path:
 
 def test_a_list_of_one_class_is_refused(data: Path, tmp_path: Path) -> None:
     one = write_list(data, tmp_path / "list.txt", [3] * 8)
-    with pytest.raises(InputError, match=r"list\.txt: all 8 images are of class 3"):
+    with pytest.raises(
+        InputError, match=r"list\.txt: images of at least two classes .* all have the label 3"
+    ):
         training_run.train(tiny(data, tmp_path / "run", train_list=one, data_dir=data))
 
 
@@ -127,9 +129,7 @@ def test_labels_that_start_at_1_are_told(
     given["val_list"] = write_list(data, tmp_path / "b.txt", [1, 2])
     training_run.train(tiny(data, tmp_path / "run", **given))
     log = capsys.readouterr().err
-    assert "class 0 has no images; 3 classes are trained" in log
-    assert "the largest label is 2 in" in log
-    assert "a.txt, line 2" in log
+    assert "note: class 0 has no images: the labels start at 1" in log
     assert "top-3 100.00%" in log
 
 
@@ -140,7 +140,11 @@ def test_more_classes_than_any_memory_holds(data: Path, tmp_path: Path, given: i
         training_run.train(
             tiny(data, tmp_path / "run", train_list=dates, data_dir=data, num_classes=given)
         )
-    text = "list.txt, line 2: the label 20240131" if given is None else f"at most {MOST_CLASSES}"
+    text = (
+        "list.txt, line 2: the largest label is 20240131"
+        if given is None
+        else f"at most {MOST_CLASSES}"
+    )
     assert text in str(error.value)
 
 
