@@ -15,13 +15,12 @@ import cv2
 import numpy as np
 
 from .data.loader import Loader
-from .data.preprocess import Preprocess
+from .device import use_device
 from .errors import InputError
-from .evaluation.metrics import softmax, top_k
 from .files import write_bytes
 from .model_dir import load_network, read_info
 from .network.config import ModelConfig, layers
-from .predict import choose_device
+from .network.logits import softmax, top_k
 
 _OPACITY = 0.5  # of the map
 
@@ -50,7 +49,7 @@ class Explainer:
         import paddle
 
         self._paddle = paddle
-        paddle.set_device(choose_device(device))
+        use_device(device)
         self._network = load_network(model_dir, self.info)
         self._network.relu_conv10.register_forward_post_hook(self._keep)
         self._activated: Any = None
@@ -104,14 +103,6 @@ def enlarge(activation_map: np.ndarray, config: ModelConfig, size: tuple[int, in
         weights = np.stack([np.interp(at, places, row) for row in np.eye(count)])  # [count, pixels]
         activation_map = np.moveaxis(np.tensordot(activation_map, weights, (axis, 0)), -1, axis)
     return activation_map
-
-
-def image_of(inputs: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The crop, uint8 [H, W, 3] in BGR, that an input was made of: undoes `normalise`."""
-    crop = inputs.transpose(1, 2, 0) if preprocess.data_format == "NCHW" else inputs
-    crop = (crop * np.array(preprocess.std) + np.array(preprocess.mean)) / preprocess.scale
-    crop = np.clip(np.rint(crop), 0, 255).astype("uint8")
-    return cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) if preprocess.channel_order == "RGB" else crop
 
 
 def overlay(crop: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -170,7 +161,7 @@ def explain(
     for batch in loader.epoch():
         for index, sample in zip(batch.indices, batch.inputs):
             logits, maps = explainer(sample[None])
-            crop = image_of(sample, info.preprocess)
+            crop = info.preprocess.denormalise(sample)
             heat = enlarge(maps[0], info.network, crop.shape[:2])
             path = loader.images.path(index)
             saved = folder.add(path.name, overlay(crop, heat))

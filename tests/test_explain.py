@@ -10,9 +10,6 @@ import numpy as np
 import paddle
 import pytest
 from conftest import Run, assert_user_error
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from squeezenet_paddle.data.lists import ImageList
 from squeezenet_paddle.data.loader import Loader
@@ -23,7 +20,6 @@ from squeezenet_paddle.explain import (
     PngFolder,
     centers,
     enlarge,
-    image_of,
     overlay,
 )
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
@@ -117,19 +113,6 @@ def test_an_enlarged_map_is_itself_at_the_centers_and_linear_between() -> None:
     np.testing.assert_allclose(large[rows, columns[3] + 4], small[:, 3:5] @ [0.75, 0.25])
     assert (large[: rows[0]] == large[rows[0]]).all()
     assert (large[:, columns[-1] :] == large[:, columns[-1] :][:, :1]).all()
-
-
-@given(
-    arrays("uint8", (5, 5, 3)),
-    st.sampled_from(["BGR", "RGB"]),
-    st.sampled_from(["NCHW", "NHWC"]),
-    st.sampled_from([(1.0, (104, 117, 123), (1, 1, 1)), (1 / 255, (0.4, 0.5, 0.6), (0.2, 0.3, 1))]),
-)
-def test_the_image_under_a_map_is_the_crop(
-    crop: np.ndarray, order: str, layout: str, values: tuple
-) -> None:
-    preprocess = Preprocess("squash", 5, "linear", 5, order, *values, layout)
-    assert (image_of(preprocess.normalise(crop), preprocess) == crop).all()
 
 
 def test_an_overlay_is_red_where_the_map_is_largest_and_blue_where_it_is_not_above_0() -> None:

@@ -12,8 +12,8 @@ import paddle
 from paddle import nn
 
 from ..errors import InputError
-from ..evaluation.metrics import softmax, top_k
 from ..network.config import layers
+from ..network.logits import softmax, top_k
 from ..network.model import SqueezeNet
 
 TOLERANCE = 1e-4  # of the largest value of the layer's output

@@ -258,7 +258,7 @@ def add_threads(group: Any) -> None:
     group.add_argument(
         "--threads",
         type=positive_int,
-        help="that compute, on a CPU (default: one for each core that the process may use)",
+        help="threads that compute, on a CPU (default: one per core that the process may use)",
     )
 
 
@@ -269,7 +269,7 @@ def add_engine(group: Any, several: bool = False) -> None:
         "--engine",
         choices=("auto", *ENGINES),
         default=["auto"] if several else "auto",
-        help="what computes: auto is the fastest that is installed and agrees with the network "
+        help="what computes; auto: the fastest that is installed and agrees with the network "
         "(default: auto)",
         **lists,
     )
@@ -277,7 +277,7 @@ def add_engine(group: Any, several: bool = False) -> None:
         "--precision",
         choices=PRECISIONS,
         default=["float32"] if several else "float32",
-        help="of its arithmetic; int8 takes an export of int8 (default: float32)",
+        help="arithmetic of the engine; int8 needs an int8 export (default: float32)",
         **lists,
     )
 

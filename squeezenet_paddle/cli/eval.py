@@ -43,6 +43,7 @@ from ..data.lists import ImageList, read_list
 from ..data.loader import Loader, check_files
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
+from ..device import use_device
 from ..errors import InputError, describe_problems
 from ..evaluation.compare import variant
 from ..evaluation.evaluate import evaluate
@@ -50,7 +51,7 @@ from ..evaluation.report import REPORT, Report, check_report_target, write_repor
 from ..files import check_file_target, write_text
 from ..model_dir import read_info
 from ..parallel import launcher
-from ..predict import Predictor, choose_device
+from ..predict import Predictor
 from ..progress import say
 from . import common
 
@@ -159,7 +160,7 @@ def joined(args: argparse.Namespace) -> Group:
     """The processes that share the list."""
     from ..parallel.group import join  # Paddle
 
-    return join(choose_device(args.device))
+    return join(use_device(args.device))
 
 
 def facts(args: argparse.Namespace, predictor: Predictor) -> dict[str, str]:

@@ -144,6 +144,16 @@ class Preprocess:
             np.divide(out, std, out=out)
         return out
 
+    def denormalise(self, inputs: np.ndarray) -> np.ndarray:
+        """The crops, uint8 [..., H, W, 3] in BGR, from which `normalise` made `inputs`."""
+        mean, std = self._mean_and_std
+        pixels = (inputs * std + mean) / np.float32(self.scale)
+        if self.data_format == "NCHW":
+            pixels = np.moveaxis(pixels, -3, -1)
+        if self.channel_order == "RGB":
+            pixels = pixels[..., ::-1]
+        return np.ascontiguousarray(np.clip(np.rint(pixels), 0, 255).astype("uint8"))
+
     @cached_property
     def _mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
         shape = (3, 1, 1) if self.data_format == "NCHW" else (3,)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..export.record import ONNX_INT8
+from ..export_record import ONNX_INT8
 from ..model_dir import WEIGHTS, ModelInfo
 from ..network.config import ModelConfig, layer_table
 from ..predict import Predictor

@@ -11,9 +11,10 @@ import numpy as np
 
 from ..data.loader import Loader
 from ..errors import InputError, describe_problems
+from ..network.logits import softmax
 from ..predict import Predictor
 from ..progress import Progress
-from .metrics import Predictions, softmax
+from .metrics import Predictions
 
 if TYPE_CHECKING:
     from ..parallel.group import Group

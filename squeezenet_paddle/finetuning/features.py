@@ -13,28 +13,29 @@ from ..data.lists import ImageList
 from ..data.loader import Batches
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
+from ..device import choose_device
+from ..engines.batches import FeatureEngine
+from ..engines.load import load_features
 from ..errors import InputError, describe_problems
 from ..files import sha256
 from ..network.config import boundary, is_trained
 from ..network.weights import state_stages
-from ..predict import choose_device
 from ..progress import say
 from ..run_dir import FEATURES
 from ..training.plan import Plan
 from .cache import FeatureFile, check_room, size_text
-from .frozen import FrozenPart
 from .loaders import CachedFeatures, ViewTransform, fill
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
 
 
-def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:
+def frozen_part(plan: Plan, network: SqueezeNet) -> FeatureEngine:
     """The frozen layers of a run as a function, with the weights that the network starts from."""
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     config, preprocess = plan.info.network, plan.info.preprocess
     device = choose_device(plan.config.machine.device)
-    return FrozenPart(config, state, preprocess, plan.solver.trained_from, device)
+    return load_features(config, state, preprocess, plan.solver.trained_from, device)
 
 
 def cached(

@@ -12,9 +12,9 @@ from ..data.augment import TrainTransform
 from ..data.lists import ImageList
 from ..data.loader import Batch, Batches, Loader, Transform
 from ..data.sampler import Sampler
+from ..engines.batches import FeatureEngine
 from ..progress import Progress
 from .cache import BLOCK, Block, FeatureFile
-from .frozen import FrozenPart
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ComputedFeatures:
         frozen: what makes features of them.
     """
 
-    def __init__(self, loader: Batches, frozen: FrozenPart) -> None:
+    def __init__(self, loader: Batches, frozen: FeatureEngine) -> None:
         self.images, self.sampler, self.skipped = loader.images, loader.sampler, loader.skipped
         self._loader, self._frozen = loader, frozen
 
@@ -90,7 +90,7 @@ def fill(
     what: str,
     images: ImageList,
     transform: Transform,
-    frozen: FrozenPart,
+    frozen: FeatureEngine,
     num_workers: int,
     max_pixels: int,
 ) -> None:

@@ -16,7 +16,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ..data.loader import Batch
-from ..engines.threads import Cores, micro_batches, split
+from ..engines.threads import PinnedThreads, micro_batches, split
 from ..errors import InputError
 from ..network import fast_cpu
 from ..network.config import ModelConfig, dropped_name, normalises_batches, output_shapes
@@ -149,11 +149,11 @@ class ThreadedGradients(Gradients):
         micro_pixels = fast_cpu.MICRO_PIXELS
         super().__init__(network, forward, seed, loss, features_size, micro_pixels=micro_pixels)
         self._frozen, self._trained_from = frozen, trained_from
-        self._cores = Cores(threads)
+        self._threads = PinnedThreads(threads)
 
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
         """See `Gradients.add`."""
-        parts = split(slice(0, len(batch.labels)), self._cores.threads)
+        parts = split(slice(0, len(batch.labels)), self._threads.count)
         # Each thread has tensors that share the weights but have gradients of their own.
         leaves = [_shared_leaves(self._network) for _ in parts]
 
@@ -161,7 +161,7 @@ class ThreadedGradients(Gradients):
             forward = partial(self._forward, leaves=leaves[i])
             return self._add(forward, batch, epoch, parts[i])
 
-        total = _total(self._cores.run(work, range(len(parts))))
+        total = _total(self._threads.map(work, range(len(parts))))
         self._take(leaves)
         return total
 
@@ -184,7 +184,7 @@ class NormalisedGradients(ThreadedGradients):
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
         """See `Gradients.add`."""
         whole = slice(0, len(batch.labels))
-        parts = split(whole, self._cores.threads)
+        parts = split(whole, self._threads.count)
         leaves = [_shared_leaves(self._network) for _ in parts]
 
         def features(i: int) -> list[paddle.Tensor]:
@@ -194,7 +194,7 @@ class NormalisedGradients(ThreadedGradients):
                 fast_cpu.features(self._network, x, self._trained_from, leaves[i]) for x in tensors
             ]
 
-        inputs = self._cores.run(features, range(len(parts)))
+        inputs = self._threads.map(features, range(len(parts)))
         if not inputs:
             return 0.0, 0
         x = paddle.concat([each.detach() for own in inputs for each in own])
@@ -206,7 +206,7 @@ class NormalisedGradients(ThreadedGradients):
         lengths = [len(each) for own in inputs for each in own]
         grads = iter(paddle.split(x.grad, lengths))
         pairs = [(own, [next(grads) for _ in own]) for own in inputs]
-        self._cores.run(lambda pair: paddle.autograd.backward(*pair), pairs)
+        self._threads.map(lambda pair: paddle.autograd.backward(*pair), pairs)
         self._take(leaves)
         return total
 

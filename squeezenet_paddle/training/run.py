@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..device import use_device
 from ..errors import InputError
 from ..files import clear_leftovers
 from ..model_dir import check_target, load_network, read_info
@@ -103,13 +104,9 @@ class Run:
         Raises:
             InputError, RunError: the run cannot start or go on.
         """
-        import paddle  # once everything else is right
+        from ..parallel.group import join  # Paddle, once everything else is right
 
-        from ..parallel.group import join
-        from ..predict import choose_device
-
-        device = choose_device(plan.config.machine.device)
-        paddle.set_device(device)
+        device = use_device(plan.config.machine.device)
         with contextlib.ExitStack() as stack:
             group = stack.enter_context(join(device))
             newest = None

@@ -69,7 +69,7 @@ class Trainer:
         self._engine = DynamicEngine(
             run.network,
             run.device,
-            first=plan.solver.trained_from,
+            trained_from=plan.solver.trained_from,
             features_size=inputs.features_size,
         )
         config = plan.config.run

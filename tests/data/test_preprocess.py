@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageFile, ImageOps
 
 from squeezenet_paddle.data.decode import decode, read_image
@@ -434,3 +435,19 @@ def test_bytes_after_the_end_of_a_png_are_passed_over() -> None:
 def test_a_tiff_without_a_range_is_refused(mode: str) -> None:
     with pytest.raises(ImageError, match="32-bit values"):
         decode(encode(Image.new(mode, (4, 4)), "TIFF"), "x")
+
+
+@given(
+    arrays("uint8", (5, 5, 3)),
+    st.sampled_from(["BGR", "RGB"]),
+    st.sampled_from(["NCHW", "NHWC"]),
+    st.sampled_from([(1.0, (104, 117, 123), (1, 1, 1)), (1 / 255, (0.4, 0.5, 0.6), (0.2, 0.3, 1))]),
+)
+def test_denormalising_gives_the_crop_back(
+    crop: np.ndarray, order: str, layout: str, values: tuple
+) -> None:
+    preprocess = Preprocess("squash", 5, "linear", 5, order, *values, layout)
+    x = preprocess.normalise(crop)
+    assert np.array_equal(preprocess.denormalise(x), crop)
+    assert np.array_equal(preprocess.denormalise(np.stack([x, x + 1e6, x - 1e6]))[0], crop)
+    assert set(np.unique(preprocess.denormalise(np.stack([x + 1e6, x - 1e6])))) == {0, 255}

@@ -25,7 +25,7 @@ from squeezenet_paddle.evaluation.compare import (
 )
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.evaluation.metrics import Predictions
-from squeezenet_paddle.export.record import ONNX_INT8
+from squeezenet_paddle.export_record import ONNX_INT8
 from squeezenet_paddle.model_dir import WEIGHTS, ModelInfo, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.model import SqueezeNet

@@ -14,9 +14,9 @@ from squeezenet_paddle.data.preprocess import EvalTransform, Preprocess
 from squeezenet_paddle.data.sampler import Sampler
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation.evaluate import evaluate
-from squeezenet_paddle.evaluation.metrics import softmax
 from squeezenet_paddle.model_dir import ModelInfo
 from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.network.logits import softmax
 
 PREPROCESS = Preprocess(resize_size=8, crop_size=6, interpolation="area")
 

@@ -18,10 +18,8 @@ from squeezenet_paddle.evaluation.metrics import (
     class_report,
     confused_pairs,
     confusion_matrix,
-    log_softmax,
-    softmax,
-    top_k,
 )
+from squeezenet_paddle.network.logits import log_softmax, softmax, top_k
 
 
 def test_top_k_is_ordered_and_equal_logits_go_by_id() -> None:

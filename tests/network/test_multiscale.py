@@ -125,7 +125,7 @@ def test_onnx_runtime_computes_the_onnx_file(version: str, concat: bool) -> None
     onnxruntime = pytest.importorskip("onnxruntime")
     config = ModelConfig(version=version, num_classes=6, head="multiscale", bypass="complex")
     state, x = random_state(config), pixels(2, 3, 67, 67)
-    model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), concat)
+    model = onnx_model(config, state, GraphInput(67, 67), concat)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     [logits] = session.run(None, {"data": x})
     for found, image in zip(logits, x):
@@ -136,7 +136,7 @@ def test_openvino_computes_the_onnx_file() -> None:
     openvino = pytest.importorskip("openvino")
     config = ModelConfig(num_classes=6, head="multiscale")
     state, x = random_state(config), pixels(1, 3, 67, 67)
-    model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), concat=False)
+    model = onnx_model(config, state, GraphInput(67, 67), concat=False)
     core = openvino.Core()
     logits = core.compile_model(core.read_model(model, b""), "CPU")([x])[0]
     assert_close(logits[0], numpy_forward.logits(config, state, x[0]), limit=1e-3)
@@ -147,7 +147,7 @@ def test_eight_bits_are_near() -> None:
     config = ModelConfig(num_classes=6, head="multiscale")
     state, x = random_state(config), pixels(3, 3, 67, 67)
     statistics = calibrate(config, state, x)
-    model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), statistics=statistics)
+    model = onnx_model(config, state, GraphInput(67, 67), statistics=statistics)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     [logits] = session.run(None, {"data": x})
     for found, image in zip(logits, x):
@@ -172,7 +172,7 @@ def test_the_frozen_part_alone_in_onnx(variant: dict[str, str], first: str, conc
     config = ModelConfig(num_classes=6, **variant)
     state, x = random_state(config), pixels(2, 3, 62, 67)
     names = boundary(config, first)
-    model = onnx_model(config, state, GraphInput(62, 67), Preprocess(), concat, outputs=names)
+    model = onnx_model(config, state, GraphInput(62, 67), concat, outputs=names)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == names
     found = session.run(None, {"data": x})

@@ -1,4 +1,4 @@
-"""Benchmarks: their numbers by hand, a whole run, and what is refused."""
+"""Benchmarks: numbers computed by hand, a whole run, and what is refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_row_by_hand() -> None:
 def test_pairs_keep_what_an_engine_has() -> None:
     found = pairs(["openvino", "dynamic"], ["float32", "int8"])
     assert found == [("openvino", "float32"), ("openvino", "int8"), ("dynamic", "float32")]
-    with pytest.raises(InputError, match="--precision int8: none .* dynamic has float32"):
+    with pytest.raises(InputError, match="`precision` int8: none .* dynamic has float32"):
         pairs(["dynamic", "paddle"], ["int8"])
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ...data.preprocess import Preprocess
 from ...files import clear_leftovers, write_bytes, write_text
 from ...fonts import draw_text
 from ...model_dir import ModelInfo
@@ -79,7 +78,7 @@ class Board:
         """
         names = self._info.names
         captions = [f"{label} {names[label]}" if names else str(label) for label in labels[:SHOWN]]
-        png = image_grid(pixels(inputs[:SHOWN], self._info.preprocess), captions)
+        png = image_grid(self._info.preprocess.denormalise(inputs[:SHOWN]), captions)
         append(self._file, image("batch/augmented", step, png))
 
     def histograms(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
@@ -96,17 +95,6 @@ class Board:
     def _scalars(self, group: str, values: dict[str, Any], names: Sequence[str]) -> None:
         points = (scalar(f"{group}/{name}", values["step"], values[name]) for name in names)
         append(self._file, b"".join(points))
-
-
-def pixels(inputs: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Inverts `preprocess.normalise`: inputs to images uint8 [n, H, W, 3], BGR."""
-    if preprocess.data_format == "NCHW":
-        inputs = inputs.transpose(0, 2, 3, 1)
-    std, mean = np.array(preprocess.std, "float32"), np.array(preprocess.mean, "float32")
-    values = (inputs * std + mean) / preprocess.scale
-    if preprocess.channel_order == "RGB":
-        values = values[..., ::-1]
-    return np.clip(np.rint(values), 0, 255).astype("uint8")
 
 
 def image_grid(images: np.ndarray, captions: Sequence[str]) -> bytes:
