@@ -284,3 +284,7 @@ def add_engine(group: Any, several: bool = False) -> None:
 
 def add_processes(group: Any) -> None:
     add_settings(group, MachineConfig, "num_gpus", "num_procs")
+
+
+def add_skip_unreadable(group: Any) -> None:
+    add_settings(group, DataConfig, "skip_unreadable")

@@ -6,8 +6,10 @@
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --format json
 
---explain shows where in an image its first class was found: a PNG file per image with the class
-activation map over the network's crop of it, red where the class is strongest:
+--explain shows where in an image the network sees evidence for its first class: a PNG file per
+image, the image beside its class activation map, brightest where the evidence is strongest, with
+class and probability. The darker border was not seen by the network. The map is exact for a network
+with a conv10; for the head multiscale it is a linear approximation around the image:
 
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 
@@ -33,9 +35,7 @@ from typing import Any
 
 from ..data.image_files import find_images
 from ..data.lists import ImageList, read_list
-from ..data.loader import Loader
-from ..data.preprocess import EvalTransform
-from ..data.sampler import Sampler
+from ..data.loader import Loader, loader_for
 from ..errors import InputError
 from ..explain import Explainer, PngFolder, explain
 from ..model_dir import read_info
@@ -66,7 +66,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--explain",
         type=Path,
         metavar="DIR",
-        help="save each image with its class activation map there; no file is overwritten "
+        help="save each image with its class activation map there; files that exist are kept "
         "(default: none)",
     )
     running = parser.add_argument_group("running")
@@ -134,13 +134,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if names is None:
         note("no class names: the model directory has none; `synset_word_list` gives them.")
 
-    sampler = Sampler(len(images), args.batch_size)
-    with Loader(
+    with loader_for(
         images,
-        EvalTransform(info.preprocess),
-        sampler,
-        args.num_workers,
-        args.max_pixels,
+        info.preprocess,
+        args.batch_size,
+        num_workers=args.num_workers,
+        max_pixels=args.max_pixels,
         on_unreadable=note,
     ) as loader:
         # The engine, once the flags are right and the readers are starting.
@@ -153,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         else:
             explainer = Explainer(args.model_dir, args.device)
-            predictions = explain(explainer, loader, args.top_k, maps)
+            predictions = explain(explainer, loader, args.top_k, maps, names, args.max_pixels)
         if not sys.stdout.isatty():  # there the results themselves show how far it is
             predictions = counted(predictions, loader)
         for line in WRITERS[args.format](with_names(predictions, names)):

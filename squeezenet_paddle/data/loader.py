@@ -32,6 +32,7 @@ from ..progress import Progress
 from . import remarks
 from .decode import MAX_PIXELS, read_image
 from .lists import ImageList
+from .preprocess import EvalTransform, Preprocess
 from .sampler import Sampler
 
 _CHECKED_AT_ONCE = 64  # images
@@ -357,6 +358,33 @@ def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> Non
             pipe.send((task.ticket, failures, remarks.take(), bug))
         except OSError:  # the parent has gone
             return
+
+
+def loader_for(
+    images: ImageList,
+    preprocess: Preprocess,
+    batch_size: int = 32,
+    *,
+    ten_crop: bool = False,
+    num_workers: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    on_unreadable: Callable[[str], object] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader:
+    """A loader for evaluation and inference: every image once, in the order of the list.
+
+    Args:
+        images: the list.
+        preprocess: of the model directory.
+        batch_size: of all processes together.
+        ten_crop: a sample is the usual ten crops instead of the center crop.
+        num_workers, max_pixels, on_unreadable: see `Loader`.
+        rank, world_size: which process this is, of how many that share the list.
+    """
+    sampler = Sampler(len(images), batch_size, rank=rank, world_size=world_size)
+    transform = EvalTransform(preprocess, ten_crop)
+    return Loader(images, transform, sampler, num_workers, max_pixels, on_unreadable)
 
 
 @dataclass(frozen=True)

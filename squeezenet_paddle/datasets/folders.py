@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.image_files import IMAGE_SUFFIXES
+from ..data.lists import ImageList, ids_of_names
 from ..errors import InputError, describe_problems
 from ..files import write_text
 
@@ -126,6 +128,34 @@ def class_names(folders: Sequence[str], pattern: str | None) -> dict[str, str]:
             f"{describe_problems(twins)}."
         )
     return result
+
+
+def labelled_images(root: Path, names: Sequence[str] | None) -> ImageList:
+    """The images of a folder that has a folder for each class, labelled for a model.
+
+    Args:
+        root: the folder that holds the class folders.
+        names: the model's class names; a folder has a whole name, or its first word. None, where
+            they are unknown, is an error.
+
+    Raises:
+        InputError: see `read_tree`; or a folder is none of the classes.
+    """
+    if names is None:
+        raise InputError(
+            f"{root}: the names of its folders have to be class names of the model, and that has "
+            "none; `synset_word_list` gives them."
+        )
+    tree, ids = read_tree(root), ids_of_names(names)
+    unknown = [repr(name) for name in tree.classes if name not in ids]
+    if unknown:
+        raise InputError(
+            f"{root}: folders named as classes of the model ({describe_problems(names)}) were "
+            f"expected, found {describe_problems(unknown)}."
+        )
+    labels = np.array([ids[name] for name in tree.classes])[tree.labels]
+    images = ImageList.of_paths([Path(name) for name in tree.names])
+    return dataclasses.replace(images, root=root, labels=labels)
 
 
 def split(tree: ClassTree, val_share: float, test_share: float, seed: int) -> dict[str, np.ndarray]:

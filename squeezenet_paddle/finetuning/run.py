@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Callable
 
 from ..data.augment import TrainTransform
+from ..data.lists import read_list
 from ..data.preprocess import EvalTransform
-from ..evaluation.evaluate import Evaluation
-from ..evaluation.report import check_report_target
+from ..evaluation.evaluate import Evaluation, score_list
+from ..evaluation.report import check_report_target, report_of, write_report
 from ..model_dir import check_target, load_network, read_info, write_model_dir
+from ..predict import Predictor
 from ..progress import say
 from ..run_dir import (
     BEST,
@@ -28,9 +30,8 @@ from ..training.inputs import Inputs, image_inputs, report_skipped
 from ..training.run import Run, finished_result
 from .config import FinetuneConfig
 from .features import cached, frozen_part
-from .lists import find_lists, write_lists
+from .lists import Lists, find_lists, write_lists
 from .loaders import ComputedFeatures, ViewTransform
-from .report import report
 from .stages import Stage, stages
 
 
@@ -85,7 +86,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
                 return FinetuneResult(output_dir, None, None)
         if config.network.then is not None:
             _keep_the_better(output_dir)
-        return FinetuneResult(output_dir, output_dir / BEST, report(config, lists))
+        return FinetuneResult(output_dir, output_dir / BEST, _report(config, lists, once))
 
 
 class _Once:
@@ -159,3 +160,24 @@ def _keep_the_better(output_dir: Path) -> None:
         write_model_dir(best, info, load_network(first, info).state_dict())
     kept = "first" if scores[0] > scores[1] else "second"
     say(f"validation top-1 {scores[0]:.2%}, then {scores[1]:.2%}: the {kept} is kept")
+
+
+def _report(
+    config: FinetuneConfig, lists: Lists, on_skipped: Callable[[str], object]
+) -> Evaluation:
+    """Scores the best model on the validation list and writes the report."""
+    output_dir, machine = config.run.output_dir, config.machine
+    predictor = Predictor(output_dir, machine.device)
+    info = predictor.info
+    images = read_list(lists.val_list, lists.root, info.network.num_classes, info.names)
+    evaluation = score_list(
+        predictor,
+        images,
+        num_workers=machine.num_workers,
+        max_pixels=machine.max_pixels,
+        skip_unreadable=config.data.skip_unreadable,
+        on_skipped=on_skipped,
+    )
+    report = report_of(predictor, images, evaluation, max_pixels=machine.max_pixels)
+    write_report(output_dir / REPORT_DIR, report)
+    return evaluation

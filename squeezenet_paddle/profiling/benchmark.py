@@ -24,9 +24,7 @@ import numpy as np
 
 from ..data.decode import MAX_PIXELS
 from ..data.lists import ImageList
-from ..data.loader import Loader
-from ..data.preprocess import EvalTransform
-from ..data.sampler import Sampler
+from ..data.loader import loader_for
 from ..engines.load import ENGINES, is_installed
 from ..engines.openvino import computes_bfloat16
 from ..engines.threads import PinnedThreads
@@ -190,9 +188,13 @@ def _rows(task: Task, predictor: Predictor) -> Iterator[Row]:
         yield Row(name, precision, "forward", size, times, size)
     if task.images is not None:
         size = max(task.batch_sizes)
-        sampler = Sampler(len(task.images), size)
-        transform = EvalTransform(predictor.info.preprocess)
-        with Loader(task.images, transform, sampler, task.num_workers, task.max_pixels) as loader:
+        with loader_for(
+            task.images,
+            predictor.info.preprocess,
+            size,
+            num_workers=task.num_workers,
+            max_pixels=task.max_pixels,
+        ) as loader:
             times = _timed(lambda: deque(predict(predictor, loader, TOP_K), 0), 1, PASSES)
         yield Row(name, precision, "files", size, times, len(task.images))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.plots import drawing, printable
 from ..files import atomic_path, clear_leftovers
 from ..run_dir import CURVES, METRICS
 from .log import read_metrics
@@ -29,19 +30,18 @@ def write_curves(folder: Path) -> None:
     """
     clear_leftovers(folder / CURVES)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # not that it builds its font cache
-    import matplotlib
     from matplotlib.figure import Figure
 
     records = read_metrics(folder / METRICS)
     train = [record for record in records if record["kind"] == "train"]
     val = [record for record in records if record["kind"] == "val"]
-    with matplotlib.rc_context(), atomic_path(folder / CURVES) as temporary:
-        matplotlib.rcdefaults()  # not the user's matplotlibrc
+    with drawing(), atomic_path(folder / CURVES) as temporary:
         figure = Figure(figsize=(8, 9), layout="constrained")
         loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.5))
         _draw(loss, train, "loss", "training", TRAIN)
         _draw(loss, val, "loss", "validation", VAL)
-        loss.set(ylabel="loss (nats)", title=_title(folder, val))
+        loss.set_title(_title(folder, val), parse_math=False)
+        loss.set_ylabel("loss (nats)")
         loss.set_ylim(0, _highest_loss(train, val))
         _draw(accuracy, train, "top1", "training top-1", TRAIN, scale=100)
         _draw(accuracy, val, "top1", "validation top-1", VAL, scale=100)
@@ -91,8 +91,7 @@ def _highest_loss(train: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]]
 
 
 def _title(folder: Path, val: Sequence[dict[str, Any]]) -> str:
-    # What matplotlib's font has, and "$" as itself, where it would begin a formula.
-    name = folder.resolve().name.encode("latin-1", "replace").decode("latin-1").replace("$", r"\$")
+    name = printable(folder.resolve().name)
     if not val:
         return name
     best = max(val, key=lambda record: record["top1"] or 0)

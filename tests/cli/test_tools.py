@@ -79,7 +79,7 @@ def test_eval(model: Path, files: Path, call_tool: Run) -> None:
     found = json.loads(scores.read_text())
     assert found["images"] == 5
     assert found["top5"] == 1.0  # of three classes
-    assert done.stdout.startswith(f"top-1 {found['top1']:.2%}  top-5 100.00%")
+    assert done.stdout.startswith(f"top-1 {found['top1']:.2%}  top-3 100.00%")
 
 
 def test_infer_in_every_format(model: Path, files: Path, call_tool: Run) -> None:

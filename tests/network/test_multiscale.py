@@ -12,10 +12,6 @@ import pytest
 
 from squeezenet_paddle.caffe.verify import CaffeJudge
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
-from squeezenet_paddle.data.preprocess import Preprocess
-from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.explain import Explainer
-from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.network import numpy_forward
 from squeezenet_paddle.network.config import ModelConfig, boundary, layers
 from squeezenet_paddle.network.model import SqueezeNet, load_state
@@ -185,10 +181,3 @@ def test_the_frozen_part_alone_in_onnx(variant: dict[str, str], first: str, conc
         assert output.shape[1:] == list(values.shape[1:])
     weights = {key for key in state if key.encode() in model}
     assert not any(key.startswith(("conv10", "fc", "bn")) for key in weights)
-
-
-def test_there_are_no_class_activation_maps(tmp_path: Path) -> None:
-    config = ModelConfig(num_classes=3, head="multiscale")
-    write_model_dir(tmp_path / "model", ModelInfo(config, Preprocess()), random_state(config))
-    with pytest.raises(InputError, match="head multiscale has no class activation maps"):
-        Explainer(tmp_path / "model", "cpu")

@@ -68,6 +68,16 @@ def test_lines_are_where_their_values_are(tmp_path: Path) -> None:
     assert top["orange"] - top["green"] == pytest.approx(top["blue"] - top["orange"], abs=2)
 
 
+def test_the_name_of_the_run_is_drawn_as_it_is(tmp_path: Path) -> None:
+    """In any script, and without reading it as a formula: it is longer with each character."""
+    ends = []
+    for name in ("run", "run \u0436", "run \u0436 $x$", "run \u0436 $x$ \u0e01"):
+        draw(tmp_path / name, records(3))
+        title = cv2.imread(str(tmp_path / name / "curves.png"), 0)[:25] < 128
+        ends.append(np.ptp(np.flatnonzero(title.any(axis=0))))
+    assert ends[0] < ends[1] < ends[2] < ends[3]
+
+
 def test_outliers_and_no_numbers_leave_the_curve_readable(tmp_path: Path) -> None:
     """Some losses of 10^6 among 1000, and a null, do not press the others to the ground."""
     points = records(1000, 10)
