@@ -33,6 +33,7 @@ from .evaluation import plots
 from .files import write_bytes
 from .model_dir import load_network, read_info
 from .network.config import FIRES, ModelConfig, layers
+from .network.heads import HEADS
 from .network.logits import softmax, top_k
 
 _OPACITY = 0.75  # of the largest value of a map
@@ -66,15 +67,16 @@ class Explainer:
         InputError: the model directory or the device is not usable.
     """
 
-    def __init__(self, model_dir: Path, device: str | None = None) -> None:
+    def __init__(self, model_dir: str | Path, device: str | None = None) -> None:
         import paddle
 
         self.info = read_info(model_dir)
+        self._head = HEADS[self.info.network.head]
         self._paddle = paddle
         use_device(device)
         self._network = load_network(model_dir, self.info)
         self._outputs: dict[str, Any] = {}
-        names = FIRES if self.info.network.head == "multiscale" else ("relu_conv10",)
+        names = FIRES if self._head.pools_fires else ("relu_conv10",)
         for name in names:
             layer = getattr(self._network, name)
             layer.register_forward_post_hook(
@@ -97,7 +99,7 @@ class Explainer:
         features.stop_gradient = False
         logits = network.forward_head(features)
         best = top_k(logits.numpy(), 1)[:, 0]
-        if self.info.network.head != "multiscale":
+        if not self._head.pools_fires:
             return logits.numpy(), [Map("conv10", self._conv10(best))]
         chosen = self._paddle.take_along_axis(logits, self._paddle.to_tensor(best[:, None]), 1)
         gradient = self._paddle.grad(chosen.sum(), features)[0].numpy()
@@ -114,7 +116,7 @@ class Explainer:
     def _conv10(self, best: np.ndarray) -> np.ndarray:
         """float32 [N, h, w], whose mean is the largest logit (without the bias of `fc`)."""
         activated = self._channels_first("relu_conv10")
-        if self.info.network.head == "conv_fc":
+        if self._head.classifier == "fc":
             weights = self._network.fc.weight.numpy()[:, best]  # [1000, N]
             return np.einsum("nchw,cn->nhw", activated, weights)
         return activated[np.arange(len(best)), best]
@@ -221,8 +223,8 @@ class PngFolder:
         InputError: there can be no such folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: str | Path) -> None:
+        self._path = path = Path(path)
         self._last: dict[str, int] = {}  # number by name
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Reads pickles of dicts that hold lists, numbers, bytes and numpy arrays of numbers; runs no code.
+"""Reads pickled dicts of lists, numbers, bytes and numpy arrays, and runs no code.
 
-A pickle is a program that may call any function it names. This reader knows the few names by which
-numpy arrays are pickled and answers to them with stand-ins, so that not even numpy's own code for
-unpickling sees what is in the file.
+A pickle is a program that may call any function it names. This reader knows only the names by which
+numpy arrays are pickled and replaces them with stand-ins, so that not even numpy's own code for
+unpickling sees the contents of the file.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _NUMBERS = ("u1", "f2", "f4", "f8")
 
 
 class PickledArray:
-    """A numpy.ndarray of the pickle.
+    """Stands in for numpy.ndarray.
 
     Attributes:
-        values: the array if it is one of uint8 or of floats, else None.
+        values: the array; None unless it holds uint8 or floats.
     """
 
     values: np.ndarray | None = None
@@ -41,16 +41,16 @@ def load_dict(data: bytes, where: str) -> dict:
         where: the name of its file, for errors.
 
     Raises:
-        InputError: it is damaged, is no dict, or names anything that numpy arrays do not need.
+        InputError: it is damaged, is no dict, or names something that numpy arrays do not need.
     """
     try:
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except _ForbiddenNameError as error:
         raise InputError(
             f"{where}: refused, as this pickle asks for {error}, which arrays do not need; "
-            "nothing of it was run."
+            "none of it was run."
         ) from error
-    except Exception as error:  # a damaged pickle can raise anything, says Python's manual
+    except Exception as error:  # a damaged pickle can raise any exception, says Python's manual
         raise InputError(
             f"{where}: this pickle is damaged ({type(error).__name__}: {error})."
         ) from error
@@ -64,7 +64,7 @@ class _ForbiddenNameError(Exception):
 
 
 class _PickledDtype:
-    """A numpy.dtype of the pickle."""
+    """Stands in for numpy.dtype."""
 
     def __init__(self, name: str | bytes, align: object, copy: object) -> None:
         self.name = _text(name)
@@ -75,17 +75,17 @@ class _PickledDtype:
 
 
 def _reconstruct(array_type: object, shape: object, dtype: object) -> PickledArray:
-    """Makes the array that gets its state next, as numpy's function of that name."""
+    """Stands in for numpy's function: makes an array, whose state comes next."""
     return PickledArray()
 
 
 def _encode(text: str, encoding: object) -> bytes:
-    """Gives back bytes that Python 3 stored in an old protocol, as _codecs.encode."""
+    """Stands in for _codecs.encode, by which old protocols store bytes."""
     return text.encode("latin1")
 
 
 def _text(name: str | bytes) -> str:
-    """A str, which Python 2 pickled as what is bytes now."""
+    """A name as str; that of a Python 2 pickle is bytes."""
     return name.decode() if isinstance(name, bytes) else name
 
 

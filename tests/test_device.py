@@ -9,7 +9,7 @@ from typing import Any, Callable
 import numpy as np
 import paddle
 import pytest
-from exported_models import VARIANTS, random_network, small_model_dir, state_of
+from networks import VARIANTS, network_of, small_model_dir, state_of
 
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.device import choose_device, use_device
@@ -55,7 +55,7 @@ def test_without_a_gpu_it_is_the_cpu() -> None:
 
 
 def features(path: Path) -> object:
-    network = random_network(VARIANTS[0])
+    network = network_of(VARIANTS[0])
     preprocess = Preprocess(resize_size=40, crop_size=35)
     return load_features(VARIANTS[0], state_of(network), preprocess, "fire9", "cpu", "dynamic")
 

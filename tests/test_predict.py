@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 from conftest import ROOT
-from exported_models import VARIANTS, random_network, small_model_dir
+from networks import VARIANTS, network_of, small_model_dir
 from PIL import Image
 
 import squeezenet_paddle
@@ -83,7 +83,7 @@ def test_a_list_of_many_images(predictor: Predictor, image_file: Path) -> None:
 def test_names_may_be_missing(tmp_path: Path) -> None:
     config = ModelConfig(num_classes=3)
     info = ModelInfo(config, Preprocess(resize_size=48, crop_size=40))
-    write_model_dir(str(tmp_path / "model"), info, random_network(config).state_dict())
+    write_model_dir(str(tmp_path / "model"), info, network_of(config).state_dict())
     result = Predictor(tmp_path / "model", "cpu", "dynamic")(np.zeros((40, 40, 3), "uint8"))
     assert [each.name for each in result] == [None] * 3
 

@@ -1,4 +1,4 @@
-"""Reads a .caffemodel or a .prototxt into plain layers, whichever of Caffe's formats it is in."""
+"""Reads a .caffemodel or .prototxt, in either of Caffe's formats (V1 and today's), into layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import read_bytes
 from .schema import BlobNumbers, NetParameter
 
-# V1 names its types by an enum; these are the ones whose meaning is looked at.
+# V1 names its types by an enum; these are the ones that the comparison of graphs knows.
 _V1_TYPES = {
     "CONCAT": "Concat",
     "CONVOLUTION": "Convolution",
@@ -59,7 +59,7 @@ def read_caffemodel(path: Path) -> list[CaffeLayer]:
 
 
 def parse_caffemodel(data: bytes, name: str) -> list[CaffeLayer]:
-    """As `read_caffemodel`, from the file's bytes; `name` is what errors call it."""
+    """The layers of a .caffemodel from its bytes; errors call it `name`. See `read_caffemodel`."""
     if not data:
         raise InputError(f"{name}: a caffemodel was expected, found an empty file.")
     net = NetParameter()
@@ -76,7 +76,7 @@ def parse_caffemodel(data: bytes, name: str) -> list[CaffeLayer]:
 
 
 def read_prototxt(path: Path) -> list[CaffeLayer]:
-    """The layers of a text .prototxt file, without blobs. Fields that are not looked at may be any.
+    """The layers of a text .prototxt file, without blobs. Unknown fields are ignored.
 
     Raises:
         InputError: it is no such file, or is in the V0 format.
@@ -156,7 +156,7 @@ def _values(blob: Any, where: str) -> np.ndarray:
     """The numbers of a blob as float32, in a row."""
     size = blob.ByteSize()
     numbers = BlobNumbers()
-    if _known_size(blob) != size:  # something is of another wire type: the numbers are not packed
+    if _known_size(blob) != size:  # some field has another wire type: the numbers are not packed
         try:
             numbers.ParseFromString(blob.SerializeToString())
         except DecodeError as error:
@@ -185,7 +185,7 @@ def _known_size(blob: Any) -> int:
 
 
 def _guess(data: bytes) -> str:
-    """What a file is that is no caffemodel."""
+    """Describes a file that is no caffemodel."""
     start = data[:512].lstrip()
     if start[:64].lower().startswith((b"<!doctype", b"<html")):
         return "an HTML page"

@@ -1,9 +1,9 @@
 """Compares the graph of a Caffe file with ours: connections, kernels, strides, pads, activations.
 
-A wrong stride or a pool after the wrong fire gives wrong predictions without an error anywhere,
-since the weights fit all the same. Both networks are written as text, a line a convolution that
-says what it reads, down to the nearest convolutions; pools, sums and concatenations have no weights
-and may bear any name. Then the lines are compared.
+A wrong stride, or a pool after the wrong fire, gives wrong predictions without any error, since the
+weights fit all the same. Both networks are written as text, one line per convolution, which says
+what it reads back to the nearest convolutions; pools, sums and concatenations have no weights and
+may have any name. Then the lines are compared.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError, describe_problems
-from ..network.config import ModelConfig, classifier_name, layers
+from ..network.config import ModelConfig, layers
+from ..network.heads import HEADS
 from .reader import CaffeLayer
 
-_LONGEST = 500  # no text of ours comes near; a chain of sums of itself would double at each step
+_LONGEST = 500  # our texts are far shorter; a chain of sums of itself would double at each step
 _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}
 
 
@@ -28,16 +29,16 @@ def check_topology(
 ) -> None:
     """Compares a file's graph with the network `config`.
 
-    A caffemodel may hold names and connections alone; then only these are compared.
+    A caffemodel may hold only names and connections; then only these are compared.
 
     Args:
         caffe_layers: of a prototxt, or of a caffemodel that holds its graph.
         config: our network.
         source: what to call the file in errors.
-        ignore_classifier: conv10 and what follows may be any, or missing.
+        ignore_classifier: conv10 and what follows may be anything, or missing.
 
     Raises:
-        InputError: every layer that differs, with what was expected and what was found.
+        InputError: the graphs differ; it lists every layer that does.
     """
     geometry = any(
         layer.type == "Convolution" and layer.message.HasField("convolution_param")
@@ -48,7 +49,7 @@ def check_topology(
     _describe_caffe(caffe_layers, found)
     if ignore_classifier:
         for graph in (expected, found):
-            graph.lines.pop(classifier_name(config), None)
+            graph.lines.pop(HEADS[config.head].classifier, None)
     problems = list(found.problems)
     for name in {**expected.lines, **found.lines}:
         ours, theirs = expected.lines.get(name), found.lines.get(name)
@@ -75,7 +76,7 @@ class _Graph:
         geometry: whether kernels, strides and pads are known, and written.
         lines: convolution -> what it is and what it reads.
         values: everything that is computed.
-        problems: what makes no sense in itself.
+        problems: what no network may have.
     """
 
     geometry: bool
@@ -107,7 +108,7 @@ def _sum(inputs: list[str]) -> str:
 
 def _describe_ours(config: ModelConfig, graph: _Graph) -> str:
     """Writes our network into `graph`; returns the text of pool10's output."""
-    value = {"data": "data"}  # the text of what each layer gives
+    value = {"data": "data"}  # the text of each layer's output
     for layer in layers(config):
         inputs = [value[name] for name in layer.bottoms]
         window = _window(layer.kernel, layer.stride, layer.pad)
@@ -139,7 +140,7 @@ def _describe_caffe(caffe_layers: Sequence[CaffeLayer], graph: _Graph) -> None:
 
 
 def _apply(layer: CaffeLayer, inputs: list[str], graph: _Graph) -> str:
-    """The text of what a layer of a file gives."""
+    """The text of the output of a layer of a file."""
     if not inputs:
         return "data"
     message, x = layer.message, inputs[0]

@@ -8,11 +8,12 @@ import numpy as np
 from google.protobuf import text_format
 
 from ..network.config import Layer, ModelConfig, layers
+from ..network.heads import HEADS
 from ..network.weights import BATCH_NORM_EPSILON, key_of
 from .schema import LayerParameter, NetParameter
 
 _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}
-_SCALE_SUFFIX = "_scale"  # of the layer that does the second half of a batch normalisation
+_SCALE_SUFFIX = "_scale"  # Caffe does the second half of a batch normalisation in another layer
 
 
 def deploy_prototxt(config: ModelConfig, height: int, width: int, batch: int = 1) -> str:
@@ -35,14 +36,14 @@ def caffemodel(
     Args:
         config: which network.
         state: arrays by state-dict key.
-        height, width, batch: of the input that the graph in the file states.
+        height, width, batch: of the input in the file's graph.
     """
     net = _net(config, height, width, batch)
     messages = {message.name: message for message in net.layer}
     for layer in layers(config):
         key = key_of(layer)
         if layer.type == "BatchNorm":
-            ones = np.ones(1, "float32")  # what the sums of mean and variance are divided by
+            ones = np.ones(1, "float32")  # Caffe divides mean and variance by this
             _add_blobs(
                 messages[layer.name], [state[f"{key}._mean"], state[f"{key}._variance"], ones]
             )
@@ -71,12 +72,12 @@ def _net(config: ModelConfig, height: int, width: int, batch: int) -> NetParamet
     data.input_param.shape.add(dim=[batch, 3, height, width])
     activation = _ACTIVATIONS[config.activation]
     chain = layers(config)
-    dropouts = {"fc": "drop10"} if config.head == "multiscale" else {"conv10": "drop9"}
+    head = HEADS[config.head]
     for layer in chain:
-        if layer.name in dropouts and config.head != "conv_bn":
+        if head.dropout is not None and layer.name == head.dropout_before:
             # In place, as the authors write it.
-            name = dropouts[layer.name]
-            drop = net.layer.add(name=name, type="Dropout", bottom=layer.bottoms, top=layer.bottoms)
+            bottoms = layer.bottoms
+            drop = net.layer.add(name=head.dropout, type="Dropout", bottom=bottoms, top=bottoms)
             drop.dropout_param.dropout_ratio = config.dropout
         message = net.layer.add(
             name=layer.name, type=layer.type, bottom=layer.bottoms, top=[layer.name]

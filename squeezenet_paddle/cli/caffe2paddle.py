@@ -3,15 +3,15 @@
     python tools/caffe2paddle.py --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
         --output_dir pretrained/squeezenet_v1.1
 
-Version, bypass and number of classes are read off the file. With the network's description the
-layers are checked too, and with --verify every layer's output is compared with that of OpenCV's
-Caffe importer, on a random image and on those of --image:
+Version, bypass and number of classes are recognised from the file. With --prototxt, the network's
+description, the layers are checked too; with --verify every layer's output is compared with that of
+OpenCV's Caffe importer, on a random image and on those of --image:
 
     python tools/caffe2paddle.py --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
         --prototxt deploy.prototxt --verify --image cat.jpg \\
         --synset_word_list synset_words.txt --output_dir pretrained/squeezenet_v1.1
 
-For fine-tuning on 8 classes, with a fresh classifier:
+For fine-tuning on 8 classes, with a new classifier:
 
     python tools/caffe2paddle.py --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
         --ignore_classifier --num_classes 8 --output_dir pretrained/for_8_classes
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..caffe.load import build_network, read_weights
+from ..caffe.convert import build_network, read_weights
 from ..data.decode import read_image
 from ..data.lists import read_names
 from ..data.preprocess import CAFFE_MEAN, INTERPOLATIONS, Preprocess
@@ -53,10 +53,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     files.add_argument(
         "--synset_word_list",
         type=Path,
-        help="class names to put into the model directory, one on each line, or imagenet "
-        "(default: none)",
+        help="class names for the model directory, one per line, or imagenet (default: none)",
     )
-    network = parser.add_argument_group("network (read off the file; these only have to agree)")
+    network = parser.add_argument_group(
+        "network (recognised from the file; an error if it is another)"
+    )
     network.add_argument("--version", choices=CHOICES["version"], help="(default: as found)")
     network.add_argument("--bypass", choices=CHOICES["bypass"], help="(default: as found)")
     network.add_argument(
@@ -65,10 +66,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     network.add_argument(
         "--ignore_classifier",
         action="store_true",
-        help="leave the file's classifier out and make a new one for --num_classes (default: off)",
+        help="replace the file's classifier with a new one for --num_classes (default: off)",
     )
     network.add_argument(
-        "--seed", type=common.seed, default=0, help="of a new classifier (default: 0)"
+        "--seed", type=common.seed, default=0, help="seed of a new classifier (default: 0)"
     )
     proof = parser.add_argument_group("proof")
     proof.add_argument(

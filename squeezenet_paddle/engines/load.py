@@ -23,7 +23,8 @@ from ..device import use_device
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo, Weights, network_of, read_weights
 from ..network import numpy_forward
-from ..network.config import ModelConfig, boundary, boundary_shapes
+from ..network.config import ModelConfig
+from ..network.stages import boundary, boundary_shapes
 from ..onnx import quantise
 from ..onnx.quantise import Statistics
 from ..onnx.writer import GraphInput, onnx_model

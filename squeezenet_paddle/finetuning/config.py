@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..data.augment import Augment
 from ..errors import InputError
-from ..network.config import STAGES
+from ..network.stages import STAGES
 from ..settings import Checked, Tree, group, like, setting
 from ..training.config import (
     TRAINABLE,

@@ -18,8 +18,7 @@ from ..engines.batches import FeatureEngine
 from ..engines.load import load_features
 from ..errors import InputError, describe_problems
 from ..files import sha256
-from ..network.config import boundary, is_trained
-from ..network.weights import state_stages
+from ..network.stages import boundary, is_trained, state_stages
 from ..progress import say
 from ..run_dir import FEATURES
 from ..training.plan import Plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.lists import read_list
-from ..network.config import STAGES
+from ..network.stages import STAGES
 from ..progress import say
 from ..run_dir import CHECKPOINTS, FEATURES, FIRST_STAGE, RUN_ENTRIES, Settings, entries
 from ..settings import settings_of
@@ -17,7 +17,6 @@ from ..training.plan import Plan, make_plan
 from .config import THEN_EPOCHS, VIEWS, FinetuneConfig, stages_frozen
 from .lists import Lists
 
-CLASSIFIER_BIAS = 3.0  # keeps the ReLU of a new conv10 with few classes from dying
 STAND_IN = 1e-3  # for a learning rate that is still to be found
 SAVED_AFTER = 5000  # images, in whole epochs, as saving takes as long as a few hundred
 
@@ -100,14 +99,12 @@ def _stage(
         lr = _lr_of(output_dir)
     names = {name for name, _ in settings_of(TrainConfig)}
     shared = {name: value for name, value in config.values().items() if name in names}
-    head = config.network.head
     stage = {
         "train_list": lists.train_list,
         "val_list": lists.val_list,
         "data_dir": lists.root,
         "synset_word_list": lists.names,
         "pretrained": pretrained,
-        "classifier_bias": 0.0 if head == "multiscale" else CLASSIFIER_BIAS,
         "trainable": trainable,
         "num_epochs": epochs,
         # Features of a whole batch fit into memory; images are taken as train.py does.

@@ -1,7 +1,7 @@
-"""The arrays of a network: which there must be, and reading them from a file. No Paddle here.
+"""The arrays of a network: their keys and shapes, and how they are read from a file. No Paddle.
 
 Keys and shapes are those of Paddle's state dict: `fire2.squeeze1x1.weight` is the first blob of the
-layer `fire2/squeeze1x1`, and the weight of `fc` is transposed.
+layer `fire2/squeeze1x1`, and the weight of a linear layer is transposed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ BATCH_NORM_EPSILON = 1e-5  # Paddle's default, and Caffe's
 _PARAMETER_NAMES = "StructuredToParameterName@@"  # paddle.save adds it to a state dict
 
 
-def key_of(layer: Layer) -> str:
-    """What the state-dict keys of a layer start with."""
-    return layer.name.replace("/", ".")
+def key_of(layer: Layer | str) -> str:
+    """What the state-dict keys of a layer start with, by the layer or its Caffe name."""
+    name = layer if isinstance(layer, str) else layer.name
+    return name.replace("/", ".")
 
 
 def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -36,12 +37,6 @@ def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
             shapes[f"{key}.weight"] = layer.weight_shape[:: -1 if transposed else 1]
             shapes[f"{key}.bias"] = (layer.channels,)
     return shapes
-
-
-def state_stages(config: ModelConfig) -> dict[str, str]:
-    """Which of `architecture.STAGES` each array of a network belongs to, by its state-dict key."""
-    stages = {key_of(layer): layer.stage for layer in layers(config)}
-    return {key: stages[key.rpartition(".")[0]] for key in state_shapes(config)}
 
 
 def check_state(
@@ -60,12 +55,12 @@ def check_state(
     """
     problems = [f"{key} is missing" for key in shapes if key not in state]
     problems += [f"{key} is unexpected" for key in state if key not in shapes]
-    for key, wanted in shapes.items():
+    for key, expected in shapes.items():
         if key not in state:
             continue
         shape = state[key].shape
-        if shape != wanted:
-            problems.append(f"{key} has shape {list(shape)} where {list(wanted)} is expected")
+        if shape != expected:
+            problems.append(f"{key} has shape {list(shape)} where {list(expected)} is expected")
         elif state[key].dtype.kind != "f":
             problems.append(f"{key} holds {state[key].dtype} where float32 is expected")
         elif not _fit_float32(state[key]):
@@ -82,14 +77,14 @@ def _fit_float32(values: np.ndarray) -> bool:
 
 
 def read_state(data: bytes, source: str) -> dict[str, np.ndarray]:
-    """The arrays of a state dict that paddle.save wrote. Nothing in it is run.
+    """The arrays of a state dict that paddle.save wrote; no code in it is run.
 
     Args:
         data: the file.
         source: its name, for errors.
 
     Raises:
-        InputError: it is damaged, or holds anything else than arrays of numbers.
+        InputError: it is damaged, or holds anything other than arrays of numbers.
     """
     content = load_dict(data, source)
     content.pop(_PARAMETER_NAMES, None)
@@ -98,6 +93,6 @@ def read_state(data: bytes, source: str) -> dict[str, np.ndarray]:
         if not isinstance(key, str) or not isinstance(array, PickledArray):
             raise InputError(f"{source}: a state dict of arrays was expected.")
         if array.values is None:
-            raise InputError(f"{source}: {key} holds something else than floating-point numbers.")
+            raise InputError(f"{source}: {key} holds something other than floating-point numbers.")
         state[key] = array.values
     return state

@@ -16,7 +16,8 @@ from ..data.augment import Augment
 from ..data.decode import MAX_PIXELS
 from ..data.preprocess import INTERPOLATIONS, Preprocess
 from ..errors import InputError
-from ..network.config import CHOICES, STAGES, ModelConfig
+from ..network.config import CHOICES, ModelConfig
+from ..network.stages import STAGES
 from ..settings import MAY_CHANGE, MUST_MATCH, Checked, Tree, group, setting
 from .schedule import Schedule
 
@@ -124,8 +125,12 @@ class NetworkConfig(Checked):
         "initialisation from scratch, and of a new classifier",
         choices=("caffe", "xavier_normal"),
     )
-    classifier_bias: float = _must_match(
-        0.0, "initial bias of a new conv10; with few classes 3 keeps its ReLU from dying"
+    classifier_bias: float | None = _must_match(
+        None,
+        "initial bias of a new conv10; 0 is Caffe's, with which all its ReLUs often die if there "
+        "are few classes",
+        float,
+        shown="3 for up to 100 maps behind a ReLU, 0 for more",
     )
 
 

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..files import read_bytes, sha256
 from ..model_dir import WEIGHTS, ModelInfo, read_info
 from ..network.config import ModelConfig, minimum_input_size
+from ..network.heads import HEADS
 from ..run_dir import Settings, model_dir_of
 from ..settings import MAY_CHANGE, MUST_MATCH, settings_of
 from .config import ORIGINAL_STEPS, InputConfig, Interval, SolverConfig, TrainConfig
@@ -153,12 +154,21 @@ def _model_config(config: TrainConfig, pretrained: ModelConfig | None, classes: 
             )
     model = dataclasses.replace(pretrained or ModelConfig(), **overrides)
     bias = config.network.classifier_bias
-    if model.head == "multiscale" and bias:
+    if bias is not None and not HEADS[model.head].has_conv10:
         raise InputError(
-            f"`classifier_bias` {bias:g}: it is that of conv10, which the head multiscale does not "
-            "have."
+            f"`classifier_bias` {bias:g}: it is that of conv10, which the head {model.head} does "
+            "not have."
+        )
+    if bias is not None and pretrained is not None and _keeps_classifier(pretrained, model):
+        raise InputError(
+            f"`classifier_bias` {bias:g}: it is that of a new conv10, and the classifier of "
+            "`pretrained` is kept."
         )
     return model
+
+
+def _keeps_classifier(pretrained: ModelConfig, model: ModelConfig) -> bool:
+    return (pretrained.head, pretrained.num_classes) == (model.head, model.num_classes)
 
 
 def _preprocess(config: InputConfig, base: Preprocess, model: ModelConfig) -> Preprocess:

@@ -18,8 +18,8 @@ from ..device import use_device
 from ..errors import InputError
 from ..files import clear_leftovers
 from ..model_dir import check_target, load_network, read_info
-from ..network.config import STAGES, classifier_name
-from ..network.weights import state_stages
+from ..network.heads import HEADS
+from ..network.stages import STAGES, state_stages
 from ..parallel import launcher
 from ..run_dir import (
     BEST,
@@ -244,7 +244,7 @@ def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
         state.update({k: v for k, v in own.items() if stages[k] == "head"})
         origin += f", head {old.head} -> {new.head} (new)"
     elif old.num_classes != new.num_classes:
-        prefix = f"{classifier_name(new)}."
+        prefix = f"{HEADS[new.head].classifier}."
         state.update({k: v for k, v in own.items() if k.startswith(prefix)})
         origin += f", classifier of {old.num_classes} classes -> {new.num_classes} (new)"
     load_state(network, state, str(config.pretrained))

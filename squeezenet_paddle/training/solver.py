@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 
 from ..network.model import SqueezeNet
-from ..network.weights import state_stages
+from ..network.stages import state_stages
 from ..parallel.group import Group
 from .gradients import Amp, make_gradients
 from .inputs import Inputs

@@ -24,8 +24,8 @@ from ..engines.dynamic import DynamicEngine
 from ..errors import InputError, RunError
 from ..evaluation.metrics import Scores
 from ..model_dir import write_model_dir
-from ..network.config import classifier_name
-from ..network.model import load_state
+from ..network.heads import HEADS
+from ..network.model import FEW_CLASSES, load_state
 from ..run_dir import BEST, CHECKPOINTS, FINAL
 from . import checkpoint
 from .checkpoint import Checkpoint
@@ -301,7 +301,9 @@ class Trainer:
         if abs(loss - chance) >= STUCK_WITHIN * chance:
             return ""
         help = "a lower `lr` or a longer `warmup_steps` may help"
-        if config.head != "multiscale" and not self._plan.config.network.classifier_bias:
+        bias = self._plan.config.network.classifier_bias
+        starts_alive = bias is None and config.num_classes <= FEW_CLASSES
+        if HEADS[config.head].has_conv10 and not (bias or starts_alive):
             help = "a run from scratch with `classifier_bias` 3 keeps conv10's ReLU from dying"
         return (
             f"hint: after {self.step} updates the loss still is that of guessing, "
@@ -334,7 +336,7 @@ class Trainer:
                 )
         if report is not None:
             state = self._network.state_dict()
-            names = ("conv1.weight", f"{classifier_name(self._network.config)}.weight")
+            names = ("conv1.weight", f"{HEADS[self._network.config.head].classifier}.weight")
             report.snapshot(self.step, {name: state[name].numpy() for name in names})
 
     def _scores(self, val: Batches) -> Scores:

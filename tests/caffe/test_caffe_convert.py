@@ -8,10 +8,11 @@ from typing import Callable
 
 import numpy as np
 import pytest
-from caffe_files import file_with, random_state, small_caffemodel, weights_in
+from caffe_files import file_with, small_caffemodel, weights_in
 from mutate_caffemodel import run
+from networks import random_state
 
-from squeezenet_paddle.caffe.load import CaffeWeights, build_network, read_weights
+from squeezenet_paddle.caffe.convert import CaffeWeights, build_network, read_weights
 from squeezenet_paddle.caffe.schema import NetParameter
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.errors import InputError
@@ -64,10 +65,10 @@ def test_the_variant_is_read_off_the_file(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"version": "1.0"}, "--version 1.0: .* holds a network with version 1.1"),
-        ({"bypass": "simple"}, "--bypass simple: .* with bypass none"),
-        ({"num_classes": 1000}, "--num_classes 1000: .* with num_classes 2"),
-        ({"ignore_classifier": True}, "--ignore_classifier needs --num_classes"),
+        ({"version": "1.0"}, "`version` 1.0: .* holds a network with version 1.1"),
+        ({"bypass": "simple"}, "`bypass` simple: .* with bypass none"),
+        ({"num_classes": 1000}, "`num_classes` 1000: .* with num_classes 2"),
+        ({"ignore_classifier": True}, "`ignore_classifier` needs `num_classes`"),
     ],
 )
 def test_flags_only_have_to_agree(flags: dict, message: str, tmp_path: Path) -> None:
@@ -327,6 +328,7 @@ def test_a_new_classifier(edit: Edit, tmp_path: Path) -> None:
     )
     assert first["conv10.weight"].shape == (5, 512, 1, 1)
     assert abs(first["conv10.weight"].std() - 0.01) < 1e-3
+    assert (first["conv10.bias"] == 3).all()  # few classes: alive from the start
     np.testing.assert_array_equal(first["conv10.weight"], again["conv10.weight"])
     assert (first["conv10.weight"] != other["conv10.weight"]).any()
     for key, value in weights.state.items():

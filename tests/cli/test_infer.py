@@ -9,7 +9,7 @@ from typing import Callable
 import cv2
 import numpy as np
 import pytest
-from exported_models import VARIANTS, small_model_dir
+from networks import VARIANTS, small_model_dir
 
 from squeezenet_paddle.cli import benchmark, export, infer, trace
 from squeezenet_paddle.errors import InputError

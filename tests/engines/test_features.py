@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import pytest
+from networks import random_state
 from spoiled import spoil_onnxruntime
 
 from squeezenet_paddle.data.preprocess import Preprocess
@@ -13,29 +14,18 @@ from squeezenet_paddle.engines.batches import FeatureEngine
 from squeezenet_paddle.engines.load import is_installed, load_features
 from squeezenet_paddle.errors import RunError
 from squeezenet_paddle.network import numpy_forward
-from squeezenet_paddle.network.config import ModelConfig, boundary
-from squeezenet_paddle.network.weights import state_shapes
+from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.network.stages import boundary
 
 SIZE = 35
 INPUTS = np.random.default_rng(1).normal(0, 60, (5, 3, SIZE, SIZE)).astype("float32")
-
-
-def state_of(config: ModelConfig) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    state = {}
-    for key, shape in state_shapes(config).items():
-        scale = np.sqrt(2 / np.prod(shape[1:])) if key.endswith("weight") and shape[1:] else 0.1
-        state[key] = (rng.normal(size=shape) * scale).astype("float32")
-        if key.endswith("_variance"):
-            state[key] = np.abs(state[key]) + 1
-    return state
 
 
 def load(
     config: ModelConfig, trained_from: str, engine: str = "auto", threads: int = 2
 ) -> FeatureEngine:
     preprocess = Preprocess(resize_size=40, crop_size=SIZE, data_format=config.data_format)
-    state = state_of(config)
+    state = random_state(config)
     return load_features(config, state, preprocess, trained_from, "cpu", engine, threads)
 
 
@@ -57,7 +47,7 @@ def test_features_are_those_of_numpy(config: ModelConfig, trained_from: str, eng
     found = load(config, trained_from, engine).features(inputs)
     assert found.dtype == np.float16
     for x, row in zip(inputs, found):
-        values = numpy_forward.activations(config, state_of(config), x)
+        values = numpy_forward.activations(config, random_state(config), x)
         expected = np.concatenate([values[name].ravel() for name in boundary(config, trained_from)])
         assert row.shape == expected.shape
         assert np.allclose(row, expected, rtol=2e-3, atol=1e-3 * np.abs(expected).max())
@@ -90,7 +80,7 @@ def test_an_engine_that_computes_something_else_is_not_taken(
 
 def test_features_beyond_float16_are_cut_off() -> None:
     config = ModelConfig(num_classes=4)
-    state = state_of(config)
+    state = random_state(config)
     state["fire9.expand1x1.bias"] = np.full(256, 1e6, "float32")
     preprocess = Preprocess(resize_size=40, crop_size=SIZE)
     for engine in ("onnxruntime", "dynamic"):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from exported_models import VARIANTS, random_network, small_model_dir
+from networks import VARIANTS, network_of, random_state, small_model_dir
 from PIL import Image
 
 from squeezenet_paddle.data.preprocess import CAFFE_MEAN, Preprocess
@@ -37,7 +37,7 @@ PREPROCESSES = {
 @pytest.fixture(params=PREPROCESSES.values(), ids=PREPROCESSES)
 def model_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     preprocess: Preprocess = request.param
-    network = random_network(ModelConfig(num_classes=5, data_format=preprocess.data_format))
+    network = network_of(ModelConfig(num_classes=5, data_format=preprocess.data_format))
     info = ModelInfo(network.config, preprocess, [f"Größe {i}" for i in range(5)])
     write_model_dir(tmp_path / "model", info, network.state_dict())
     return tmp_path / "model"
@@ -136,7 +136,7 @@ def test_steps_in_words(tmp_path: Path) -> None:
     """All steps of the authors' preprocessing, word by word."""
     path = small_model_dir(tmp_path / "model", VARIANTS[0])
     info = dataclasses.replace(read_info(path), preprocess=Preprocess())
-    write_model_dir(path, info, random_network(VARIANTS[0]).state_dict())
+    write_model_dir(path, info, network_of(VARIANTS[0]).state_dict())
     images = [np.zeros((50, 50, 3), "uint8")]
     export(path, info, Export("onnx", 227), images, path)
     description = json.loads((path / "labels.json").read_text())["models"]["model.onnx"]
@@ -156,7 +156,9 @@ def test_labels_json_drops_exports_of_other_weights(model_dir: Path, image_file:
     write(model_dir, image_file, "onnx", 41)
     exports = (model_dir / "exports.json").read_text()
     info = read_info(model_dir)
-    write_model_dir(model_dir, info, random_network(info.network, seed=1).state_dict())
+    write_model_dir(
+        model_dir, info, network_of(info.network, random_state(info.network, seed=1)).state_dict()
+    )
     assert not (model_dir / "labels.json").exists()
     (model_dir / "exports.json").write_text(exports)  # of the old weights
     write(model_dir, image_file, "caffe", 41)

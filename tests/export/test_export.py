@@ -11,20 +11,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from caffe_files import random_state
 from conftest import Run, assert_user_error
-from exported_models import (
+from networks import (
     VARIANTS,
     assert_same,
     logits_of,
     name_of,
+    network_of,
     pixels,
-    random_network,
+    random_state,
     small_model_dir,
     state_of,
 )
 
-from squeezenet_paddle.caffe.load import build_network, read_weights
+from squeezenet_paddle.caffe.convert import build_network, read_weights
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.cli.export import main
 from squeezenet_paddle.datasets import samples
@@ -61,7 +61,7 @@ def by_opencv(prototxt: Path, weights: Path, inputs: np.ndarray, last: str) -> n
 @pytest.mark.parametrize("config", VARIANTS, ids=name_of)
 @pytest.mark.parametrize("size", [40, 43])
 def test_caffe_files_in_opencv(config: ModelConfig, size: int, tmp_path: Path) -> None:
-    network = random_network(config)
+    network = network_of(config)
     state = state_of(network)
     files = tmp_path / "deploy.prototxt", tmp_path / "net.caffemodel"
     files[0].write_text(deploy_prototxt(config, size, size, 3))
@@ -183,7 +183,7 @@ def test_int8_says_how_many_images_it_is_fitted_to_and_checked_on(
     for i in range(70):
         image = np.random.default_rng(i).integers(0, 256, (12, 12, 3), "uint8")
         cv2.imwrite(str(folder / f"{i:02}.png"), image)
-    arguments = [str(model_dir), "--format", "onnx", "--image", str(folder)]
+    arguments = ["--model_dir", str(model_dir), "--format", "onnx", "--image", str(folder)]
     for count, precision in ((0, "float32"), (64, "int8")):
         main([*arguments, "--precision", precision])
         out = capsys.readouterr().out
@@ -210,7 +210,7 @@ def test_int8_says_how_many_images_it_is_fitted_to_and_checked_on(
         (["--format", "onnx", "--precision", "int8"], "--precision int8 needs --image"),
         (["--format", "onnx", "--input_size", "16"], "at least 17x17 pixels"),
         (["--format", "onnx", "--batch", "0"], "--batch"),
-        (["--format", "onnx", "--image", "/nowhere"], "/nowhere: no such file"),
+        (["--format", "onnx", "--image", "/nowhere"], "no file matches it as a glob: /nowhere"),
         (["--format", "onnx", "--output_dir", "{file}"], "{file}"),
     ],
 )
