@@ -171,3 +171,23 @@ def test_settings_are_json(data: Path) -> None:
     for values in (settings.must_match, settings.may_change):
         assert json.loads(json.dumps(values)) == values
     assert np.isclose(settings.may_change["lr"], 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("head", "head"),
+        ("fire9", "fire9"),
+        ("fire8+", "fire8"),
+        ("all", "conv1"),
+        ("conv1", "conv1"),
+    ],
+)
+def test_what_trainable_takes(text: str, first: str) -> None:
+    assert SolverConfig(trainable=text).trained_from == first
+
+
+@pytest.mark.parametrize("text", ["fire10", "fire1", "", "+", "all+", "fire8++", "Head", "conv10"])
+def test_what_trainable_refuses(text: str) -> None:
+    with pytest.raises(InputError, match="`trainable`: head, fire9, .* was expected"):
+        SolverConfig(trainable=text)
