@@ -29,6 +29,16 @@ from ..progress import say
 from ..training.config import DataConfig, MachineConfig
 from .config_flags import add_settings
 
+# What installs a package that the base does not need.
+EXTRAS = {
+    "paddle": "PaddlePaddle is not installed: pip install 'squeezenet_paddle[cpu]', "
+    "or 'squeezenet_paddle[gpu]' for an NVIDIA GPU.",
+    **{
+        package: f"{package} is not installed: pip install 'squeezenet_paddle[report]'."
+        for package in ("jinja2", "matplotlib", "sklearn")
+    },
+}
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong, and what to type instead, in one line.
@@ -38,6 +48,7 @@ class Parser(argparse.ArgumentParser):
             `infer.py MODEL IMAGE ...`; they are named in the error.
     """
 
+    program: ClassVar[str] = Path(sys.argv[0]).name  # as usage and errors name it
     flags: ClassVar[dict[str, str]] = {}  # setting -> flag, of the command that is running
     leading: tuple[str, ...] = ()
 
@@ -85,7 +96,10 @@ class Parser(argparse.ArgumentParser):
 def parser(doc: str | None, leading: tuple[str, ...] = ()) -> Parser:
     """A parser whose --help shows the module's docstring, the tool's manual; see `Parser`."""
     parser = Parser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=Parser.program,
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.leading = leading
     return parser
@@ -98,11 +112,16 @@ class _Handler(logging.Handler):
         say(self.format(record))
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a tool and exits: a mistake of the user ends with one line on standard error and 2.
+def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
+    """Runs a command and exits: a mistake of the user ends with one line on standard error and 2.
 
     A defect of ours shows its traceback.
+
+    Args:
+        main: the command.
+        program: its name in usage and errors; None: the name of the file that was started.
     """
+    Parser.program = program or Path(sys.argv[0]).name
     # Paddle warns at import when ccache is missing, which only matters to those who compile it.
     warnings.filterwarnings("ignore", message="No ccache found")
     os.environ.setdefault("GLOG_minloglevel", "2")
@@ -130,16 +149,19 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         fail("the memory does not suffice; fewer images at once need less, or fewer classes.", 1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except ImportError as error:  # Ctrl-C in the second that Paddle takes to load
-        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+    except ImportError as error:
+        # Ctrl-C in the second that Paddle takes to load
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            sys.exit(130)
+        package = (error.name or "").partition(".")[0]
+        if not isinstance(error, ModuleNotFoundError) or package not in EXTRAS:
             raise
-        sys.exit(130)
+        fail(EXTRAS[package])
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Ends the program with one line on standard error and an exit code."""
-    tool = Path(sys.argv[0]).name
-    print(f"{tool}: {' '.join(with_flags(message).split())}", file=sys.stderr)
+    print(f"{Parser.program}: {' '.join(with_flags(message).split())}", file=sys.stderr)
     sys.exit(code)
 
 
