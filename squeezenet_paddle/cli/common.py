@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, Callable, ClassVar, NoReturn
 
 from ..data import remarks
-from ..data.decode import MAX_PIXELS
 from ..data.lists import read_names
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
 from ..process_settings import use_fast_cpu_settings
 from ..progress import say
+from ..training.config import DataConfig, MachineConfig
+from .config_flags import add_settings
 
 # What installs a package that the base does not need.
 EXTRAS = {
@@ -52,12 +53,14 @@ class Parser(argparse.ArgumentParser):
     leading: tuple[str, ...] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        Parser.flags = {
-            action.dest: action.option_strings[0]
-            for action in self._actions
-            if action.option_strings and action.help is not argparse.SUPPRESS
-        }
         args = sys.argv[1:] if args is None else list(args)
+        typed = {argument.partition("=")[0] for argument in args}
+        Parser.flags = {}
+        for action in self._actions:
+            for flag in action.option_strings:
+                shown = action.help is not argparse.SUPPRESS and action.dest not in Parser.flags
+                if shown or flag in typed:
+                    Parser.flags[action.dest] = flag
         self._check_flags(args)
         self._check_leading(args)
         parsed = super().parse_known_args(args, namespace)
@@ -142,6 +145,8 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
         if error.filename is None and error.errno is None:
             raise
         fail(f"{error.filename or 'a file'}: {error.strerror}.")
+    except MemoryError:
+        fail("the memory does not suffice; fewer images at once need less, or fewer classes.", 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except ImportError as error:
@@ -226,12 +231,7 @@ def add_list(group: Any, flag: str, required: bool = False) -> None:
 
 
 def add_data_dir(group: Any) -> None:
-    group.add_argument(
-        "--data_dir",
-        type=Path,
-        metavar="DIR",
-        help="the folder that the paths of the list start from (default: the list's own folder)",
-    )
+    add_settings(group, DataConfig, "data_dir")
 
 
 def add_synset_word_list(group: Any) -> None:
@@ -259,18 +259,7 @@ def add_loading(group: Any) -> None:
 
 
 def add_reading(group: Any) -> None:
-    group.add_argument(
-        "--num_workers",
-        type=non_negative_int,
-        default=2,
-        help="processes that read images while the network runs; 0: none (default: 2)",
-    )
-    group.add_argument(
-        "--max_pixels",
-        type=positive_int,
-        default=MAX_PIXELS,
-        help=f"an image of more pixels is refused before it is decoded (default: {MAX_PIXELS})",
-    )
+    add_settings(group, MachineConfig, "num_workers", "max_pixels")
     add_verbose(group)
 
 
@@ -283,11 +272,7 @@ def add_verbose(group: Any) -> None:
 
 
 def add_device(group: Any) -> None:
-    group.add_argument(
-        "--device",
-        metavar="NAME",
-        help="cpu, gpu or gpu:N (default: gpu where Paddle finds one, else cpu)",
-    )
+    add_settings(group, MachineConfig, "device")
 
 
 def add_threads(group: Any) -> None:
@@ -319,20 +304,8 @@ def add_engine(group: Any, several: bool = False) -> None:
 
 
 def add_processes(group: Any) -> None:
-    count = group.add_mutually_exclusive_group()
-    count.add_argument(
-        "--num_gpus", type=positive_int, help="GPUs, with a process for each (default: one process)"
-    )
-    count.add_argument(
-        "--num_procs",
-        type=positive_int,
-        help="processes on the CPU, with --device cpu (default: one process)",
-    )
+    add_settings(group, MachineConfig, "num_gpus", "num_procs")
 
 
 def add_skip_unreadable(group: Any) -> None:
-    group.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images that cannot be read, and name them (default: off, an error)",
-    )
+    add_settings(group, DataConfig, "skip_unreadable")
