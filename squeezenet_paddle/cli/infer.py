@@ -1,4 +1,4 @@
-"""Classify images.
+"""Classify images: the most likely classes of each, as text, JSON or CSV.
 
     squeezenet infer --model_dir pretrained/squeezenet_v1.1 --image cat.jpg
     squeezenet infer --model_dir pretrained/squeezenet_v1.1 --image holiday/ 'more/*.png' \\
