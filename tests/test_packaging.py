@@ -78,7 +78,15 @@ def test_the_sdist_has_what_its_tests_need_and_they_run(built: Path) -> None:
     (sdist,) = (built / "sdist").iterdir()
     parts = ("squeezenet_paddle", "tools", "tests", "benchmarks", "docs")
     assert files_of(sdist, *parts) == files_of(ROOT, *parts)
-    for name in ("Makefile", ".ci/run", "README.md", "CHANGELOG.md", "mkdocs.yml", "LICENSE", "hubconf.py"):
+    for name in (
+        "Makefile",
+        ".ci/run",
+        "README.md",
+        "CHANGELOG.md",
+        "mkdocs.yml",
+        "LICENSE",
+        "hubconf.py",
+    ):
         assert (sdist / name).read_bytes() == (ROOT / name).read_bytes()
     done = subprocess.run(
         [

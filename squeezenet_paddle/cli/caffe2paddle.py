@@ -1,19 +1,19 @@
 """Convert the original Caffe weights into a Paddle model directory.
 
-    python tools/caffe2paddle.py --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
+    squeezenet convert --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
         --output_dir pretrained/squeezenet_v1.1
 
 Version, bypass and number of classes are recognised from the file. With --prototxt, the network's
 description, the layers are checked too; with --verify every layer's output is compared with that of
 OpenCV's Caffe importer, on a random image and on those of --image:
 
-    python tools/caffe2paddle.py --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
+    squeezenet convert --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
         --prototxt deploy.prototxt --verify --image cat.jpg \\
         --synset_word_list synset_words.txt --output_dir pretrained/squeezenet_v1.1
 
 For fine-tuning on 8 classes, with a new classifier:
 
-    python tools/caffe2paddle.py --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
+    squeezenet convert --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
         --ignore_classifier --num_classes 8 --output_dir pretrained/for_8_classes
 
 Exit code 0: written; 1: --verify found a difference, nothing was written; 2: bad input.
@@ -22,7 +22,6 @@ Exit code 0: written; 1: --verify found a difference, nothing was written; 2: ba
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -165,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             results.append(verify.verify(network, judge, x[None], name))
             print(verify.format_verification(results[-1], names))
         if not all(result.passed for result in results):
-            print("caffe2paddle.py: the networks differ; nothing was written.", file=sys.stderr)
+            common.note("the networks differ; nothing was written.")
             return 1
         verification = verify.verification_record(results)
     info = ModelInfo(config, preprocess, names, weights.source, verification)

@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         leading: the flags that arguments before all flags would be the values of, as in
-            `infer.py MODEL IMAGE ...`; they are named in the error.
+            `squeezenet infer MODEL IMAGE ...`; they are named in the error.
     """
 
     program: ClassVar[str] = Path(sys.argv[0]).name  # as usage and errors name it
@@ -165,6 +165,11 @@ def fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
+def note(message: str) -> None:
+    """Says something on standard error, above the progress bar if there is one."""
+    say(f"{Parser.program}: {with_flags(message)}")
+
+
 def with_flags(message: str) -> str:
     """Spells settings that a message names, `batch_size` or `solver.lr`, as the command's flags."""
     return re.sub(
@@ -214,7 +219,7 @@ def add_model_dir(group: Any, required: bool = True) -> None:
         type=Path,
         required=required,
         metavar="DIR",
-        help="a model directory, as caffe2paddle.py writes it"
+        help="a model directory, as squeezenet convert writes it"
         + (" (required)" if required else " (default: none)"),
     )
 

@@ -27,10 +27,10 @@ from . import common
 IMAGES_A_CLASS = 40
 # Small images in any position, and a short run.
 RECIPE = (
-    *("--resize_size", 64, "--crop_size", 64, "--mean", 118, 118, 118),
+    *("--resize_size", 96, "--crop_size", 96, "--mean", 118, 118, 118),
     *("--rotation", 180, "--border", "constant", "--dropout", 0),
     *("--optimizer", "adamw", "--lr", 0.002, "--warmup_steps", 100, "--weight_decay", 0.001),
-    *("--clip_norm", 1, "--batch_size", 32, "--num_epochs", 40),
+    *("--clip_norm", 1, "--batch_size", 32, "--num_epochs", 30),
     *("--eval_interval", "5e", "--log_interval", "5e", "--save_interval", "20e"),
 )
 
@@ -59,10 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     run("train", *lists, *names, *RECIPE, "--overwrite", "--output_dir", trained)
 
     step("Fine-tune the result on a folder of images: its own classes, a report on them")
-    run("finetune", "--images", own, "--pretrained", trained, "--overwrite", "--output_dir", mine)
+    run(
+        *("finetune", "--images", own, "--pretrained", trained, "--num_epochs", 15),
+        *("--overwrite", "--output_dir", mine),
+    )
 
     step("Classify, and show where in the image the class was found")
-    images = [own / shape / "000.jpg" for shape in SHAPES]
+    images = [own / shape / f"{shape}_00.jpg" for shape in SHAPES]
     run(
         "infer", "--model_dir", mine, "--image", *images, "--top_k", 1, "--explain", folder / "maps"
     )
@@ -93,7 +96,8 @@ def draw_own_images(folder: Path) -> None:
         (folder / shape).mkdir(parents=True, exist_ok=True)
         for k in range(IMAGES_A_CLASS):
             pixels = draw(shape, TEXTURES[(i + 2 + k % 3) % 5], np.random.default_rng((i, k)))
-            write_bytes(folder / shape / f"{k:03d}.jpg", cv2.imencode(".jpg", pixels)[1].tobytes())
+            path = folder / shape / f"{shape}_{k:02d}.jpg"
+            write_bytes(path, cv2.imencode(".jpg", pixels)[1].tobytes())
 
 
 def step(title: str) -> None:

@@ -1,6 +1,6 @@
 """Fine-tune SqueezeNet on your own images, in minutes and without a GPU.
 
-    python tools/finetune.py --images my_images/ --pretrained pretrained/squeezenet_v1.1 \\
+    squeezenet finetune --images my_images/ --pretrained pretrained/squeezenet_v1.1 \\
         --output_dir output/mine
 
 my_images/ has a folder for each class. A fifth of each class's images is set aside for
@@ -8,12 +8,12 @@ validation. The frozen part of the network sees each augmented view of an image 
 kept in output/mine/features, and a new head is trained on that, at a thousand images a second
 and at a learning rate found by a short test. output/mine gets best/ and final/, which are model
 directories (every tool takes `--model_dir output/mine` for the best), report/report.html, and all
-that train.py writes. The same command again goes on where it was stopped or killed.
+that train writes. The same command again goes on where it was stopped or killed.
 
 List files in place of a folder, and a second stage, which trains fires 8 and 9 too, from the best
 model of the first:
 
-    python tools/finetune.py --train_list data/train_list.txt --val_list data/val_list.txt \\
+    squeezenet finetune --train_list data/train_list.txt --val_list data/val_list.txt \\
         --synset_word_list data/synset_words.txt --pretrained pretrained/squeezenet_v1.1 \\
         --then fire8+ --then_epochs 2 --output_dir output/mine2
 
@@ -69,7 +69,7 @@ def commands(config: FinetuneConfig) -> str:
         root = data.data_dir or data.train_list.parent
     score = f"--test_list {shlex.quote(str(val_list))} --data_dir {shlex.quote(str(root))}"
     return (
-        f"python tools/infer.py --model_dir {run} --image IMAGE\n"
-        f"python tools/eval.py --model_dir {run} {score}\n"
-        f"python tools/export.py --model_dir {run} --format onnx"
+        f"squeezenet infer --model_dir {run} --image IMAGE\n"
+        f"squeezenet eval --model_dir {run} {score}\n"
+        f"squeezenet export --model_dir {run} --format onnx"
     )

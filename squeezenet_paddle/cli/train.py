@@ -1,18 +1,18 @@
 """Train SqueezeNet, or fine-tune a model directory, on a list file.
 
-    python tools/train.py --train_list data/train_list.txt --val_list data/val_list.txt \\
+    squeezenet train --train_list data/train_list.txt --val_list data/val_list.txt \\
         --output_dir output/run1
 
 The defaults are the authors' solver: 170,000 updates of 512 images, from scratch. Fine-tuning:
 
-    python tools/train.py --train_list data/train_list.txt --val_list data/val_list.txt \\
+    squeezenet train --train_list data/train_list.txt --val_list data/val_list.txt \\
         --synset_word_list data/synset_words.txt --pretrained pretrained/squeezenet_v1.1 \\
         --num_epochs 8 --batch_size 32 --lr 0.002 --output_dir output/run2
 
 --trainable head (or fire9, fire8+, ...) trains the last layers alone, more than twice as fast; with
 --head multiscale these are a small network on what all fires give:
 
-    python tools/train.py --train_list data/train_list.txt --val_list data/val_list.txt \\
+    squeezenet train --train_list data/train_list.txt --val_list data/val_list.txt \\
         --synset_word_list data/synset_words.txt --pretrained pretrained/squeezenet_v1.1 \\
         --head multiscale --trainable head --optimizer adam --lr 0.001 --batch_size 32 \\
         --num_epochs 5 --patience 2 --output_dir output/run3

@@ -107,7 +107,7 @@ def _stage(
         "pretrained": pretrained,
         "trainable": trainable,
         "num_epochs": epochs,
-        # Features of a whole batch fit into memory; images are taken as train.py does.
+        # Features of a whole batch fit into memory; images are taken as in training.
         "iter_size": None if stages_frozen(trainable) == 0 else 1,
         "lr": STAND_IN if lr is None else lr,
         "output_dir": output_dir,

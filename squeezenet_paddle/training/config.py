@@ -157,7 +157,7 @@ class InputConfig(Checked):
         Preprocess, "std", "in the order of `channel_order`", count=3, above=0
     )
     mean_json: Path | None = setting(
-        None, "a file with the mean, as prepare_images.py --mean_json writes it", Path
+        None, "a file with the mean, as squeezenet prepare-images --mean_json writes it", Path
     )
 
     def __post_init__(self) -> None:

@@ -195,7 +195,7 @@ def _overrides(config: object, cls: type) -> dict[str, Any]:
 
 
 def _mean_of(path: Path) -> tuple[float, ...]:
-    """B, G, R of a file that prepare_images.py wrote."""
+    """B, G, R of a file that squeezenet prepare-images wrote."""
     try:
         mean = json.loads(read_bytes(path, "file of a mean"))["mean"]
         return tuple(float(value) for value in mean)

@@ -144,7 +144,7 @@ class Run:
 def train(config: TrainConfig) -> TrainResult:
     """Trains a network on a list of images, or goes on with a run of the same settings.
 
-    A run in several processes is started from the command line, `tools/train.py` or
+    A run in several processes is started from the command line, `squeezenet train` or
     `python -m paddle.distributed.launch`.
 
     Args:
@@ -163,7 +163,7 @@ def train(config: TrainConfig) -> TrainResult:
         name = "num_procs" if machine.num_gpus is None else "num_gpus"
         raise InputError(
             f"`{name}` {count}: a run in several processes is started from the command line, by "
-            "tools/train.py; train() is one process of a run."
+            "squeezenet train; train() is one process of a run."
         )
     from .inputs import image_inputs
     from .trainer import Trainer
