@@ -259,6 +259,7 @@ def test_the_same_bits_every_time(variant: dict[str, Any], monkeypatch: pytest.M
 
 def test_changed_weights_are_seen() -> None:
     """Threads share the weights of the network, whichever way they are changed."""
+    paddle.seed(0)  # of the new classifier, which else may come close to a kink of its ReLU
     network = build()
     batch = batch_of(4)
     gradients = make_gradients(network, "cpu", 0, threads=2)
