@@ -1,7 +1,6 @@
-"""Make the pictures of README and documentation from what the demo wrote.
+"""Make the pictures of README and documentation from what their commands wrote.
 
-    squeezenet demo
-    python docs/make_images.py output/demo
+    python docs/make_images.py output
 
 Needs chromium, which takes the pictures of the report and of VisualDL's board (the extra `board`).
 """
@@ -26,16 +25,16 @@ PORT = 8047
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("demo", type=Path, help="the demo's --output_dir")
-    demo: Path = parser.parse_args().demo
+    parser.add_argument("output", type=Path, help="with the runs mine and sample, and maps/")
+    output: Path = parser.parse_args().output
     if shutil.which(BROWSER[0]) is None:
         sys.exit("chromium is not installed.")
     TARGET.mkdir(exist_ok=True)
-    report = demo / "mine" / "report" / "report.html"
+    report = output / "mine" / "report" / "report.html"
     save(screenshot(report.resolve().as_uri(), 1000, 1000), "report", 800)
-    save(board(demo), "board", 800)
-    save(Image.open(demo / "trained" / "curves.png"), "curves", 800)
-    save(side_by_side(sorted((demo / "maps").glob("*.png"))[:4], 220), "cam", 800)
+    save(board(output), "board", 800)
+    save(Image.open(output / "sample" / "curves.png"), "curves", 800)
+    save(two_by_two(sorted((output / "maps").glob("*.png"))[:4], 330), "cam", 800)
 
 
 def screenshot(url: str, width: int, height: int) -> Image.Image:
@@ -50,9 +49,11 @@ def screenshot(url: str, width: int, height: int) -> Image.Image:
 
 def board(folder: Path) -> Image.Image:
     """VisualDL's curves of all runs in a folder."""
-    command = [str(Path(sys.executable).with_name("visualdl")), "--logdir", str(folder)]
+    command = [str(Path(sys.executable).with_name("visualdl")), "--logdir", "."]
     command += ["--host", "127.0.0.1", "--port", str(PORT), "--disable-telemetry"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while True:
             try:
@@ -65,16 +66,15 @@ def board(folder: Path) -> Image.Image:
         server.terminate()
 
 
-def side_by_side(paths: list[Path], height: int) -> Image.Image:
-    """Images brought to one height, in a row with a gap between."""
+def two_by_two(paths: list[Path], height: int) -> Image.Image:
+    """Four images brought to one height, two in a row."""
     images = [Image.open(path).convert("RGB") for path in paths]
     images = [i.resize((round(i.width * height / i.height), height)) for i in images]
-    row = Image.new("RGB", (sum(i.width + 8 for i in images) - 8, height), "white")
-    x = 0
-    for image in images:
-        row.paste(image, (x, 0))
-        x += image.width + 8
-    return row
+    width = max(image.width for image in images) + 16
+    grid = Image.new("RGB", (2 * width, 2 * height + 16), "white")
+    for k, image in enumerate(images):
+        grid.paste(image, (k % 2 * width, k // 2 * (height + 16)))
+    return grid
 
 
 def save(image: Image.Image, name: str, width: int) -> None:

@@ -27,10 +27,10 @@ from . import common
 IMAGES_A_CLASS = 40
 # Small images in any position, and a short run.
 RECIPE = (
-    *("--resize_size", 96, "--crop_size", 96, "--mean", 118, 118, 118),
+    *("--resize_size", 64, "--crop_size", 64, "--mean", 118, 118, 118),
     *("--rotation", 180, "--border", "constant", "--dropout", 0),
     *("--optimizer", "adamw", "--lr", 0.002, "--warmup_steps", 100, "--weight_decay", 0.001),
-    *("--clip_norm", 1, "--batch_size", 32, "--num_epochs", 30),
+    *("--clip_norm", 1, "--batch_size", 32, "--num_epochs", 40),
     *("--eval_interval", "5e", "--log_interval", "5e", "--save_interval", "20e"),
 )
 
@@ -59,10 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run("train", *lists, *names, *RECIPE, "--overwrite", "--output_dir", trained)
 
     step("Fine-tune the result on a folder of images: its own classes, a report on them")
-    run(
-        *("finetune", "--images", own, "--pretrained", trained, "--num_epochs", 15),
-        *("--overwrite", "--output_dir", mine),
-    )
+    run("finetune", "--images", own, "--pretrained", trained, "--overwrite", "--output_dir", mine)
 
     step("Classify, and show where in the image the class was found")
     images = [own / shape / f"{shape}_00.jpg" for shape in SHAPES]
