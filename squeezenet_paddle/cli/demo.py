@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         *("convert", "--caffemodel", trained / "best" / "model.caffemodel"),
         *("--prototxt", trained / "best" / "deploy.prototxt", "--verify", "--image", images[0]),
         *(*names, "--output_dir", folder / "converted"),
+        shown=10,
     )
     print("\nDone. Worth opening:")
     for path, what in (
@@ -101,14 +102,25 @@ def step(title: str) -> None:
     print(f"\n== {title}", flush=True)
 
 
-def run(*command: object) -> None:
+def run(*command: object, shown: int = 0) -> None:
     """Shows a command and runs it.
+
+    Args:
+        command: the verb and its flags.
+        shown: how many of the last lines of its output are shown; 0: all, as they come.
 
     Raises:
         RunError: it failed.
     """
     words = [str(word) for word in command]
     print(f"\n$ squeezenet {shlex.join(words)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "squeezenet_paddle", *words], check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "squeezenet_paddle", *words],
+        stdout=subprocess.PIPE if shown else None,
+        text=True,
+        check=False,
+    )
+    if shown:
+        print("...", *done.stdout.splitlines()[-shown:], sep="\n")
     if done.returncode:
         raise RunError(f"squeezenet {words[0]} ended with exit code {done.returncode}.")
