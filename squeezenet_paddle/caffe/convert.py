@@ -1,23 +1,133 @@
-"""From the layers of a Caffe file to the parameters of our network, each filled exactly once."""
+"""From a Caffe file to the parameters of one of our networks, each filled exactly once."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from ..conversion import (
+    ConvertedWeights,
+    blob_problems,
+    check_agreement,
+    check_new_classifier,
+    extents,
+    source_record,
+)
 from ..errors import InputError, describe_problems
+from ..files import read_bytes, sha256
 from ..network.config import (
+    CHOICES,
     FIRES,
     VERSIONS,
     ModelConfig,
-    classifier_name,
     layers,
 )
-from .reader import CaffeLayer
+from . import deep_compression
+from .inputs import Statement, statements
+from .matching import CLASSIFIER, Match, match_layers
+from .reader import CaffeLayer, parse_caffemodel, read_prototxt
 from .topology import check_topology
+
+
+@dataclass(frozen=True)
+class CaffeWeights(ConvertedWeights):
+    """A Caffe file that has passed every check.
+
+    Attributes:
+        stated: what the file and its prototxts say of their input.
+        names: our convolutions -> the file's.
+        graph: the layers of the prototxt, or of the file where it holds its graph, under the
+            file's names; empty where neither is there.
+    """
+
+    stated: tuple[Statement, ...] = ()
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    graph: tuple[CaffeLayer, ...] = ()
+
+
+def read_weights(
+    caffemodel: Path,
+    prototxts: Sequence[Path] = (),
+    version: str | None = None,
+    bypass: str | None = None,
+    num_classes: int | None = None,
+    ignore_classifier: bool = False,
+    classifier: str | None = None,
+    input_size: int | None = None,
+) -> CaffeWeights:
+    """Reads a .caffemodel or a .net of Deep Compression and checks it, against its prototxts too.
+
+    Needs no Paddle.
+
+    Args:
+        caffemodel: the file of weights.
+        prototxts: descriptions of the network: deploy.prototxt, train_val.prototxt.
+        version, bypass, num_classes: what the user expects; None takes what the file holds.
+        ignore_classifier: leave the file's classifier out; `num_classes` is that of the new one.
+        classifier: the name of the layer that is the classifier, where the file has several.
+        input_size: what the user says of the input; None takes what the files say.
+
+    Raises:
+        InputError: a file cannot be read, is no SqueezeNet, or is not what the user expects.
+    """
+    check_new_classifier(ignore_classifier, num_classes)
+    if ignore_classifier and classifier is not None:
+        raise InputError("`classifier` names a layer that `ignore_classifier` leaves out.")
+    name = str(caffemodel)
+    data = read_bytes(caffemodel, "caffemodel")
+    described = {path: read_prototxt(path) for path in prototxts}
+    stated = [
+        each
+        for path, caffe_layers in described.items()
+        for each in statements(caffe_layers, path.name)
+    ]
+    if caffemodel.suffix == ".net" or deep_compression.looks_like(data):
+        config, state = deep_compression.CONFIG, deep_compression.parse(data, name)
+        match, graph = Match({layer.name: layer.name for layer in _convolutions(config)}), []
+        if ignore_classifier:
+            state = {key: v for key, v in state.items() if not key.startswith(f"{CLASSIFIER}.")}
+        kind = "Deep Compression"
+    else:
+        caffe_layers = parse_caffemodel(data, name)
+        stated = [*statements(caffe_layers, caffemodel.name), *stated]
+        graph = _graph(caffe_layers, list(described.values()))
+        match = match_layers(graph or caffe_layers, name, classifier, ignore_classifier)
+        renamed = match.renamed(graph or caffe_layers)
+        config = _fitting(renamed, name, ignore_classifier, _sizes(stated, input_size))
+        state = convert(match.renamed(caffe_layers), name, config, ignore_classifier)
+        graph = next(iter(described.values()), graph)
+        kind = "caffemodel"
+    check_agreement(config, name, version=version, bypass=bypass)
+    if not ignore_classifier:
+        check_agreement(config, name, num_classes=num_classes)
+    sizes = _sizes(stated, input_size)
+    for path, description in described.items():
+        renamed = match.renamed(description)
+        for_size = check_topology(renamed, config, str(path), ignore_classifier, sizes)
+        stated += _implied(for_size, stated, path.name)
+    if kind == "caffemodel" and any(layer.bottoms for layer in caffe_layers if layer.blobs):
+        renamed = match.renamed(caffe_layers)
+        for_size = check_topology(renamed, config, name, ignore_classifier, sizes)
+        stated += _implied(for_size, stated, caffemodel.name)
+    if ignore_classifier:
+        assert num_classes is not None
+        config = dataclasses.replace(config, num_classes=num_classes)
+    more = {}
+    if match.names.get(CLASSIFIER, CLASSIFIER) != CLASSIFIER:
+        more["classifier_name"] = match.names[CLASSIFIER]
+    source = source_record(kind, caffemodel, sha256(data), ignore_classifier, **more)
+    notes = match.notes()
+    if config.version == "1.0-nopad":
+        notes.append("v1.0 whose conv10 has no pad: our version 1.0-nopad")
+    return CaffeWeights(
+        config, state, source, tuple(notes), tuple(stated), match.names, tuple(graph)
+    )
 
 
 def read_config(
@@ -28,26 +138,20 @@ def read_config(
     With `ignore_classifier` the classifier may be missing; the number of classes is then 1000.
 
     Raises:
-        InputError: conv1 or conv10 is missing, or conv1 is of neither version.
+        InputError: conv1 is of neither version.
     """
     found = {layer.name: layer for layer in caffe_layers if layer.blobs}
-    needed = ("conv1",) if ignore_classifier else ("conv1", "conv10")
-    missing = [name for name in needed if name not in found]
-    if missing:
-        named = ", ".join(list(found)[:5]) or "none"
-        raise InputError(
-            f"{source}: not a SqueezeNet: no weights for {' and '.join(missing)}; "
-            f"its layers with weights: {named}{', ...' if len(found) > 5 else ''}."
-        )
     shape = found["conv1"].blobs[0].shape
     shapes = {
-        name: (v.conv1_channels, 3, v.conv1_kernel, v.conv1_kernel) for name, v in VERSIONS.items()
+        name: (v.conv1_channels, 3, v.conv1_kernel, v.conv1_kernel)
+        for name, v in VERSIONS.items()
+        if name != "1.0-nopad"
     }
     version = next((name for name, expected in shapes.items() if expected == shape), None)
     if version is None:
-        expected = " or ".join(f"{_extents(s)} (v{name})" for name, s in shapes.items())
+        expected = " or ".join(f"{extents(s)} (v{name})" for name, s in shapes.items())
         raise InputError(
-            f"{source}: not a SqueezeNet: layer 'conv1' has weights {_extents(shape)}, "
+            f"{source}: not a SqueezeNet: layer 'conv1' has weights {extents(shape)}, "
             f"{expected} was expected."
         )
     types = {layer.type for layer in caffe_layers}
@@ -58,11 +162,11 @@ def read_config(
     config = ModelConfig(
         version=version, bypass=bypass, activation="elu" if "ELU" in types else "relu"
     )
-    if "conv10" not in found:
+    if ignore_classifier or CLASSIFIER not in found:
         return config
     # A wrong shape is reported with those of the other layers; its first extent will do here.
-    conv10 = found["conv10"].blobs[0].shape
-    return dataclasses.replace(config, num_classes=max(conv10[0], 1) if conv10 else 1)
+    shape = found[CLASSIFIER].blobs[0].shape
+    return dataclasses.replace(config, num_classes=max(shape[0], 1) if shape else 1)
 
 
 def convert(
@@ -71,10 +175,9 @@ def convert(
     config: ModelConfig,
     ignore_classifier: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The state dict of the network `config` from the layers of a Caffe file.
+    """The state dict of the network `config` from the layers of a Caffe file, under our names.
 
-    Layers without weights (data, loss, split) are passed over. Where the file describes its graph,
-    as files saved by Caffe do, kernels, strides, pads and connections are compared with ours.
+    Layers without weights (data, loss, split) are passed over.
 
     Args:
         caffe_layers: as the reader gives them.
@@ -86,11 +189,11 @@ def convert(
         float32 arrays by state-dict key, e.g. "fire2.squeeze1x1.weight".
 
     Raises:
-        InputError: layers are missing, unexpected, given twice, mis-shaped or not finite, all
-            listed together; or the graph is another one.
+        InputError: layers are missing, unexpected, given twice, mis-shaped, not finite or not
+            trained, all listed together.
     """
-    ignored = classifier_name(config) if ignore_classifier else None
-    expected = {layer.name: layer for layer in layers(config) if layer.weight_shape}
+    ignored = CLASSIFIER if ignore_classifier else None
+    expected = {layer.name: layer for layer in _convolutions(config)}
     with_blobs = [layer for layer in caffe_layers if layer.blobs]
     counts = Counter(layer.name for layer in with_blobs)
     problems = [f"{name} is missing" for name in expected if not counts[name] and name != ignored]
@@ -105,21 +208,11 @@ def convert(
             f"{source}: its weights do not fit SqueezeNet v{config.version} with bypass "
             f"{config.bypass} and {config.num_classes} classes: {describe_problems(problems)}."
         )
-    if any(layer.bottoms for layer in with_blobs):
-        check_topology(caffe_layers, config, source, ignore_classifier)
     return state
 
 
-def check_agreement(config: ModelConfig, source: str, **flags: object) -> None:
-    """Checks what the user says of a file against what it holds; None says nothing.
-
-    Raises:
-        InputError: they disagree.
-    """
-    for name, value in flags.items():
-        found = getattr(config, name)
-        if value is not None and value != found:
-            raise InputError(f"--{name} {value}: {source} holds a network with {name} {found}.")
+def _convolutions(config: ModelConfig) -> list:
+    return [layer for layer in layers(config) if layer.weight_shape]
 
 
 def _fill(
@@ -128,27 +221,62 @@ def _fill(
     """Adds the weight and the bias of a layer to `state`; returns what is wrong with them."""
     if len(layer.blobs) != 2:
         return [f"{layer.name} has {len(layer.blobs)} blobs, a weight and a bias were expected"]
-    weight, bias = layer.blobs
-    channels = weight_shape[0]
-    problems = []
-    if weight.shape != weight_shape:
-        problems.append(
-            f"{layer.name} has weights {_extents(weight.shape)}, "
-            f"{_extents(weight_shape)} was expected"
-        )
-    if bias.shape not in ((channels,), (1, 1, 1, channels)):
-        problems.append(f"{layer.name} has a bias {_extents(bias.shape)}, {channels} was expected")
-    problems += [
-        f"{layer.name} has NaN or infinite values in its {what}"
-        for what, values in (("weights", weight), ("bias", bias))
-        if not np.isfinite(values).all()
-    ]
+    problems = blob_problems(layer.name, *layer.blobs, weight_shape)
     if not problems:
+        weight, bias = layer.blobs
         key = layer.name.replace("/", ".")
         state[f"{key}.weight"] = weight
-        state[f"{key}.bias"] = bias.reshape(channels)
+        state[f"{key}.bias"] = bias.reshape(len(weight))
     return problems
 
 
-def _extents(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
+def _graph(
+    caffe_layers: Sequence[CaffeLayer], described: Sequence[Sequence[CaffeLayer]]
+) -> list[CaffeLayer]:
+    """Layers with weights and connections: the file's, else those of a prototxt with its blobs."""
+    if any(layer.bottoms for layer in caffe_layers if layer.blobs) or not described:
+        return list(caffe_layers)
+    blobs = {layer.name: layer.blobs for layer in caffe_layers}
+    named = {layer.name for layer in described[0]}
+    return [
+        *(dataclasses.replace(each, blobs=blobs.get(each.name, ())) for each in described[0]),
+        *(layer for layer in caffe_layers if layer.blobs and layer.name not in named),
+    ]
+
+
+def _fitting(
+    caffe_layers: Sequence[CaffeLayer], source: str, ignore_classifier: bool, sizes: Sequence[int]
+) -> ModelConfig:
+    """The variant that fits the graph; the likeliest one where none does, or there is no graph."""
+    likeliest = read_config(caffe_layers, source, ignore_classifier)
+    if not any(layer.bottoms for layer in caffe_layers if layer.blobs):
+        return likeliest
+    versions = [likeliest.version, *(["1.0-nopad"] if likeliest.version == "1.0" else [])]
+    others = itertools.product(versions, CHOICES["bypass"], CHOICES["activation"])
+    for version, bypass, activation in [
+        (likeliest.version, likeliest.bypass, likeliest.activation),
+        *others,
+    ]:
+        config = dataclasses.replace(
+            likeliest, version=version, bypass=bypass, activation=activation
+        )
+        try:
+            check_topology(caffe_layers, config, source, ignore_classifier, sizes)
+        except InputError:
+            continue
+        return config
+    return likeliest
+
+
+def _sizes(stated: Sequence[Statement], input_size: int | None) -> list[int]:
+    """The input sizes that the files may be for."""
+    if input_size is not None:
+        return [input_size]
+    return list({each.value: None for each in stated if each.name == "crop_size"}) or [227, 224]
+
+
+def _implied(size: int | None, stated: Sequence[Statement], source: str) -> list[Statement]:
+    """The input size that a pool of a fixed kernel is for, where nothing else states one."""
+    if size is None or any(each.name == "crop_size" for each in stated):
+        return []
+    return [Statement("crop_size", size, f"the kernel of the last pool of {source}")]
