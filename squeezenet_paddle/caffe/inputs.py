@@ -190,7 +190,7 @@ def make_preprocess(
     if mean_image is not None and mean_image.shape[1] == mean_image.shape[2] >= crop_size:
         resize_size, origin = mean_image.shape[1], "the size of the mean image"
     resize_size = take("resize_size", resize_size, origin)
-    interpolation = chosen.get("interpolation", Preprocess.interpolation)
+    interpolation = take("interpolation", Preprocess.interpolation)
     scale = take("scale", 1.0)
     if mean_image is not None:
         mean = tuple(float(v) for v in mean_image.astype("float64").mean(axis=(1, 2)))
@@ -206,6 +206,8 @@ def make_preprocess(
         )
     else:
         mean = take("mean", CAFFE_MEAN)
+    if "mirror" in stated:
+        notes.append(f"mirror: {stated['mirror'].origin}; only training mirrors images")
     return (
         Preprocess(
             resize=resize,

@@ -88,6 +88,8 @@ class Graph:
         covering: kernels of an average pool that covers the map -> the size of the input then.
         input_size: that of the pool which was taken for a global one for it.
         reads: convolution -> what it reads.
+        texts: layer of ours -> what it computes.
+        layers: what is computed -> the first layer of a file that does.
         lines: convolution -> what it is and what it reads.
         values: everything that is computed.
         problems: what makes no sense in itself.
@@ -97,6 +99,8 @@ class Graph:
     covering: dict[int, int] = field(default_factory=dict)
     input_size: int | None = None
     reads: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
     values: dict[str, None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -152,7 +156,7 @@ def describe_ours(config: ModelConfig, graph: Graph) -> str:
             text = _concat(inputs)
         else:
             text = _sum(inputs)
-        value[layer.name] = text
+        value[layer.name] = graph.texts[layer.name] = text
     return value["pool10"]
 
 
@@ -176,6 +180,7 @@ def describe_caffe(
         if len(text) > _LONGEST:
             text = f"{layer.type} {layer.name!r}"
         graph.values[text] = None
+        graph.layers.setdefault(text, layer.name)
         for top in layer.tops:
             value[top] = text
 
