@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .network.config import ModelConfig, classifier_name
+from .network.config import ModelConfig
+from .network.heads import HEADS
 
 if TYPE_CHECKING:
     from .network.model import SqueezeNet
@@ -90,7 +91,7 @@ def build_network(weights: ConvertedWeights, seed: int = 0) -> SqueezeNet:
     network = SqueezeNet(weights.config)
     state = dict(weights.state)
     if weights.source["classifier"] == "new":
-        prefix = f"{classifier_name(weights.config)}."
+        prefix = f"{HEADS[weights.config.head].classifier}."
         for key, value in network.state_dict().items():
             if key.startswith(prefix):
                 state[key] = value.numpy()

@@ -21,6 +21,7 @@ from .evaluation.metrics import softmax, top_k
 from .files import write_bytes
 from .model_dir import load_network, read_info
 from .network.config import ModelConfig, layers
+from .network.heads import HEADS
 from .predict import choose_device
 
 _OPACITY = 0.5  # of the map
@@ -42,7 +43,7 @@ class Explainer:
 
     def __init__(self, model_dir: Path, device: str | None = None) -> None:
         self.info = read_info(model_dir)
-        if self.info.network.head == "multiscale":
+        if not HEADS[self.info.network.head].has_conv10:
             raise InputError(
                 f"{model_dir}: a network of the head multiscale has no class activation maps; its "
                 "classes are made of the means of maps."
@@ -74,7 +75,7 @@ class Explainer:
         if self.info.network.data_format == "NHWC":
             activated = activated.transpose(0, 3, 1, 2)
         best = top_k(logits, 1)[:, 0]
-        if self.info.network.head == "conv_fc":
+        if HEADS[self.info.network.head].classifier == "fc":
             weights = self._network.fc.weight.numpy()[:, best]  # [1000, N]
             return logits, np.einsum("nchw,cn->nhw", activated, weights)
         return logits, activated[np.arange(len(best)), best]

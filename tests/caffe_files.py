@@ -9,23 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from networks import random_state
 
 from squeezenet_paddle.caffe.writer import caffemodel
-from squeezenet_paddle.network.config import ModelConfig, layers
-
-
-def random_state(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights that keep the size of the maps, so that every layer stays worth comparing."""
-    rng = np.random.default_rng(seed)
-    state = {}
-    for layer in layers(config):
-        if layer.type == "Convolution":
-            key = layer.name.replace("/", ".")
-            fan_in = int(np.prod(layer.weight_shape[1:]))
-            weight = rng.normal(0, np.sqrt(2 / fan_in), layer.weight_shape)
-            state[f"{key}.weight"] = weight.astype("float32")
-            state[f"{key}.bias"] = rng.normal(0, 0.1, layer.channels).astype("float32")
-    return state
+from squeezenet_paddle.network.config import ModelConfig
 
 
 def small_caffemodel(num_classes: int = 2, seed: int = 0) -> bytes:

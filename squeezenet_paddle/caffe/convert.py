@@ -28,6 +28,7 @@ from ..network.config import (
     ModelConfig,
     layers,
 )
+from ..network.weights import key_of
 from . import deep_compression
 from .inputs import Statement, statements
 from .matching import CLASSIFIER, Match, match_layers
@@ -224,7 +225,7 @@ def _fill(
     problems = blob_problems(layer.name, *layer.blobs, weight_shape)
     if not problems:
         weight, bias = layer.blobs
-        key = layer.name.replace("/", ".")
+        key = key_of(layer.name)
         state[f"{key}.weight"] = weight
         state[f"{key}.bias"] = bias.reshape(len(weight))
     return problems

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..network.config import Layer, ModelConfig, layers
+from ..network.weights import key_of
 
 CONFIG = ModelConfig(version="1.0")
 _CODES = 256
@@ -71,7 +72,7 @@ def parse(data: bytes, name: str) -> dict[str, np.ndarray]:
                 f"{name}: layer {layer.name!r} takes the bytes {at:,} to {end:,}; the file ends "
                 f"at {len(data):,}."
             )
-        key = layer.name.replace("/", ".")
+        key = key_of(layer.name)
         state[f"{key}.weight"], state[f"{key}.bias"] = _decode(
             data[at:end], layer, count, f"{name}: layer {layer.name!r}"
         )

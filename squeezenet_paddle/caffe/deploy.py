@@ -1,5 +1,8 @@
-"""The deploy form of a network: what is left of a train_val.prototxt, or of the graph in a snapshot,
-without the layers that only train, and with an input of its own; for OpenCV to run."""
+"""The deploy form of a network, for OpenCV to run.
+
+It is what is left of a train_val.prototxt, or of the graph in a snapshot, without the layers that
+only train, and with an input of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,20 @@ from .reader import CaffeLayer
 from .schema import NetParameter
 from .topology import Graph, describe_caffe, describe_ours
 
-_KEPT = ("Convolution", "Pooling", "ReLU", "ELU", "Concat", "Eltwise", "Dropout", "Split", "Softmax")
+_KEPT = (
+    *("Convolution", "Pooling", "ReLU", "ELU", "Concat", "Eltwise", "Dropout", "Split"),
+    "Softmax",
+)
+    "Convolution",
+    "Pooling",
+    "ReLU",
+    "ELU",
+    "Concat",
+    "Eltwise",
+    "Dropout",
+    "Split",
+    "Softmax",
+)
 
 
 def is_deploy_form(caffe_layers: Sequence[CaffeLayer]) -> bool:
@@ -37,7 +53,7 @@ def deploy_form(caffe_layers: Sequence[CaffeLayer], size: int) -> str:
     data.input_param.shape.add(dim=[1, 3, size, size])
     kinds = [layer.type for layer in caffe_layers]
     first = caffe_layers[kinds.index("Convolution")]
-    blobs = {name: "input" for name in first.bottoms}  # blob of the file -> blob of this net
+    blobs = dict.fromkeys(first.bottoms, "input")  # blob of the file -> blob of this net
     started = False
     for layer in caffe_layers:
         started = started or layer is first

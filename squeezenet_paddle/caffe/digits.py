@@ -125,8 +125,9 @@ def _resizing(info: Path) -> tuple[str | None, int | None]:
             f"{info}: image resize mode {mode!r} is not supported; {' or '.join(_RESIZES)} was "
             "expected."
         )
+    resize = None if mode is None else _RESIZES[mode]
     if size is None:
-        return _RESIZES.get(mode), None
+        return resize, None
     if not isinstance(size, list) or len(size) < 2 or not all(type(n) is int for n in size):
         raise InputError(f"{info}: image dimensions: height, width and channels were expected.")
     if len(size) > 2 and size[2] != 3:
@@ -135,7 +136,7 @@ def _resizing(info: Path) -> tuple[str | None, int | None]:
         raise InputError(
             f"{info}: images of {size[1]}x{size[0]} pixels; only squares are supported."
         )
-    return _RESIZES.get(mode), size[0]
+    return resize, size[0]
 
 
 def _unpack(path: Path, folder: Path) -> None:
@@ -154,8 +155,8 @@ def _unpack(path: Path, folder: Path) -> None:
         NotImplementedError,
     ) as error:
         raise InputError(
-            f"{path}: a folder, .tar.gz or .zip of DIGITS was expected; this is none, or is damaged "
-            f"({error})."
+            f"{path}: a folder, .tar.gz or .zip of DIGITS was expected; this is none, or is "
+            f"damaged ({error})."
         ) from error
     except OSError as error:
         raise InputError(

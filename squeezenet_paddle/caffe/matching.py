@@ -18,7 +18,7 @@ from ..conversion import extents
 from ..errors import SHOWN, InputError, describe_problems
 from ..network.config import CHOICES, VERSIONS, ModelConfig, layers
 from .reader import CaffeLayer
-from .topology import Graph, describe_caffe, describe_ours, input_texts
+from .topology import Graph, describe_caffe, input_texts
 
 CLASSIFIER = "conv10"
 _PARTS = {"conv1x1_1": "squeeze1x1", "conv1x1_2": "expand1x1", "conv3x3_2": "expand3x3"}
@@ -199,9 +199,7 @@ def _with_classifier(
 ) -> Match:
     """Adds the classifier to a match of the trunk."""
     trunk = {name: theirs for name, theirs in match.names.items() if name != CLASSIFIER}
-    others = [
-        layer for layer in caffe_layers if layer.blobs and layer.name not in trunk.values()
-    ]
+    others = [layer for layer in caffe_layers if layer.blobs and layer.name not in trunk.values()]
     if chosen is not None:
         if chosen not in [layer.name for layer in others]:
             raise InputError(
@@ -315,8 +313,8 @@ def _not_a_squeezenet(caffe_layers: Sequence[CaffeLayer], source: str) -> str:
     reading = [layer for layer in with_blobs if best.reads.get(layer.name) == graph_input]
     rest = [layer for layer in with_blobs if layer.name not in best.names.values()]
     return (
-        f"{source}: not a SqueezeNet v{config.version}: {len(best.names)} of its layers match, then "
-        f"{missing} ({extents(wanted.weight_shape)}) was expected on {graph_input}; found "
+        f"{source}: not a SqueezeNet v{config.version}: {len(best.names)} of its layers match, "
+        f"then {missing} ({extents(wanted.weight_shape)}) was expected on {graph_input}; found "
         f"{_listed((reading or rest)[:3])}."
     )
 

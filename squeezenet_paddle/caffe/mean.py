@@ -78,7 +78,5 @@ def _blob(data: bytes, name: str) -> np.ndarray:
     except (DecodeError, ValueError):
         parsed = False
     if not parsed:
-        raise InputError(
-            f"{name}: a mean file (.binaryproto of Caffe, .npy of numpy) was expected, found {kind}."
-        )
+        raise InputError(f"{name}: a mean file (.binaryproto or .npy) was expected, found {kind}.")
     return blob_array(blob, name)

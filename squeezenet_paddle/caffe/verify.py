@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..evaluation.metrics import softmax, top_k
 from ..network.config import layers
 from ..network.model import SqueezeNet
+from ..network.weights import key_of
 
 TOLERANCE = 1e-4  # of the largest value of the layer's output
 
@@ -137,7 +138,7 @@ def our_outputs(network: SqueezeNet, x: np.ndarray, names: list[str]) -> dict[st
     sublayers = dict(network.named_sublayers())
     hooks = []
     for name in names:
-        layer: nn.Layer = sublayers[name.replace("/", ".")]
+        layer: nn.Layer = sublayers[key_of(name)]
         hooks.append(
             layer.register_forward_post_hook(lambda _, __, out, name=name: keep(name, out))
         )

@@ -8,6 +8,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from ..network.config import Layer, ModelConfig, layers
+from ..network.heads import HEADS
 from ..network.weights import BATCH_NORM_EPSILON, key_of
 from .schema import LayerParameter, NetParameter
 
@@ -71,12 +72,12 @@ def _net(config: ModelConfig, height: int, width: int, batch: int) -> NetParamet
     data.input_param.shape.add(dim=[batch, 3, height, width])
     activation = _ACTIVATIONS[config.activation]
     chain = layers(config)
-    dropouts = {"fc": "drop10"} if config.head == "multiscale" else {"conv10": "drop9"}
+    head = HEADS[config.head]
     for layer in chain:
-        if layer.name in dropouts and config.head != "conv_bn":
+        if head.dropout is not None and layer.name == head.dropout_before:
             # In place, as the authors write it.
-            name = dropouts[layer.name]
-            drop = net.layer.add(name=name, type="Dropout", bottom=layer.bottoms, top=layer.bottoms)
+            bottoms = layer.bottoms
+            drop = net.layer.add(name=head.dropout, type="Dropout", bottom=bottoms, top=bottoms)
             drop.dropout_param.dropout_ratio = config.dropout
         message = net.layer.add(
             name=layer.name, type=layer.type, bottom=layer.bottoms, top=[layer.name]

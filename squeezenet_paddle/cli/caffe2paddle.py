@@ -50,7 +50,7 @@ from ..caffe.inputs import Statement, agreed, make_preprocess
 from ..caffe.mean import read_mean
 from ..conversion import build_network
 from ..data.decode import read_image
-from ..data.preprocess import INTERPOLATIONS, Preprocess
+from ..data.preprocess import Preprocess
 from ..errors import InputError
 from ..labels import read_labels
 from ..model_dir import ModelInfo, check_target, write_model_dir
@@ -186,14 +186,14 @@ def convert(args: argparse.Namespace, digits: DigitsModel | None) -> int:
         print(common.with_flags(note))
 
     network = build_network(weights, args.seed)
-    verification = {}
+    verification: dict[str, Any] | None = {}
     if args.verify:
         verification = verified(args, weights, network, preprocess, images, names)
         if verification is None:
             print("caffe2paddle.py: the networks differ; nothing was written.", file=sys.stderr)
             return 1
     source = {**weights.source, "preprocess": [note.replace("`", "") for note in notes]}
-    info = ModelInfo(config, preprocess, names, source, verification)
+    info = ModelInfo(config, preprocess, names, source, verification or {})
     write_model_dir(args.output_dir, info, network.state_dict())
     print(
         f"{args.output_dir}: SqueezeNet v{config.version}, bypass {config.bypass}, "

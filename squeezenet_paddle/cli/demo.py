@@ -26,6 +26,7 @@ from ..download import KNOWN_FILES, fetch
 from ..errors import InputError
 from ..files import write_bytes, write_text
 from ..network.config import ModelConfig, layers
+from ..network.weights import key_of
 from . import common
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -115,7 +116,7 @@ def random_weights(config: ModelConfig) -> dict[str, np.ndarray]:
     rng, state = np.random.default_rng(0), {}
     for layer in layers(config):
         if layer.weight_shape:
-            key = layer.name.replace("/", ".")
+            key = key_of(layer)
             deviation = np.sqrt(2 / np.prod(layer.weight_shape[1:]))
             weight = rng.normal(0, deviation, layer.weight_shape)
             state[f"{key}.weight"] = weight.astype("float32")

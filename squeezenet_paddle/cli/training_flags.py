@@ -86,9 +86,8 @@ def add_network(group: Any) -> None:
     group.add_argument(
         "--classifier_bias",
         type=float,
-        default=0.0,
-        help="initial bias of a new conv10; with few classes 3 keeps its ReLU from dying "
-        "(default: 0, Caffe's)",
+        help="initial bias of a new conv10; 0 is Caffe's, with which all its ReLUs often die if "
+        "there are few classes (default: 3 for up to 100 maps behind a ReLU, 0 for more)",
     )
 
 

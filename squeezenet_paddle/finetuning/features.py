@@ -17,8 +17,7 @@ from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
 from ..errors import InputError, describe_problems
 from ..files import sha256
-from ..network.config import boundary, is_trained
-from ..network.weights import state_stages
+from ..network.stages import boundary, is_trained, state_stages
 from ..predict import choose_device
 from ..training.plan import Plan
 from .cache import FeatureFile, check_room, size_text

@@ -18,7 +18,8 @@ from ..engines.runtimes import Outputs, onnxruntime_outputs, openvino_outputs
 from ..engines.threads import Cores, split
 from ..errors import RunError
 from ..network import numpy_forward
-from ..network.config import ModelConfig, boundary, boundary_shapes
+from ..network.config import ModelConfig
+from ..network.stages import boundary, boundary_shapes
 from ..onnx.writer import GraphInput, onnx_model
 
 _LARGEST_ERROR = 1e-4  # root mean square, as a share of the features' own

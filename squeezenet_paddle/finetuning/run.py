@@ -15,7 +15,7 @@ from ..evaluation.compare import variant
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.report import Report, check_report_target, write_report
 from ..model_dir import check_target, load_network, read_info, write_model_dir
-from ..network.config import STAGES
+from ..network.stages import STAGES
 from ..predict import Predictor, choose_device
 from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
 from ..training.plan import Plan

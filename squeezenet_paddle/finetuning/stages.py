@@ -20,7 +20,7 @@ from ..cli.common import (
     seed,
 )
 from ..errors import InputError
-from ..network.config import STAGES, first_trained
+from ..network.stages import STAGES, first_trained
 from ..run_dir import CHECKPOINTS, Settings
 from ..training import checkpoint
 from ..training.plan import Plan, make_plan
@@ -28,7 +28,6 @@ from ..training.recipe import OPTIMIZERS
 from .lists import Lists
 
 FIRST_STAGE = "first_stage"  # its run's directory, in that of the whole
-CLASSIFIER_BIAS = 3.0  # keeps the ReLU of a new conv10 with few classes from dying
 STAND_IN = 1e-3  # for a learning rate that is still to be found
 SAVED_AFTER = 5000  # images, in whole epochs, as saving takes as long as a few hundred
 
@@ -96,7 +95,7 @@ def _stage(
         # Features of a whole batch fit into memory; images are taken as train.py does.
         "iter_size": None if first == STAGES[0] else 1,
         "lr": lr,
-        "classifier_bias": 0.0 if args.head == "multiscale" else CLASSIFIER_BIAS,
+        "classifier_bias": None,
         "overwrite": False,  # what there was is gone by now
     }
     plan = make_plan(argparse.Namespace(**{**_defaults(), **vars(args), **given}))

@@ -1,4 +1,4 @@
-"""The layers that a network is made of where Paddle's own do not do, with their initialisations."""
+"""Layers that Paddle lacks, and Caffe's initialisation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,20 @@ class Concat(nn.Layer):
         return paddle.concat(maps, axis=self.axis)
 
 
-class BatchNorm(nn.BatchNorm1D):
-    """Of [N, C]; while training, a single image goes by the running statistics.
+class Dropout(nn.Dropout):
+    """Dropout whose caller may decide which values are kept."""
 
-    It has none of its own, and Paddle would leave it as it is.
+    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
+        if mask is None:
+            return super().forward(x)
+        return x * (mask.astype(x.dtype) / (1 - self.p))
+
+
+class BatchNorm(nn.BatchNorm2D):
+    """Batch normalisation of maps or of [N, C].
+
+    While training, a single image of [N, C] is normalised by the running statistics: it has none
+    of its own, and Paddle would leave it as it is. (Paddle's layer also warns on each pass.)
     """
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -32,9 +42,10 @@ class BatchNorm(nn.BatchNorm1D):
             self._variance,
             self.weight,
             self.bias,
-            training=self.training and _are_several(x),
+            training=self.training and (x.ndim == 4 or _are_several(x)),
             momentum=self._momentum,
             epsilon=self._epsilon,
+            data_format=self._data_format if x.ndim == 4 else "NC",
         )
 
 
@@ -49,7 +60,7 @@ def conv2d(
     bias: float = 0.0,
     data_format: str,
 ) -> nn.Layer:
-    """A convolution with `init` as `weight_init` takes it; its bias is `bias` everywhere."""
+    """A convolution whose weights start as `weight_init` says, and all its biases at `bias`."""
     weight = weight_init(init, in_channels * kernel * kernel)
     return nn.Conv2D(
         in_channels,
@@ -64,7 +75,7 @@ def conv2d(
 
 
 def linear(in_channels: int, out_channels: int, init: str) -> nn.Layer:
-    """A linear layer with `init` as `weight_init` takes it, and a bias of 0."""
+    """A linear layer whose weights start as `weight_init` says, and its biases at 0."""
     weight = weight_init(init, in_channels)
     return nn.Linear(
         in_channels,
@@ -75,7 +86,7 @@ def linear(in_channels: int, out_channels: int, init: str) -> nn.Layer:
 
 
 def weight_init(name: str, fan_in: int) -> Initializer:
-    """Caffe's for a layer ("caffe") or the last one ("classifier"), or "xavier_normal"."""
+    """Caffe's for a layer ("caffe") or for the last one ("classifier"), or "xavier_normal"."""
     return {
         # Caffe's "xavier" filler looks at the fan-in alone: U(+-sqrt(3 / fan_in)).
         "caffe": XavierUniform(fan_in=fan_in, fan_out=fan_in),

@@ -1,4 +1,4 @@
-"""SqueezeNet as data: every layer of every variant, under its Caffe name. Knows nothing of Paddle.
+"""SqueezeNet as data: every layer of every variant, under its Caffe name. No Paddle here.
 
 The facts follow the authors' deploy.prototxt files of v1.0 and v1.1, and for the bypass variants
 section 6 and figure 2 of the paper (Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from .heads import HEADS
 
 # fire: (filters of squeeze1x1, filters of expand1x1 and of expand3x3); the same in both versions
 FIRES = {
@@ -26,7 +27,6 @@ FIRES = {
     "fire8": (64, 256),
     "fire9": (64, 256),
 }
-STAGES = ("conv1", *FIRES, "head")  # parts of the network from its input to the logits
 IDENTITY_BYPASS = ("fire3", "fire5", "fire7", "fire9")  # input and output have as many channels
 CONV_BYPASS = ("fire2", "fire4", "fire6", "fire8")  # a 1x1 convolution makes them equal
 
@@ -49,22 +49,18 @@ VERSIONS = {
         96, 7, {"conv1": "pool1", "fire4": "pool4", "fire8": "pool8"}, conv10_pad=0
     ),
 }
-IMAGENET_CLASSES = 1000  # the maps of the original conv10, which the head `conv_fc` keeps
-POOLED = sum(2 * expand for _, expand in FIRES.values())  # 2,560 numbers, of all fires' channels
-HIDDEN = 1024  # units of the head `multiscale`
-
 CHOICES = {
     "version": tuple(VERSIONS),
     "bypass": ("none", "simple", "complex"),
     "activation": ("relu", "elu"),
-    "head": ("conv", "conv_bn", "conv_fc", "multiscale"),
+    "head": tuple(HEADS),
     "data_format": ("NCHW", "NHWC"),
 }
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which SqueezeNet it is.
+    """Which SqueezeNet a network is.
 
     Attributes:
         version: "1.0", "1.1", or "1.0-nopad", which is 1.0 without the pad of conv10.
@@ -74,10 +70,7 @@ class ModelConfig:
         activation: "relu" or "elu", after every convolution but those of the complex bypass.
         dropout: share set to zero while training: of fire9's output for the heads `conv` and
             `conv_fc`, of the hidden units for `multiscale`.
-        head: "conv", dropout and conv10 with `num_classes` maps; "conv_bn", batch normalisation
-            in place of the dropout; "conv_fc", the original conv10 with 1000 maps and a linear
-            layer `fc` after the pool; "multiscale", no conv10: the means of all fires' outputs,
-            batch normalisation, a linear layer of 1,024 units, dropout, and a linear layer `fc`.
+        head: what follows the fires, a key of `heads.HEADS`.
         data_format: layout of the input and of all maps, "NCHW" or "NHWC"; the weights are the
             same for both.
     """
@@ -105,12 +98,18 @@ class ModelConfig:
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must be at least 0 and below 1; found {self.dropout!r}.")
 
+    @property
+    def facts(self) -> Version:
+        """What its version fixes."""
+        return VERSIONS[self.version]
+
 
 @dataclass(frozen=True)
 class Layer:
     """One layer of the network.
 
     Attributes:
+        stage: conv1, a fire, or head: the part of the network that it belongs to.
         name: Caffe's name of it, e.g. "fire2/squeeze1x1".
         type: Caffe's type: Convolution, Pooling, Concat, Eltwise, BatchNorm or InnerProduct.
         bottoms: names of the layers whose (activated) output it reads.
@@ -118,9 +117,9 @@ class Layer:
         kernel, stride, pad: of a square window; `kernel` 0 is a window over the whole map.
         activated: an activation follows.
         flat: the output has channels alone, no height and width.
-        stage: which of `STAGES` it is a part of.
     """
 
+    stage: str
     name: str
     type: str
     bottoms: tuple[str, ...]
@@ -131,7 +130,6 @@ class Layer:
     pad: int = 0
     activated: bool = False
     flat: bool = False
-    stage: str = "head"
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -162,125 +160,58 @@ class Layer:
 
 def layers(config: ModelConfig) -> list[Layer]:
     """The layers of the network in the order of computation, from conv1 to the logits."""
-    version = VERSIONS[config.version]
-    result: list[Layer] = []
-    stage = "conv1"
+    facts = config.facts
+    chain: list[Layer] = []
 
-    def add(name: str, kind: str, bottoms: list[Layer], channels: int, **options: Any) -> Layer:
-        inputs = sum(b.channels for b in bottoms) if bottoms else 3
-        if kind == "Eltwise":
-            inputs = channels
+    def add(
+        stage: str,
+        name: str,
+        kind: str,
+        bottoms: list[Layer],
+        channels: int | None = None,
+        **window: Any,
+    ) -> Layer:
+        inputs = sum(b.channels for b in bottoms[: 1 if kind == "Eltwise" else None]) or 3
+        channels = inputs if channels is None else channels
         names = tuple(b.name for b in bottoms) or ("data",)
-        flat = kind == "InnerProduct" or options.get("kernel") == 0 or any(b.flat for b in bottoms)
-        options = {"stage": stage, "flat": flat, **options}
-        result.append(Layer(name, kind, names, inputs, channels, **options))
-        return result[-1]
+        flat = kind == "InnerProduct" or window.get("kernel") == 0 or any(b.flat for b in bottoms)
+        chain.append(Layer(stage, name, kind, names, inputs, channels, flat=flat, **window))
+        return chain[-1]
 
-    def pool_after(x: Layer, name: str) -> Layer:
-        if name not in version.pools:
+    def convolution(name: str, bottoms: list[Layer], channels: int, **window: Any) -> Layer:
+        stage = name.partition("/")[0]
+        return add(stage, name, "Convolution", bottoms, channels, activated=True, **window)
+
+    def pooled(stage: str, x: Layer) -> Layer:
+        if stage not in facts.pools:
             return x
-        return add(version.pools[name], "Pooling", [x], x.channels, kernel=3, stride=2)
+        return add(stage, facts.pools[stage], "Pooling", [x], kernel=3, stride=2)
 
-    x = add(
-        "conv1",
-        "Convolution",
-        [],
-        version.conv1_channels,
-        kernel=version.conv1_kernel,
-        stride=2,
-        activated=True,
-    )
-    x = pool_after(x, "conv1")
+    x = convolution("conv1", [], facts.conv1_channels, kernel=facts.conv1_kernel, stride=2)
+    x = pooled("conv1", x)
     outputs: dict[str, Layer] = {}
     for fire, (squeeze, expand) in FIRES.items():
-        stage, shortcut = fire, x
-        s = add(f"{fire}/squeeze1x1", "Convolution", [x], squeeze, activated=True)
-        e1 = add(f"{fire}/expand1x1", "Convolution", [s], expand, activated=True)
-        e3 = add(f"{fire}/expand3x3", "Convolution", [s], expand, kernel=3, pad=1, activated=True)
-        x = add(f"{fire}/concat", "Concat", [e1, e3], 2 * expand)
-        if config.bypass == "complex" and fire in CONV_BYPASS:
-            shortcut = add(f"{fire}/bypass1x1", "Convolution", [shortcut], x.channels)
-            x = add(f"{fire}/sum", "Eltwise", [x, shortcut], x.channels)
-        elif config.bypass != "none" and fire in IDENTITY_BYPASS:
-            x = add(f"{fire}/sum", "Eltwise", [x, shortcut], x.channels)
+        shortcut = x
+        s = convolution(f"{fire}/squeeze1x1", [x], squeeze)
+        e1 = convolution(f"{fire}/expand1x1", [s], expand)
+        e3 = convolution(f"{fire}/expand3x3", [s], expand, kernel=3, pad=1)
+        x = add(fire, f"{fire}/concat", "Concat", [e1, e3])
+        bypass = bypass_of(fire, config)
+        if bypass == "conv":
+            shortcut = add(fire, f"{fire}/bypass1x1", "Convolution", [shortcut], x.channels)
+        if bypass is not None:
+            x = add(fire, f"{fire}/sum", "Eltwise", [x, shortcut])
         outputs[fire] = x
-        x = pool_after(x, fire)
-    if config.head == "multiscale":
-        pools = [
-            add(f"{fire}/pool", "Pooling", [x], x.channels, kernel=0, stage=fire)
-            for fire, x in outputs.items()
-        ]
-        x = add("pools", "Concat", pools, POOLED, stage="fire9")
-        stage = "head"
-        x = add("bn_pools", "BatchNorm", [x], POOLED)
-        x = add("fc10", "InnerProduct", [x], HIDDEN, activated=True)
-        add("fc", "InnerProduct", [x], config.num_classes)
-        return result
-    stage = "head"
-    if config.head == "conv_bn":
-        x = add("bn9", "BatchNorm", [x], x.channels)
-    maps = IMAGENET_CLASSES if config.head == "conv_fc" else config.num_classes
-    x = add("conv10", "Convolution", [x], maps, pad=version.conv10_pad, activated=True)
-    x = add("pool10", "Pooling", [x], maps, kernel=0)
-    if config.head == "conv_fc":
-        add("fc", "InnerProduct", [x], config.num_classes)
-    return result
+        x = pooled(fire, x)
+    HEADS[config.head].add_layers(add, config, outputs)
+    return chain
 
 
-def classifier_name(config: ModelConfig) -> str:
-    """The layer whose outputs are the classes."""
-    return "fc" if config.head in ("conv_fc", "multiscale") else "conv10"
-
-
-def dropped_name(config: ModelConfig) -> str | None:
-    """A layer with an output of the shape that dropout works on; None where there is none."""
-    if config.head == "conv_bn":
-        return None
-    return "fc10" if config.head == "multiscale" else "fire9/concat"
-
-
-def normalises_batches(config: ModelConfig) -> bool:
-    """Whether the logits of an image depend, while training, on the others of its batch."""
-    return config.head in ("conv_bn", "multiscale")
-
-
-def first_trained(text: str) -> str:
-    """The first stage that is trained, of "head", "fire9", "fire8+" and so on, or "all".
-
-    All that follows it is trained too, with the plus or without.
-
-    Raises:
-        InputError: there is no such stage.
-    """
-    stage = "conv1" if text == "all" else text[:-1] if text.endswith("+") else text
-    if stage not in STAGES:
-        raise InputError(
-            f"--trainable {text}: head, fire9, fire8+, ..., fire2+ or all was expected."
-        )
-    return stage
-
-
-def is_trained(stage: str, first: str) -> bool:
-    """Whether a stage is trained where `first` is the first one that is."""
-    return STAGES.index(stage) >= STAGES.index(first)
-
-
-def boundary(config: ModelConfig, first: str) -> list[str]:
-    """The frozen layers whose outputs the stage `first` and those after it read, in order.
-
-    For the head `multiscale` these are the last frozen map and the means of the frozen fires, or
-    all means at once; else that map alone. Where nothing is frozen it is "data".
-    """
-    chain = layers(config)
-    read = {name for each in chain if is_trained(each.stage, first) for name in each.bottoms}
-    frozen = [each.name for each in chain if not is_trained(each.stage, first)]
-    return [name for name in ("data", *frozen) if name in read]
-
-
-def boundary_shapes(config: ModelConfig, first: str, size: int) -> list[tuple[int, ...]]:
-    """The shape of each output at the boundary, in NCHW, for an image of size x size pixels."""
-    shapes = output_shapes(config, size, size)
-    return [shapes[name] for name in boundary(config, first)]
+def bypass_of(fire: str, config: ModelConfig) -> str | None:
+    """What is added to a fire's output: its input ("identity"), a convolution of it ("conv")."""
+    if config.bypass != "none" and fire in IDENTITY_BYPASS:
+        return "identity"
+    return "conv" if config.bypass == "complex" and fire in CONV_BYPASS else None
 
 
 def output_shapes(config: ModelConfig, height: int, width: int) -> dict[str, tuple[int, ...]]:
@@ -292,6 +223,15 @@ def output_shapes(config: ModelConfig, height: int, width: int) -> dict[str, tup
         map_size = () if each.flat else (heights[each.name], widths[each.name])
         shapes[each.name] = (each.channels, *map_size)
     return shapes
+
+
+def dropout_shape(config: ModelConfig, height: int, width: int) -> tuple[int, ...] | None:
+    """The shape of what the dropout works on, in NCHW, without the batch; None without dropout."""
+    head = HEADS[config.head]
+    if head.dropout is None or config.dropout == 0:
+        return None
+    [reader] = [layer for layer in layers(config) if layer.name == head.dropout_before]
+    return output_shapes(config, height, width)[reader.bottoms[0]]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""The arrays of a network: which there must be, and reading them from a file. No Paddle here.
+"""The arrays of a network: their keys and shapes, and how they are read from a file. No Paddle.
 
 Keys and shapes are those of Paddle's state dict: `fire2.squeeze1x1.weight` is the first blob of the
-layer `fire2/squeeze1x1`, and the weight of `fc` is transposed.
+layer `fire2/squeeze1x1`, and the weight of a linear layer is transposed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ BATCH_NORM_EPSILON = 1e-5  # Paddle's default, and Caffe's
 _PARAMETER_NAMES = "StructuredToParameterName@@"  # paddle.save adds it to a state dict
 
 
-def key_of(layer: Layer) -> str:
-    """What the state-dict keys of a layer start with."""
-    return layer.name.replace("/", ".")
+def key_of(layer: Layer | str) -> str:
+    """What the state-dict keys of a layer start with, by the layer or its Caffe name."""
+    name = layer if isinstance(layer, str) else layer.name
+    return name.replace("/", ".")
 
 
 def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -36,12 +37,6 @@ def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
             shapes[f"{key}.weight"] = layer.weight_shape[:: -1 if transposed else 1]
             shapes[f"{key}.bias"] = (layer.channels,)
     return shapes
-
-
-def state_stages(config: ModelConfig) -> dict[str, str]:
-    """Which of `architecture.STAGES` each array of a network belongs to, by its state-dict key."""
-    stages = {key_of(layer): layer.stage for layer in layers(config)}
-    return {key: stages[key.rpartition(".")[0]] for key in state_shapes(config)}
 
 
 def check_state(

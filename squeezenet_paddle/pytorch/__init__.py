@@ -1,1 +1,1 @@
-"""PyTorch's and safetensors' files of weights, read without PyTorch, and torchvision's SqueezeNets."""
+"""SqueezeNets of torchvision: reads the files of PyTorch and safetensors, without PyTorch."""

@@ -15,7 +15,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 import numpy as np
 
@@ -46,7 +46,8 @@ _SAFETENSORS_TYPES = {
 }
 
 
-class Storage(NamedTuple):
+@dataclass(frozen=True)
+class Storage:
     """A row of numbers in a file, and how to get at its bytes."""
 
     kind: str
@@ -80,18 +81,18 @@ class Tensor:
         Raises:
             ValueError: the storage is not in the file, or not as long as it should be.
         """
-        kind, count, byte_order, read = self.storage
+        kind, count, order = self.storage.kind, self.storage.count, self.storage.byte_order
         size = _element_size(kind)
         if math.prod(self.shape) > count:
             raise ValueError("a tensor that repeats its storage")
-        data = read()
+        data = self.storage.read()
         if len(data) != count * size:
             raise ValueError(f"a storage of {len(data)} bytes where {count * size} were expected")
         if kind == "bfloat16":
-            halves = np.frombuffer(data, f"{byte_order}u2").astype("uint32")
+            halves = np.frombuffer(data, f"{order}u2").astype("uint32")
             numbers = (halves << 16).view("float32")
         else:
-            numbers = np.frombuffer(data, f"{byte_order}{kind}")
+            numbers = np.frombuffer(data, f"{order}{kind}")
         strides = [step * numbers.itemsize for step in self.strides]
         view = np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides)
         with np.errstate(over="ignore"):  # an infinity is reported with its layer's name later
@@ -268,6 +269,12 @@ def _rebuild_parameter(tensor: Any, *rest: object) -> Any:
     return tensor
 
 
+_IGNORED = (
+    *(("torch", name) for name in ("Size", "device", "float32", "float16", "bfloat16", "int64")),
+    *(("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar")),
+    *(("argparse", "Namespace"), ("pathlib", "PosixPath"), ("pathlib", "WindowsPath")),
+    *(("builtins", "set"), ("__builtin__", "set")),
+)
 _NAMES: dict[tuple[str, str], Any] = {
     **NUMPY_NAMES,
     ("collections", "OrderedDict"): OrderedDict,
@@ -280,19 +287,5 @@ _NAMES: dict[tuple[str, str], Any] = {
         for module in ("torch", "torch.cuda")
         for name, kind in _STORAGE_TYPES.items()
     },
-    **{
-        name: _Ignored
-        for name in (
-            ("torch", "Size"),
-            ("torch", "device"),
-            *(("torch", name) for name in ("float32", "float64", "float16", "bfloat16", "int64")),
-            ("argparse", "Namespace"),
-            ("pathlib", "PosixPath"),
-            ("pathlib", "WindowsPath"),
-            ("numpy.core.multiarray", "scalar"),
-            ("numpy._core.multiarray", "scalar"),
-            ("builtins", "set"),
-            ("__builtin__", "set"),
-        )
-    },
+    **dict.fromkeys(_IGNORED, _Ignored),
 }

@@ -27,6 +27,7 @@ from ..data.preprocess import Preprocess
 from ..errors import InputError, describe_problems
 from ..files import read_bytes, sha256
 from ..network.config import VERSIONS, ModelConfig, layers
+from ..network.weights import key_of
 from .checkpoint import Tensor, damage_named, read_checkpoint
 
 # torchvision's evaluation of its ImageNet weights: 0..1, normalised by mean and deviation of RGB.
@@ -165,7 +166,7 @@ def _convert(
         faults = blob_problems(theirs, weight, bias, layer.weight_shape)
         problems += faults
         if not faults:
-            key = layer.name.replace("/", ".")
+            key = key_of(layer.name)
             state[f"{key}.weight"], state[f"{key}.bias"] = weight, bias.reshape(-1)
     problems += [
         f"{key} is unexpected"

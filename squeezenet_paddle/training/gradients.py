@@ -19,7 +19,8 @@ from ..data.loader import Batch
 from ..engines.threads import Cores, micro_batches, split
 from ..errors import InputError
 from ..network import fast_cpu
-from ..network.config import ModelConfig, dropped_name, normalises_batches, output_shapes
+from ..network.config import ModelConfig, dropout_shape
+from ..network.heads import HEADS
 from ..network.model import SqueezeNet, unpacked
 from .recipe import Amp
 
@@ -246,7 +247,7 @@ def make_gradients(
             return front(x, first)
 
     # Batch normalisation is over all images of the batch at once.
-    normalised = normalises_batches(config)
+    normalised = HEADS[config.head].normalises_batches
     if fast:
         threaded = NormalisedGradients if normalised else ThreadedGradients
         return threaded(network, frozen, first, seed, loss, features_size, threads)
@@ -270,11 +271,9 @@ def dropout_mask(
         seed, epoch: of the run.
         indices: of the images.
     """
-    name = dropped_name(config)
-    if name is None or config.dropout == 0:
+    shape = dropout_shape(config, *size)
+    if shape is None:
         return None
-    height, width = size
-    shape = output_shapes(config, height, width)[name]
     threshold = round(config.dropout * 2**16)
     keep = np.empty((len(indices), *shape), bool)
     for mask, index in zip(keep, indices):
@@ -304,9 +303,9 @@ def _static_forward(network: SqueezeNet) -> Forward:
     config = network.config
     shape = [None, 3, None, None] if config.data_format == "NCHW" else [None, None, None, 3]
     spec = [paddle.static.InputSpec(shape, "float32")]
-    if dropped_name(config) is not None and config.dropout > 0:
-        dimensions = 2 if config.head == "multiscale" else 4
-        spec.append(paddle.static.InputSpec([None] * dimensions, "bool"))
+    dropped = dropout_shape(config, 227, 227)
+    if dropped is not None:
+        spec.append(paddle.static.InputSpec([None] * (1 + len(dropped)), "bool"))
     static = paddle.jit.to_static(network.forward, input_spec=spec, full_graph=True)
     # An input that the graph does not have must not be given, not even as None.
     return lambda x, keep: static(x) if keep is None else static(x, keep)

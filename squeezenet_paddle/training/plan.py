@@ -16,7 +16,9 @@ from ..data.preprocess import Preprocess
 from ..errors import InputError
 from ..files import read_bytes, read_lines, sha256
 from ..model_dir import WEIGHTS, ModelInfo, read_info
-from ..network.config import STAGES, first_trained, minimum_input_size
+from ..network.config import minimum_input_size
+from ..network.heads import HEADS
+from ..network.stages import STAGES, first_trained
 from ..run_dir import Settings, model_dir_of
 from .recipe import Amp, Intervals, Recipe
 
@@ -44,7 +46,7 @@ class Plan:
     info: ModelInfo
     pretrained: Path | None
     init: str
-    classifier_bias: float
+    classifier_bias: float | None
     augment: Augment
     recipe: Recipe
     intervals: Intervals
@@ -98,10 +100,10 @@ def make_plan(args: argparse.Namespace) -> Plan:
     info = ModelInfo(
         config, preprocess, names if names and len(names) == classes else None, source=source
     )
-    if config.head == "multiscale" and args.classifier_bias:
+    if args.classifier_bias is not None and not HEADS[config.head].has_conv10:
         raise InputError(
-            f"--classifier_bias {args.classifier_bias:g}: it is that of conv10, which the head "
-            "multiscale does not have."
+            f"`classifier_bias` {args.classifier_bias:g}: it is that of conv10, which the head "
+            f"{config.head} does not have."
         )
     first = first_trained(args.trainable)
     if first != STAGES[0] and pretrained is None:

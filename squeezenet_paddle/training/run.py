@@ -18,8 +18,8 @@ from ..data.sampler import Sampler
 from ..errors import InputError
 from ..files import clear_leftovers
 from ..model_dir import check_target, load_network, read_info
-from ..network.config import STAGES, classifier_name
-from ..network.weights import state_stages
+from ..network.heads import HEADS
+from ..network.stages import STAGES, state_stages
 from ..run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
 from . import checkpoint
 from .checkpoint import Checkpoint
@@ -210,7 +210,7 @@ def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
         state.update({k: v for k, v in own.items() if stages[k] == "head"})
         start += f", its head {there.head} replaced by a new one, {wanted.head}"
     elif there.num_classes != wanted.num_classes:
-        prefix = f"{classifier_name(wanted)}."
+        prefix = f"{HEADS[wanted.head].classifier}."
         state.update({k: v for k, v in own.items() if k.startswith(prefix)})
         start += f", its classifier of {there.num_classes} classes replaced by a new one"
     load_state(network, state, str(plan.pretrained))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import paddle
 
 from ..network.model import SqueezeNet
-from ..network.weights import state_stages
+from ..network.stages import state_stages
 from .gradients import Gradients, make_gradients
 from .optim import Optimizer, make_optimizer
 from .recipe import Inputs, Machine, Recipe, balanced_weights

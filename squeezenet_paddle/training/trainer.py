@@ -25,7 +25,7 @@ from ..engines.dynamic import DynamicEngine
 from ..errors import InputError, RunError
 from ..evaluation.metrics import Scores
 from ..model_dir import ModelInfo, write_model_dir
-from ..network.config import classifier_name
+from ..network.heads import HEADS
 from ..network.model import SqueezeNet, load_state
 from ..parallel.group import Group
 from ..run_dir import BEST, CHECKPOINTS, FINAL
@@ -377,7 +377,7 @@ class Trainer:
     def _weights(self) -> dict[str, np.ndarray]:
         """Weights of the first layer and the classifier."""
         state = self.network.state_dict()
-        names = ("conv1.weight", f"{classifier_name(self.network.config)}.weight")
+        names = ("conv1.weight", f"{HEADS[self.network.config.head].classifier}.weight")
         return {name: state[name].numpy() for name in names}
 
     def _write_model_dir(self, name: str, scores: dict[str, Any]) -> None:

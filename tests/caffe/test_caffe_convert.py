@@ -8,10 +8,11 @@ from typing import Callable
 
 import numpy as np
 import pytest
-from caffe_files import file_with, random_state, small_caffemodel, weights_in
+from caffe_files import file_with, small_caffemodel, weights_in
 from mutate_caffemodel import run
-
+from networks import random_state
 from squeezenet_paddle.caffe.load import CaffeWeights, build_network, read_weights
+
 from squeezenet_paddle.caffe.schema import NetParameter
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.errors import InputError

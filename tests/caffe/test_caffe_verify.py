@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import paddle
 import pytest
-from caffe_files import random_state
-
+from networks import random_state
 from squeezenet_paddle.caffe.load import build_network, read_weights
+
 from squeezenet_paddle.caffe.verify import CaffeJudge, format_verification, verify
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.data.decode import read_image

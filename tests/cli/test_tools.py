@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from caffe_files import file_with, random_state, small_caffemodel
+from caffe_files import file_with, small_caffemodel
 from conftest import ROOT, Run, assert_user_error
+from networks import random_state
 
 from squeezenet_paddle.caffe import verify
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt

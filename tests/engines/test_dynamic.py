@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import paddle
 import pytest
-from caffe_files import random_state
+from networks import build, random_state
 
 from squeezenet_paddle.engines.dynamic import DynamicEngine
-from squeezenet_paddle.network.config import CHOICES, ModelConfig
-from squeezenet_paddle.network.model import SqueezeNet, load_state
+from squeezenet_paddle.network.config import CHOICES
+from squeezenet_paddle.network.model import load_state
 
 SIZE = 61
-
-
-def build(**variant: Any) -> SqueezeNet:
-    network = SqueezeNet(ModelConfig(num_classes=50, **variant))
-    state = {key: value.numpy() for key, value in network.state_dict().items()}
-    load_state(network, {**state, **random_state(network.config)}, "random weights")
-    network.eval()
-    return network
 
 
 def pixels(count: int, data_format: str) -> np.ndarray:
@@ -35,7 +25,7 @@ def test_logits_are_the_networks_whatever_the_batch(
     head: str, data_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("squeezenet_paddle.network.fast_cpu.MICRO_PIXELS", 3 * SIZE * SIZE)
-    network = build(head=head, data_format=data_format)
+    network = build(50, head=head, data_format=data_format)
     inputs = pixels(11, data_format)
     engine = DynamicEngine(network, "cpu", threads=2)
     logits = engine.logits(inputs)
@@ -51,7 +41,7 @@ def test_logits_are_the_networks_whatever_the_batch(
 
 
 def test_changed_weights_are_seen() -> None:
-    network = build()
+    network = build(50)
     engine = DynamicEngine(network, "cpu")
     inputs = pixels(3, "NCHW")
     before = engine.logits(inputs)

@@ -11,20 +11,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from caffe_files import random_state
 from conftest import Run, assert_user_error
-from exported_models import (
+from networks import (
     VARIANTS,
     assert_same,
     logits_of,
     name_of,
+    network_of,
     pixels,
-    random_network,
+    random_state,
     small_model_dir,
     state_of,
 )
-
 from squeezenet_paddle.caffe.load import build_network, read_weights
+
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.datasets import samples
 from squeezenet_paddle.engines.runtimes import paddle_run
@@ -60,7 +60,7 @@ def by_opencv(prototxt: Path, weights: Path, inputs: np.ndarray, last: str) -> n
 @pytest.mark.parametrize("config", VARIANTS, ids=name_of)
 @pytest.mark.parametrize("size", [40, 43])
 def test_caffe_files_in_opencv(config: ModelConfig, size: int, tmp_path: Path) -> None:
-    network = random_network(config)
+    network = network_of(config)
     state = state_of(network)
     files = tmp_path / "deploy.prototxt", tmp_path / "net.caffemodel"
     files[0].write_text(deploy_prototxt(config, size, size, 3))

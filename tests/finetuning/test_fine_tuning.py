@@ -25,9 +25,9 @@ from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.data.sampler import Sampler
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
-from squeezenet_paddle.network.config import ModelConfig, is_trained
+from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.model import SqueezeNet
-from squeezenet_paddle.network.weights import state_stages
+from squeezenet_paddle.network.stages import is_trained, state_stages
 from squeezenet_paddle.parallel.group import Group
 from squeezenet_paddle.training import run as training_run
 from squeezenet_paddle.training import trainer

@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import pytest
+from networks import random_state
 
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.engines.load import is_installed
@@ -13,27 +14,16 @@ from squeezenet_paddle.errors import RunError
 from squeezenet_paddle.finetuning import frozen
 from squeezenet_paddle.finetuning.frozen import FrozenPart
 from squeezenet_paddle.network import numpy_forward
-from squeezenet_paddle.network.config import ModelConfig, boundary
-from squeezenet_paddle.network.weights import state_shapes
+from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.network.stages import boundary
 
 SIZE = 35
 INPUTS = np.random.default_rng(1).normal(0, 60, (5, 3, SIZE, SIZE)).astype("float32")
 
 
-def state_of(config: ModelConfig) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    state = {}
-    for key, shape in state_shapes(config).items():
-        scale = np.sqrt(2 / np.prod(shape[1:])) if key.endswith("weight") and shape[1:] else 0.1
-        state[key] = (rng.normal(size=shape) * scale).astype("float32")
-        if key.endswith("_variance"):
-            state[key] = np.abs(state[key]) + 1
-    return state
-
-
 def part(config: ModelConfig, first: str, engine: str | None, threads: int = 2) -> FrozenPart:
     preprocess = Preprocess(resize_size=40, crop_size=SIZE, data_format=config.data_format)
-    return FrozenPart(config, state_of(config), preprocess, first, "cpu", engine, threads)
+    return FrozenPart(config, random_state(config), preprocess, first, "cpu", engine, threads)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "dynamic"])
@@ -54,7 +44,7 @@ def test_features_are_those_of_numpy(config: ModelConfig, first: str, engine: st
     found = part(config, first, engine).features(inputs)
     assert found.dtype == np.float16
     for x, row in zip(inputs, found):
-        values = numpy_forward.activations(config, state_of(config), x)
+        values = numpy_forward.activations(config, random_state(config), x)
         expected = np.concatenate([values[name].ravel() for name in boundary(config, first)])
         assert row.shape == expected.shape
         assert np.allclose(row, expected, rtol=2e-3, atol=1e-3 * np.abs(expected).max())
@@ -92,7 +82,7 @@ def test_an_engine_that_computes_something_else_is_not_taken(
 
 def test_features_beyond_float16_are_cut_off() -> None:
     config = ModelConfig(num_classes=4)
-    state = state_of(config)
+    state = random_state(config)
     state["fire9.expand1x1.bias"] = np.full(256, 1e6, "float32")
     preprocess = Preprocess(resize_size=40, crop_size=SIZE)
     found = FrozenPart(config, state, preprocess, "head", "cpu", "dynamic").features(INPUTS[:1])

@@ -5,19 +5,18 @@ from __future__ import annotations
 import numpy as np
 import paddle
 import pytest
-from test_multiscale import build, pixels, random_state
+from networks import network_of, noise, random_state
 
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network import fast_cpu, numpy_forward
-from squeezenet_paddle.network.config import (
+from squeezenet_paddle.network.config import ModelConfig, layers
+from squeezenet_paddle.network.stages import (
     STAGES,
-    ModelConfig,
     boundary,
     boundary_shapes,
     first_trained,
-    layers,
+    state_stages,
 )
-from squeezenet_paddle.network.weights import state_stages
 
 
 def test_stages_by_hand() -> None:
@@ -95,7 +94,7 @@ def test_both_parts_make_the_whole(head: str, bypass: str, version: str, data_fo
     config = ModelConfig(
         version=version, num_classes=5, head=head, bypass=bypass, data_format=data_format
     )
-    network, x = build(config), pixels(2, 3, 39, 39)
+    network, x = network_of(config), noise(2, 3, 39, 39)
     given = x if data_format == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     expected = [numpy_forward.activations(config, random_state(config), image) for image in given]
     with paddle.no_grad():

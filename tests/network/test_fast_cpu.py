@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
+import numpy_net
 import paddle
 import pytest
-from caffe_files import random_state
+from networks import (
+    build,
+    clear_cut_state,
+    in_double,
+    network_of,
+    noise,
+    random_state,
+    state_of,
+    take_gradients,
+)
 
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network import fast_cpu
@@ -20,29 +31,15 @@ VARIANTS = [(*body, "conv") for body in BODIES]
 VARIANTS += [(version, "none", "relu", head) for version, head in HEADS]
 
 
-def build(**variant: object) -> SqueezeNet:
-    network = SqueezeNet(ModelConfig(num_classes=5, **variant))
-    state = {key: value.numpy() for key, value in network.state_dict().items()}
-    load_state(network, {**state, **random_state(network.config)}, "random weights")
-    network.eval()
-    return network
+def double(x: np.ndarray) -> paddle.Tensor:
+    return paddle.to_tensor(x.astype("float64"))
 
 
-def pixels(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-120, 150, shape).astype("float32")
-
-
-def gradients(network: SqueezeNet, logits: paddle.Tensor) -> dict[str, np.ndarray | None]:
-    """Of a weighted sum of the logits, so that no two of them count the same."""
-    weights = np.random.default_rng(1).normal(size=logits.shape).astype("float32")
-    (logits * paddle.to_tensor(weights)).sum().backward()
-    result = {
-        key: None if parameter.grad is None else parameter.grad.numpy()
-        for key, parameter in network.named_parameters()
-    }
-    for parameter in network.parameters():
-        parameter.clear_gradient(False)
-    return result
+def gradients(network: SqueezeNet, logits: paddle.Tensor) -> dict[str, np.ndarray]:
+    """The gradients of a weighted sum of the logits, so that no two of them count the same."""
+    weights = np.random.default_rng(1).normal(size=logits.shape)
+    (logits * paddle.to_tensor(weights).astype(logits.dtype)).sum().backward()
+    return take_gradients(network)
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, what: str = "") -> None:
@@ -51,43 +48,69 @@ def assert_close(found: np.ndarray, expected: np.ndarray, what: str = "") -> Non
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * scale, err_msg=what)
 
 
-@pytest.mark.parametrize(("version", "bypass", "activation", "head"), VARIANTS)
-def test_every_variant_equals_the_network(
-    version: str, bypass: str, activation: str, head: str
+def assert_both_ways_are_exact(
+    network: SqueezeNet, x: np.ndarray, dropout_mask: paddle.Tensor | None = None
 ) -> None:
-    network = build(version=version, bypass=bypass, activation=activation, head=head, dropout=0.25)
-    # A normalisation over a few numbers that hardly differ would enlarge the rounding errors.
-    count = 6 if head == "multiscale" else 3
-    x = paddle.to_tensor(pixels(count, 3, 37, 50))
-    with paddle.no_grad():
-        assert_close(fast_cpu.forward(network, x).numpy(), network(x).numpy())
-    network.train()
-    keep = None
-    if head != "conv_bn":
-        shape = [count, 1024] if head == "multiscale" else network.forward_features(x).shape
-        keep = paddle.to_tensor(np.random.default_rng(2).random(shape) < 0.75)
-    expected_logits = network(x, keep)
-    expected = gradients(network, expected_logits)
-    logits = fast_cpu.forward(network, x, keep)
-    assert_close(logits.numpy(), expected_logits.numpy())
-    for key, grad in gradients(network, logits).items():
-        if expected[key] is None:  # the statistics of a batch normalisation
-            assert grad is None
-        else:
+    """The network and its fast path against the network in float64."""
+    judge = in_double(network)
+    expected_logits = judge(double(x), dropout_mask)
+    expected = gradients(judge, expected_logits)
+    for forward in (network, functools.partial(fast_cpu.forward, network)):
+        logits = forward(paddle.to_tensor(x), dropout_mask)
+        assert_close(logits.numpy(), expected_logits.numpy())
+        found = gradients(network, logits)
+        assert found.keys() == expected.keys()
+        for key, grad in found.items():
             assert_close(grad, expected[key], key)
+
+
+@pytest.mark.parametrize(("version", "bypass", "activation", "head"), VARIANTS)
+def test_every_variant_is_exact(version: str, bypass: str, activation: str, head: str) -> None:
+    config = ModelConfig(version, 5, bypass, activation, dropout=0.25, head=head)
+    # A normalisation over a few numbers that hardly differ would enlarge the rounding errors.
+    count, height, width = (12, 49, 62) if head in ("conv_bn", "multiscale") else (3, 37, 50)
+    contrast = np.linspace(0.5, 1.5, count, dtype="float32")
+    x = noise(count, 3, height, width) / 50 * contrast[:, None, None, None]
+    network = network_of(config, clear_cut_state(config, x))
+    with paddle.no_grad():
+        expected = in_double(network)(double(x)).numpy()
+        assert_close(fast_cpu.forward(network, paddle.to_tensor(x)).numpy(), expected)
+    network.train()
+    mask = None
+    if head != "conv_bn":
+        features = network.forward_features(paddle.to_tensor(x)).shape
+        shape = [count, 1024] if head == "multiscale" else features
+        mask = paddle.to_tensor(np.random.default_rng(2).random(shape) < 0.75)
+    assert_both_ways_are_exact(network, x, mask)
 
 
 @pytest.mark.parametrize("size", [224, 227])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_usual_sizes_equal_the_network(version: str, size: int) -> None:
-    network = build(version=version)
-    x = paddle.to_tensor(pixels(1, 3, size, size))
-    expected_logits = network(x)
-    expected = gradients(network, expected_logits)
-    logits = fast_cpu.forward(network, x)
-    assert_close(logits.numpy(), expected_logits.numpy())
-    for key, grad in gradients(network, logits).items():
-        assert_close(grad, expected[key], key)
+def test_usual_sizes_are_exact(version: str, size: int) -> None:
+    config = ModelConfig(version, 5)
+    x = noise(1, 3, size, size) / 50
+    assert_both_ways_are_exact(network_of(config, clear_cut_state(config, x)), x)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_gradients_in_float64_are_slopes(version: str) -> None:
+    """The judge of the other tests is judged by differences of the forward pass in numpy."""
+    config = ModelConfig(version, 5)
+    x = noise(1, 3, 37, 50) / 50
+    network = network_of(config, clear_cut_state(config, x))
+    judge, state = in_double(network), state_of(network)
+    found = gradients(judge, judge(double(x)))
+    weights = np.random.default_rng(1).normal(size=(1, 5))[0]
+    forward = {"1.0": numpy_net.squeezenet1_0, "1.1": numpy_net.squeezenet1_1}[version]
+    rng, step = np.random.default_rng(3), 1e-7
+    for key in ("conv1.weight", "fire3.squeeze1x1.bias", "fire5.expand3x3.weight", "conv10.bias"):
+        direction = rng.normal(size=state[key].shape)
+        ends = [
+            forward(x[0].astype("float64"), {**state, key: state[key] + sign * step * direction})
+            for sign in (1, -1)
+        ]
+        slope = (ends[0] - ends[1]) @ weights / (2 * step)
+        assert (found[key] * direction).sum() == pytest.approx(slope, rel=1e-5)
 
 
 @pytest.mark.parametrize("indices_round_up", [True, False])
@@ -98,7 +121,7 @@ def test_pools_round_up_with_indices_or_without(
     if indices_round_up and not fast_cpu._indices_round_up():
         pytest.skip("this PaddlePaddle rounds down where indices are asked for")
     monkeypatch.setattr(fast_cpu, "_indices_round_up", lambda: indices_round_up)
-    x = paddle.to_tensor(pixels(2, 3, *shape), stop_gradient=False)
+    x = paddle.to_tensor(noise(2, 3, *shape), stop_gradient=False)
     results = []
     for pool in (fast_cpu._max_pool, paddle.nn.MaxPool2D(3, 2, ceil_mode=True)):
         y = pool(x)
@@ -112,7 +135,7 @@ def test_pools_round_up_with_indices_or_without(
 def test_dropout_without_a_mask_is_paddles() -> None:
     network = build(dropout=0.5)
     network.train()
-    x = paddle.to_tensor(pixels(2, 3, 37, 37))
+    x = paddle.to_tensor(noise(2, 3, 37, 37))
     results = []
     for forward in (network, lambda x: fast_cpu.forward(network, x)):
         paddle.seed(1)
@@ -123,26 +146,26 @@ def test_dropout_without_a_mask_is_paddles() -> None:
 
 def test_frozen_layers_get_no_gradient() -> None:
     network = build()
-    x = paddle.to_tensor(pixels(2, 3, 37, 37))
+    x = paddle.to_tensor(noise(2, 3, 37, 37))
     expected = gradients(network, fast_cpu.forward(network, x))
     frozen = {"conv1.weight", "conv1.bias", "fire2.squeeze1x1.weight", "fire2.squeeze1x1.bias"}
     frozen |= {"fire4.expand1x1.bias", "fire7.expand3x3.weight", "conv10.bias"}
     for key, parameter in network.named_parameters():
         parameter.stop_gradient = key in frozen
     found = gradients(network, fast_cpu.forward(network, x))
-    assert {key for key, grad in found.items() if grad is None} == frozen
-    for key in found.keys() - frozen:
+    assert expected.keys() - found.keys() == frozen
+    for key in found:
         np.testing.assert_array_equal(found[key], expected[key])
 
 
 def test_other_parameters_take_the_place_of_the_networks() -> None:
     network, other = build(), build()
     load_state(other, random_state(other.config, seed=1), "other weights")
-    x = paddle.to_tensor(pixels(2, 3, 37, 37))
+    x = paddle.to_tensor(noise(2, 3, 37, 37))
     parameters = dict(other.named_parameters())
     logits = fast_cpu.forward(network, x, parameters=parameters)
     np.testing.assert_array_equal(logits.numpy(), fast_cpu.forward(other, x).numpy())
-    assert all(grad is None for grad in gradients(network, logits).values())
+    assert not gradients(network, logits)
     assert all(parameter.grad is not None for parameter in parameters.values())
 
 

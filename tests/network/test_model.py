@@ -8,24 +8,13 @@ import numpy as np
 import numpy_net
 import paddle
 import pytest
-from caffe_files import random_state
+from networks import assert_same, in_double, logits_of, network_of, noise, random_state
 
 from squeezenet_paddle.caffe.verify import CaffeJudge, verify
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network.config import CHOICES, ModelConfig, layers, minimum_input_size
 from squeezenet_paddle.network.model import SqueezeNet, load_state, squeezenet1_0, squeezenet1_1
-
-
-def build(config: ModelConfig) -> SqueezeNet:
-    network = SqueezeNet(config)
-    load_state(network, random_state(config), "random weights")
-    network.eval()
-    return network
-
-
-def pixels(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-120, 150, shape).astype("float32")
 
 
 def judge(config: ModelConfig, height: int, width: int, folder: Path) -> CaffeJudge:
@@ -41,7 +30,7 @@ def judge(config: ModelConfig, height: int, width: int, folder: Path) -> CaffeJu
 def test_every_layer_equals_caffe(version: str, bypass: str, size: int, tmp_path: Path) -> None:
     config = ModelConfig(version=version, bypass=bypass, num_classes=10)
     caffe = judge(config, size, size, tmp_path)
-    result = verify(build(config), caffe, pixels(1, 3, size, size), "random")
+    result = verify(network_of(config), caffe, noise(1, 3, size, size), "random")
     assert len(result.differences) == 26 + 8 + 1 + (4 if bypass == "complex" else 0)
     assert result.passed, result.worst
 
@@ -49,21 +38,21 @@ def test_every_layer_equals_caffe(version: str, bypass: str, size: int, tmp_path
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_oblong_inputs_equal_caffe(version: str, tmp_path: Path) -> None:
     config = ModelConfig(version=version, num_classes=10)
-    network = build(config)
+    network = network_of(config)
     for height, width in ((30, 61), (97, 50)):
         caffe = judge(config, height, width, tmp_path)
-        assert verify(network, caffe, pixels(1, 3, height, width), "random").passed
+        assert verify(network, caffe, noise(1, 3, height, width), "random").passed
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_smallest_inputs_equal_numpy(version: str) -> None:
     """OpenCV refuses a pool of two pixels, which Caffe and we take."""
     config = ModelConfig(version=version, num_classes=10)
-    network, state = build(config), random_state(config)
+    network, state = network_of(config), random_state(config)
     reference = {"1.0": numpy_net.squeezenet1_0, "1.1": numpy_net.squeezenet1_1}[version]
     minimum = minimum_input_size(version)
     for height, width in ((minimum, minimum), (minimum + 1, minimum + 5)):
-        x = pixels(1, 3, height, width)
+        x = noise(1, 3, height, width)
         with paddle.no_grad():
             logits = network(paddle.to_tensor(x)).numpy()[0]
         expected = reference(x[0].astype("float64"), state)
@@ -73,7 +62,7 @@ def test_smallest_inputs_equal_numpy(version: str) -> None:
 def test_elu_equals_caffe(tmp_path: Path) -> None:
     config = ModelConfig(activation="elu", num_classes=10)
     caffe = judge(config, 67, 67, tmp_path)
-    assert verify(build(config), caffe, pixels(1, 3, 67, 67), "random").passed
+    assert verify(network_of(config), caffe, noise(1, 3, 67, 67), "random").passed
 
 
 @pytest.mark.parametrize("bypass", ["none", "simple", "complex"])
@@ -100,10 +89,10 @@ def test_state_dict_keys_are_caffe_names() -> None:
 @pytest.mark.parametrize("size", [224, 227])
 def test_nhwc_with_the_same_weights(size: int) -> None:
     config = ModelConfig(num_classes=10, bypass="complex")
-    channels_last = build(ModelConfig(num_classes=10, bypass="complex", data_format="NHWC"))
-    x = pixels(2, 3, size, size)
+    channels_last = network_of(ModelConfig(num_classes=10, bypass="complex", data_format="NHWC"))
+    x = noise(2, 3, size, size)
     with paddle.no_grad():
-        expected = build(config)(paddle.to_tensor(x)).numpy()
+        expected = network_of(config)(paddle.to_tensor(x)).numpy()
         found = channels_last(paddle.to_tensor(x.transpose(0, 2, 3, 1).copy())).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -114,20 +103,18 @@ def test_static_graph_gives_the_same_numbers(head: str, data_format: str, tmp_pa
     network = SqueezeNet(ModelConfig(num_classes=10, head=head, data_format=data_format))
     network.eval()
     shape = [-1, 3, 67, 67] if data_format == "NCHW" else [-1, 67, 67, 3]
-    x = paddle.to_tensor(pixels(3, *shape[1:]))
-    with paddle.no_grad():
-        expected = network(x).numpy()
+    inputs = noise(3, *shape[1:])
+    x = paddle.to_tensor(inputs)
+    expected = logits_of(in_double(network), inputs.astype("float64"))
+    assert_same(logits_of(network, inputs), expected)
     spec = [paddle.static.InputSpec([None, *shape[1:]], "float32")]
     static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
-    with paddle.no_grad():
-        np.testing.assert_allclose(static(x).numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert_same(logits_of(static, inputs), expected)
     paddle.jit.save(static, str(tmp_path / "net"))
     loaded = paddle.jit.load(str(tmp_path / "net"))
     loaded.eval()
     for batch in (1, 3):  # the batch is dynamic
-        np.testing.assert_allclose(
-            loaded(x[:batch]).numpy(), expected[:batch], rtol=1e-5, atol=1e-6
-        )
+        assert_same(loaded(x[:batch]).numpy(), expected[:batch])
 
 
 def test_a_static_graph_may_leave_the_size_open() -> None:
@@ -136,7 +123,7 @@ def test_a_static_graph_may_leave_the_size_open() -> None:
     spec = [paddle.static.InputSpec([None, 3, None, None], "float32")]
     static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
     for size in (64, 81):
-        x = paddle.to_tensor(pixels(1, 3, size, size))
+        x = paddle.to_tensor(noise(1, 3, size, size))
         with paddle.no_grad():
             expected = network.forward_head(network.forward_features(x)).numpy()
             np.testing.assert_allclose(static(x).numpy(), expected, rtol=1e-5, atol=1e-6)
@@ -166,9 +153,9 @@ def test_forward_features_is_fire9() -> None:
 
 def test_logits_of_the_original_head_are_not_negative() -> None:
     """The ReLU stands before the pool, so the logits are means of values of at least 0."""
-    network = build(ModelConfig(num_classes=50))
+    network = network_of(ModelConfig(num_classes=50))
     with paddle.no_grad():
-        logits = network(paddle.to_tensor(pixels(4, 3, 67, 67))).numpy()
+        logits = network(paddle.to_tensor(noise(4, 3, 67, 67))).numpy()
     assert logits.min() >= 0
     assert logits.max() > 0
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy_net
 import paddle
 import pytest
+from networks import network_of, noise, random_state
 
 from squeezenet_paddle.caffe.verify import CaffeJudge
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
@@ -17,38 +18,10 @@ from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.explain import Explainer
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.network import numpy_forward
-from squeezenet_paddle.network.config import ModelConfig, boundary, layers
-from squeezenet_paddle.network.model import SqueezeNet, load_state
-from squeezenet_paddle.network.weights import state_shapes
+from squeezenet_paddle.network.config import ModelConfig, layers
+from squeezenet_paddle.network.stages import boundary
 from squeezenet_paddle.onnx.quantise import calibrate
 from squeezenet_paddle.onnx.writer import GraphInput, onnx_model
-
-
-def random_state(config: ModelConfig) -> dict[str, np.ndarray]:
-    """All arrays of a network, such that every layer is worth comparing."""
-    rng = np.random.default_rng(0)
-    state = {}
-    for key, shape in state_shapes(config).items():
-        if len(shape) == 4:
-            state[key] = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-        elif len(shape) == 2:
-            state[key] = rng.normal(0, np.sqrt(2 / shape[0]), shape)
-        elif key.endswith("_variance") or key == "bn_pools.weight":
-            state[key] = rng.uniform(0.5, 2, shape)
-        else:
-            state[key] = rng.normal(0, 0.1, shape)
-    return {key: value.astype("float32") for key, value in state.items()}
-
-
-def build(config: ModelConfig) -> SqueezeNet:
-    network = SqueezeNet(config)
-    load_state(network, random_state(config), "random weights")
-    network.eval()
-    return network
-
-
-def pixels(*shape: int) -> np.ndarray:
-    return np.random.default_rng(1).uniform(-120, 150, shape).astype("float32")
 
 
 def by_hand(x: np.ndarray, state: dict[str, np.ndarray], version: str) -> np.ndarray:
@@ -78,9 +51,9 @@ def assert_close(found: np.ndarray, expected: np.ndarray, limit: float = 1e-4) -
 @pytest.mark.parametrize(("version", "size"), [("1.0", 62), ("1.1", 67), ("1.1", 64)])
 def test_the_network_equals_the_description(version: str, size: int) -> None:
     config = ModelConfig(version=version, num_classes=6, head="multiscale")
-    x = pixels(2, 3, size, size)
+    x = noise(2, 3, size, size)
     with paddle.no_grad():
-        logits = build(config)(paddle.to_tensor(x)).numpy()
+        logits = network_of(config)(paddle.to_tensor(x)).numpy()
     state = random_state(config)
     for found, image in zip(logits, x):
         assert_close(found, by_hand(image.astype("float64"), state, version))
@@ -99,9 +72,9 @@ def test_variants_equal_numpy(bypass: str, activation: str) -> None:
     config = ModelConfig(
         num_classes=6, head="multiscale", bypass=bypass, activation=activation, data_format="NHWC"
     )
-    x = pixels(1, 41, 50, 3)
+    x = noise(1, 41, 50, 3)
     with paddle.no_grad():
-        logits = build(config)(paddle.to_tensor(x)).numpy()[0]
+        logits = network_of(config)(paddle.to_tensor(x)).numpy()[0]
     assert_close(logits, numpy_forward.logits(config, random_state(config), x[0]))
 
 
@@ -114,7 +87,7 @@ def test_opencv_computes_the_caffe_file(version: str, size: int, tmp_path: Path)
     files = tmp_path / "deploy.prototxt", tmp_path / "net.caffemodel"
     files[0].write_text(deploy_prototxt(config, size, size))
     files[1].write_bytes(caffemodel(config, state, size, size))
-    x = pixels(1, 3, size, size)
+    x = noise(1, 3, size, size)
     found = CaffeJudge(*files).outputs(x, ["pools", "fc"])
     assert_close(found["fc"].reshape(-1), numpy_forward.logits(config, state, x[0]))
     assert 'name: "drop10"' in files[0].read_text()
@@ -124,7 +97,7 @@ def test_opencv_computes_the_caffe_file(version: str, size: int, tmp_path: Path)
 def test_onnx_runtime_computes_the_onnx_file(version: str, concat: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     config = ModelConfig(version=version, num_classes=6, head="multiscale", bypass="complex")
-    state, x = random_state(config), pixels(2, 3, 67, 67)
+    state, x = random_state(config), noise(2, 3, 67, 67)
     model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), concat)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     [logits] = session.run(None, {"data": x})
@@ -135,17 +108,18 @@ def test_onnx_runtime_computes_the_onnx_file(version: str, concat: bool) -> None
 def test_openvino_computes_the_onnx_file() -> None:
     openvino = pytest.importorskip("openvino")
     config = ModelConfig(num_classes=6, head="multiscale")
-    state, x = random_state(config), pixels(1, 3, 67, 67)
+    state, x = random_state(config), noise(1, 3, 67, 67)
     model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), concat=False)
     core = openvino.Core()
-    logits = core.compile_model(core.read_model(model, b""), "CPU")([x])[0]
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 on a processor that has it
+    logits = core.compile_model(core.read_model(model, b""), "CPU", exact)([x])[0]
     assert_close(logits[0], numpy_forward.logits(config, state, x[0]), limit=1e-3)
 
 
 def test_eight_bits_are_near() -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     config = ModelConfig(num_classes=6, head="multiscale")
-    state, x = random_state(config), pixels(3, 3, 67, 67)
+    state, x = random_state(config), noise(3, 3, 67, 67)
     statistics = calibrate(config, state, x)
     model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), statistics=statistics)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -170,7 +144,7 @@ def test_eight_bits_are_near() -> None:
 def test_the_frozen_part_alone_in_onnx(variant: dict[str, str], first: str, concat: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     config = ModelConfig(num_classes=6, **variant)
-    state, x = random_state(config), pixels(2, 3, 62, 67)
+    state, x = random_state(config), noise(2, 3, 62, 67)
     names = boundary(config, first)
     model = onnx_model(config, state, GraphInput(62, 67), Preprocess(), concat, outputs=names)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from exported_models import (
+from networks import (
     VARIANTS,
     assert_same,
     logits_of,
     name_of,
+    network_of,
     pixels,
-    random_network,
     state_of,
 )
 
@@ -22,7 +22,7 @@ from squeezenet_paddle.network.weights import state_shapes
 @pytest.mark.parametrize("config", VARIANTS, ids=name_of)
 @pytest.mark.parametrize("size", [40, 43])
 def test_logits_are_those_of_paddle(config: ModelConfig, size: int) -> None:
-    network = random_network(config)
+    network = network_of(config)
     inputs = pixels(config, 2, size)
     state = state_of(network)
     found = np.stack([numpy_forward.logits(config, state, x) for x in inputs])
@@ -31,7 +31,7 @@ def test_logits_are_those_of_paddle(config: ModelConfig, size: int) -> None:
 
 def test_activations_are_those_of_every_layer() -> None:
     config = VARIANTS[2]
-    state = state_of(random_network(config))
+    state = state_of(network_of(config))
     x = pixels(config, 1, 40)[0]
     values = numpy_forward.activations(config, state, x)
     assert set(values) == {"data"} | {layer.name for layer in layers(config)}
@@ -44,5 +44,5 @@ def test_activations_are_those_of_every_layer() -> None:
 
 @pytest.mark.parametrize("config", VARIANTS, ids=name_of)
 def test_shapes_of_the_state_are_those_of_paddle(config: ModelConfig) -> None:
-    state = random_network(config).state_dict()
+    state = network_of(config).state_dict()
     assert state_shapes(config) == {key: tuple(tensor.shape) for key, tensor in state.items()}

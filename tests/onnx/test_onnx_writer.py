@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from exported_models import (
+from networks import (
     VARIANTS,
     assert_same,
     logits_of,
     name_of,
+    network_of,
     pixels,
-    random_network,
     state_of,
 )
 
@@ -40,7 +40,7 @@ def run(model: bytes, inputs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("config", VARIANTS, ids=name_of)
 @pytest.mark.parametrize("concat", [True, False])
 def test_logits_are_those_of_paddle(config: ModelConfig, concat: bool) -> None:
-    network = random_network(config)
+    network = network_of(config)
     for size in (40, 43):
         graph_input = GraphInput(size, size)
         preprocess = Preprocess(crop_size=size, data_format=config.data_format)
@@ -55,7 +55,7 @@ def test_logits_are_those_of_paddle(config: ModelConfig, concat: bool) -> None:
 def test_real_sizes(version: str, size: int) -> None:
     """Each version shows a pool that rounds down at only one of them."""
     config = ModelConfig(version, 7)
-    network = random_network(config)
+    network = network_of(config)
     model = onnx_model(config, state_of(network), GraphInput(size, size), Preprocess())
     inputs = pixels(config, 1, size)
     assert_same(run(model, inputs), logits_of(network, inputs))
@@ -71,7 +71,7 @@ def test_real_sizes(version: str, size: int) -> None:
 )
 def test_preprocessing_in_the_graph(preprocess: Preprocess) -> None:
     config = ModelConfig(num_classes=5, data_format=preprocess.data_format)
-    network = random_network(config)
+    network = network_of(config)
     graph_input = GraphInput(40, 40, preprocess=preprocess)
     model = onnx_model(config, state_of(network), graph_input, preprocess)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), "uint8")
@@ -81,7 +81,7 @@ def test_preprocessing_in_the_graph(preprocess: Preprocess) -> None:
 
 def test_a_batch_may_be_fixed() -> None:
     config = VARIANTS[0]
-    state = state_of(random_network(config))
+    state = state_of(network_of(config))
     model = onnx_model(config, state, GraphInput(40, 40, batch=3), Preprocess())
     assert run(model, pixels(config, 3, 40)).shape == (3, 5)
     with pytest.raises(Exception, match="Got: 2 Expected: 3"):
@@ -90,7 +90,7 @@ def test_a_batch_may_be_fixed() -> None:
 
 def test_the_file_says_what_it_is() -> None:
     config, preprocess = VARIANTS[4], Preprocess(crop_size=40, data_format="NHWC")
-    state = state_of(random_network(config))
+    state = state_of(network_of(config))
     model = onnx.load_from_string(onnx_model(config, state, GraphInput(40, 40), preprocess))
     said = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert said["network"] == dataclasses.asdict(config)
@@ -100,7 +100,7 @@ def test_the_file_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("config", VARIANTS, ids=name_of)
 def test_eight_bits_keep_the_logits_roughly(config: ModelConfig) -> None:
-    network = random_network(config)
+    network = network_of(config)
     state, inputs = state_of(network), pixels(config, 8, 40)
     statistics = calibrate(config, state, inputs)
     preprocess = Preprocess(data_format=config.data_format)
@@ -116,7 +116,7 @@ def test_eight_bits_keep_the_logits_roughly(config: ModelConfig) -> None:
 
 def test_eight_bits_with_channels_of_zeros() -> None:
     config = VARIANTS[0]
-    network = random_network(config)
+    network = network_of(config)
     state = state_of(network)
     state["fire3.expand1x1.weight"][:3] = 0  # their bias is all they give
     state["fire4.squeeze1x1.weight"][:] = 0

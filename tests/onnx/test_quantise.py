@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from exported_models import VARIANTS, pixels, random_network, state_of
+from networks import VARIANTS, network_of, pixels, state_of
 
 from squeezenet_paddle.network import numpy_forward
 from squeezenet_paddle.onnx.quantise import Statistics, calibrate, from_json, to_json
@@ -12,7 +12,7 @@ from squeezenet_paddle.onnx.quantise import Statistics, calibrate, from_json, to
 
 def test_statistics_join_images() -> None:
     config = VARIANTS[0]
-    state, inputs = state_of(random_network(config)), pixels(config, 3, 40)
+    state, inputs = state_of(network_of(config)), pixels(config, 3, 40)
     found = calibrate(config, state, inputs)
     data = found["data"]
     ends = [np.sort(x.ravel())[[0, -1]] for x in inputs]

@@ -1,0 +1,57 @@
+"""The network cut in two: the stages before the cut are frozen, those after it are trained.
+
+A *stage* is conv1, a fire (each with its pool), or the head.
+"""
+
+from __future__ import annotations
+
+from ..errors import InputError
+from .config import FIRES, ModelConfig, layers, output_shapes
+from .weights import key_of, state_shapes
+
+STAGES = ("conv1", *FIRES, "head")  # from the input to the logits
+
+
+def first_trained(text: str) -> str:
+    """The stage from which on the network is trained: "head", "fire9", "fire8+" ..., or "all".
+
+    A plus changes nothing: what follows the stage is always trained with it.
+
+    Raises:
+        InputError: there is no such stage.
+    """
+    stage = "conv1" if text == "all" else text[:-1] if text.endswith("+") else text
+    if stage not in STAGES:
+        raise InputError(
+            f"`trainable` {text}: head, fire9, fire8+, ..., fire2+ or all was expected."
+        )
+    return stage
+
+
+def is_trained(stage: str, trained_from: str) -> bool:
+    """Whether a stage is trained where `trained_from` is the first one that is."""
+    return STAGES.index(stage) >= STAGES.index(trained_from)
+
+
+def boundary(config: ModelConfig, trained_from: str) -> list[str]:
+    """The frozen layers whose outputs the trained stages read, in order.
+
+    This is the last frozen map; for the head `multiscale` also the means of the frozen fires, or
+    all means at once. Where nothing is frozen it is "data".
+    """
+    chain = layers(config)
+    is_read = {n for each in chain if is_trained(each.stage, trained_from) for n in each.bottoms}
+    frozen = [each.name for each in chain if not is_trained(each.stage, trained_from)]
+    return [name for name in ("data", *frozen) if name in is_read]
+
+
+def boundary_shapes(config: ModelConfig, trained_from: str, size: int) -> list[tuple[int, ...]]:
+    """The shape of each output at the boundary, in NCHW, for an image of size x size pixels."""
+    shapes = output_shapes(config, size, size)
+    return [shapes[name] for name in boundary(config, trained_from)]
+
+
+def state_stages(config: ModelConfig) -> dict[str, str]:
+    """The stage of each array of a network, by its state-dict key."""
+    stages = {key_of(layer): layer.stage for layer in layers(config)}
+    return {key: stages[key.rpartition(".")[0]] for key in state_shapes(config)}
