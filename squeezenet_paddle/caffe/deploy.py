@@ -19,16 +19,6 @@ _KEPT = (
     *("Convolution", "Pooling", "ReLU", "ELU", "Concat", "Eltwise", "Dropout", "Split"),
     "Softmax",
 )
-    "Convolution",
-    "Pooling",
-    "ReLU",
-    "ELU",
-    "Concat",
-    "Eltwise",
-    "Dropout",
-    "Split",
-    "Softmax",
-)
 
 
 def is_deploy_form(caffe_layers: Sequence[CaffeLayer]) -> bool:
