@@ -16,6 +16,10 @@ import numpy as np
 
 from .errors import InputError
 
+class RefusedPickleError(InputError):
+    """A pickle that asks for a name which it has no need of; nothing of it was run."""
+
+
 _NUMBERS = ("u1", "f2", "f4", "f8")
 
 
@@ -73,7 +77,7 @@ def load(
     try:
         return _Unpickler(stream, names, persistent_load, encoding).load()
     except _ForbiddenNameError as error:
-        raise InputError(
+        raise RefusedPickleError(
             f"{where}: refused, as this pickle asks for {error}, which arrays do not need; "
             "nothing of it was run."
         ) from error

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..file_kinds import kind_of
-from ..safe_pickle import NUMPY_NAMES, load, one_line
+from ..safe_pickle import NUMPY_NAMES, RefusedPickleError, load, one_line
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LARGEST_PICKLE = 64 << 20  # bytes; that of a SqueezeNet's state dict has some 10,000
@@ -125,12 +125,13 @@ def read_checkpoint(data: bytes, name: str) -> tuple[str, dict[Any, Any]]:
             f"found {kind}{advice}."
         )
     is_zip = data.startswith(b"PK")
-    content = _read_zip(data, name) if is_zip else _read_legacy(data, name)
+    wanted = "a dict of tensors was expected, as torch.save(model.state_dict(), FILE) writes it"
+    try:
+        content = _read_zip(data, name) if is_zip else _read_legacy(data, name)
+    except RefusedPickleError as error:
+        raise InputError(f"{str(error).rstrip('.')}; {wanted}.") from error
     if not isinstance(content, dict):
-        raise InputError(
-            f"{name}: a state dict was expected, as torch.save(model.state_dict(), ...) writes it; "
-            f"found {type(content).__name__.lower()}."
-        )
+        raise InputError(f"{name}: {wanted}; found {type(content).__name__.lower()}.")
     return "PyTorch, zip" if is_zip else "PyTorch, before 1.6", content
 
 

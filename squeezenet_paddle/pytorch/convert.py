@@ -42,7 +42,7 @@ TORCHVISION = Preprocess(
     std=(0.229, 0.224, 0.225),
 )
 # torchvision's number of each fire, fire2 first; the numbers between are pools.
-_FIRES = {"1.0-nopad": (3, 4, 5, 7, 8, 9, 10, 12), "1.1": (3, 4, 6, 7, 9, 10, 11, 12)}
+FIRES = {"1.0-nopad": (3, 4, 5, 7, 8, 9, 10, 12), "1.1": (3, 4, 6, 7, 9, 10, 11, 12)}
 # Where checkpoints hold their state dict, the usual names first.
 _ENTRIES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 _FIRST = "features.0.weight"
@@ -134,7 +134,7 @@ def _config(tensors: Mapping[str, Tensor], name: str) -> ModelConfig:
     shapes = {
         version: (facts.conv1_channels, 3, facts.conv1_kernel, facts.conv1_kernel)
         for version, facts in VERSIONS.items()
-        if version in _FIRES
+        if version in FIRES
     }
     versions = [version for version, expected in shapes.items() if expected == shape]
     if not versions:
@@ -187,5 +187,5 @@ def _torch_name(name: str, version: str) -> str:
     if name in fixed:
         return fixed[name]
     fire, _, part = name.partition("/")
-    number = _FIRES[version][int(fire[len("fire") :]) - 2]
+    number = FIRES[version][int(fire[len("fire") :]) - 2]
     return f"features.{number}.{'squeeze' if part == 'squeeze1x1' else part}"
