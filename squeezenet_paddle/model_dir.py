@@ -67,6 +67,23 @@ class ModelInfo:
                 f"{self.preprocess.data_format}; both must be the same."
             )
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether a converter made a new classifier, which nothing has trained yet."""
+        return self.source.get("classifier") == "new"
+
+    def check_trained(self, untrained: bool) -> None:
+        """Refuses an untrained classifier, unless the user asks for it.
+
+        Raises:
+            InputError: the classifier is untrained and `untrained` is False.
+        """
+        if self.is_untrained and not untrained:
+            raise InputError(
+                "the classifier of this model directory is new and untrained, so that its classes "
+                "mean nothing; fine-tune it, or give `untrained` to go on."
+            )
+
 
 @dataclass(frozen=True)
 class Weights:

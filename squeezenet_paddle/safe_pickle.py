@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import InputError
 
+
 class RefusedPickleError(InputError):
     """A pickle that asks for a name which it has no need of; nothing of it was run."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from google.protobuf import text_format
 
+from ..data.preprocess import Preprocess
 from ..network.config import Layer, ModelConfig, layers
 from ..network.heads import HEADS
 from ..network.weights import BATCH_NORM_EPSILON, key_of
@@ -16,12 +17,49 @@ _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}
 _SCALE_SUFFIX = "_scale"  # of the layer that does the second half of a batch normalisation
 
 
-def deploy_prototxt(config: ModelConfig, height: int, width: int, batch: int = 1) -> str:
+def deploy_prototxt(
+    config: ModelConfig,
+    height: int,
+    width: int,
+    batch: int = 1,
+    classifier: str = "conv10",
+    preprocess: Preprocess | None = None,
+) -> str:
     """The network as text, with an input of batch x 3 x height x width, and a softmax at the end.
 
     Caffe's networks are NCHW, whatever the layout of ours.
+
+    Args:
+        config: which network.
+        height, width, batch: of the input.
+        classifier: the name to give to conv10.
+        preprocess: how the input is made, for the comments at the top.
     """
-    return text_format.MessageToString(_net(config, height, width, batch))
+    net = text_format.MessageToString(_net(config, height, width, batch, classifier))
+    return net if preprocess is None else _input_comments(preprocess) + net
+
+
+def _input_comments(preprocess: Preprocess) -> str:
+    """How an image becomes the input, as comments."""
+    order = ", ".join(preprocess.channel_order)
+    size = preprocess.resize_size
+    side = "both sides" if preprocess.resize == "squash" else "the shorter side, in proportion,"
+    lines = [
+        f"1. decode it to 8 bits a channel, in the order {order}",
+        f"2. resize {side} to {size} pixels ({preprocess.interpolation})",
+        f"3. crop the middle {preprocess.crop_size}x{preprocess.crop_size}",
+    ]
+    if preprocess.scale != 1:
+        lines.append(f"{len(lines) + 1}. multiply the values, 0 to 255, by {preprocess.scale!r}")
+    lines.append(f"{len(lines) + 1}. subtract {_numbers(preprocess.mean)} ({order})")
+    if preprocess.std != (1.0, 1.0, 1.0):
+        lines.append(f"{len(lines) + 1}. divide by {_numbers(preprocess.std)} ({order})")
+    lines.append(f"{len(lines) + 1}. one plane a channel, channels x height x width")
+    return "".join(f"# {line}\n" for line in ['How an image becomes the input "data":', *lines])
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.7g}" for value in values)
 
 
 def caffemodel(
@@ -30,6 +68,7 @@ def caffemodel(
     height: int = 227,
     width: int = 227,
     batch: int = 1,
+    classifier: str = "conv10",
 ) -> bytes:
     """The network with its weights, in today's `layer` format.
 
@@ -37,8 +76,9 @@ def caffemodel(
         config: which network.
         state: arrays by state-dict key.
         height, width, batch: of the input that the graph in the file states.
+        classifier: the name to give to conv10.
     """
-    net = _net(config, height, width, batch)
+    net = _net(config, height, width, batch, classifier)
     messages = {message.name: message for message in net.layer}
     for layer in layers(config):
         key = key_of(layer)
@@ -55,7 +95,8 @@ def caffemodel(
             weight = state[f"{key}.weight"]
             if layer.type == "InnerProduct":  # which is transposed in Paddle
                 weight = weight.T
-            _add_blobs(messages[layer.name], [weight, state[f"{key}.bias"]])
+            name = classifier if layer.name == "conv10" else layer.name
+            _add_blobs(messages[name], [weight, state[f"{key}.bias"]])
     return net.SerializeToString()
 
 
@@ -66,7 +107,7 @@ def _add_blobs(message: LayerParameter, arrays: Iterable[np.ndarray]) -> None:
         blob.data.append(array.astype("<f4").tobytes())
 
 
-def _net(config: ModelConfig, height: int, width: int, batch: int) -> NetParameter:
+def _net(config: ModelConfig, height: int, width: int, batch: int, classifier: str) -> NetParameter:
     net = NetParameter(name=f"SqueezeNet v{config.version}")
     data = net.layer.add(name="data", type="Input", top=["data"])
     data.input_param.shape.add(dim=[batch, 3, height, width])
@@ -92,6 +133,10 @@ def _net(config: ModelConfig, height: int, width: int, batch: int) -> NetParamet
             name = f"{folder}/relu_{last}" if folder else f"relu_{last}"
             net.layer.add(name=name, type=activation, bottom=[layer.name], top=[layer.name])
     net.layer.add(name="prob", type="Softmax", bottom=[chain[-1].name], top=["prob"])
+    for message in net.layer:
+        message.bottom[:] = [classifier if name == "conv10" else name for name in message.bottom]
+        message.top[:] = [classifier if name == "conv10" else name for name in message.top]
+        message.name = classifier if message.name == "conv10" else message.name
     return net
 
 

@@ -135,6 +135,14 @@ def add_model_dir(group: Any, required: bool = True) -> None:
     )
 
 
+def add_untrained(group: Any) -> None:
+    group.add_argument(
+        "--untrained",
+        action="store_true",
+        help="take a model directory whose classifier is new and untrained (default: refuse it)",
+    )
+
+
 def add_list(group: Any, flag: str, required: bool = False) -> None:
     group.add_argument(
         flag,

@@ -108,6 +108,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     info = read_info(args.model_dir)
+    if info.is_untrained and not launcher.is_started():
+        print(
+            "eval.py: the classifier of this model directory is new and untrained: its scores are "
+            "those of chance.",
+            file=sys.stderr,
+        )
     classes = info.network.num_classes
     names = common.class_names(args, info)
     images = read_list(args.test_list, args.data_dir, classes, names)

@@ -36,7 +36,7 @@ from ..errors import InputError
 from ..labels import read_labels
 from ..model_dir import ModelInfo, check_target, write_model_dir
 from ..network.config import layer_table
-from ..pytorch.convert import FIRES, TORCHVISION, read_weights
+from ..pytorch.convert import TORCHVISION, read_weights
 from . import common
 
 
@@ -55,7 +55,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     common.add_labels(files)
     network = parser.add_argument_group("network (read off the file; these only have to agree)")
-    network.add_argument("--version", choices=tuple(FIRES), help="(default: as found)")
+    network.add_argument("--version", choices=("1.0", "1.1"), help="(default: as found)")
     common.add_new_classifier(network)
     proof = parser.add_argument_group("proof")
     proof.add_argument(

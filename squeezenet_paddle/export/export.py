@@ -277,8 +277,11 @@ def _onnx_judge(file: Path) -> tuple[str, Logits]:
 def _write_caffe(info: ModelInfo, weights: Weights, what: Export, folder: Path) -> list[Path]:
     size, batch = what.input_size, what.batch or 1
     files = [folder / record.PROTOTXT, folder / record.CAFFEMODEL]
-    files[0].write_text(deploy_prototxt(info.network, size, size, batch), encoding="utf-8")
-    files[1].write_bytes(caffemodel(info.network, weights.state, size, size, batch))
+    name = info.source.get("classifier_name", "conv10")  # as in the Caffe file that it came from
+    preprocess = _resized(info.preprocess, size)
+    prototxt = deploy_prototxt(info.network, size, size, batch, name, preprocess)
+    files[0].write_text(prototxt, encoding="utf-8")
+    files[1].write_bytes(caffemodel(info.network, weights.state, size, size, batch, name))
     return files
 
 

@@ -71,7 +71,7 @@ def read_weights(
     kind, content = read_checkpoint(data, name)
     entry, prefix, tensors = _state_dict(content, name)
     config = _config(tensors, name)
-    check_agreement(config, name, version=version)
+    check_agreement(config, name, version="1.0-nopad" if version == "1.0" else version)
     if not ignore_classifier:
         check_agreement(config, name, num_classes=num_classes)
     state = _convert(tensors, config, name, ignore_classifier)

@@ -55,7 +55,9 @@ def compare(network: SqueezeNet, onnx_file: Path, x: np.ndarray, name: str) -> C
         (expected,) = session.run(None, {session.get_inputs()[0].name: x})
     except Exception as error:  # its errors have no base class of their own
         text = " ".join(str(error).split())
-        raise InputError(f"{onnx_file}: ONNX Runtime cannot run this file: {text[:300]}.") from error
+        raise InputError(
+            f"{onnx_file}: ONNX Runtime cannot run this file: {text[:300]}."
+        ) from error
     with paddle.no_grad():
         logits = network(paddle.to_tensor(x)).numpy()
     expected = np.asarray(expected, "float32").reshape(1, -1)
