@@ -31,7 +31,7 @@ def kind_of(data: bytes) -> str:
         return "a tar archive"
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
         return "a safetensors file"
-    if data[:1] == b"\x80" and data[1] in (2, 3, 4, 5):
+    if data[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "a Python pickle"
     if data[:512].lstrip()[:64].lower().startswith((b"<!doctype", b"<html")):
         return "an HTML page"
@@ -58,8 +58,7 @@ def _text_kind(data: bytes) -> str | None:
         return None
     if not "".join(text.split()).isprintable():
         return None
-    kind = "a prototxt" if "layer" in text and "{" in text else "a text file"
-    return f"{kind}, not a binary file of weights"
+    return "a prototxt" if "layer" in text and "{" in text else "a text file"
 
 
 def _message_kind(data: bytes) -> str | None:

@@ -118,7 +118,7 @@ def _transformation(param: Any, origin: str) -> Iterable[Statement]:
     if param.HasField("scale") and param.scale != 1:
         if not 0 < param.scale < 1e6:
             raise InputError(f"{origin}: a scale above 0 was expected, found {param.scale:g}.")
-        yield Statement("scale", float(f"{param.scale:.8g}"), origin)  # as it was written
+        yield Statement("scale", float(str(np.float32(param.scale))), origin)  # as it was written
     if param.mirror:
         yield Statement("mirror", True, origin)
 

@@ -43,7 +43,7 @@ def read_mean(path: Path) -> np.ndarray:
         values = values[0]
     if values.ndim == 1:
         values = values.reshape(-1, 1, 1)
-    if values.ndim == 3 and values.shape[0] == 1:
+    if values.ndim == 3 and values.shape[0] == 1 and values.dtype.kind in "fiu":
         raise InputError(f"{path}: the mean of grey images; only colour (3 channels) is supported.")
     if values.dtype.kind not in "fiu" or values.ndim != 3 or values.shape[0] != 3:
         raise InputError(

@@ -32,6 +32,8 @@ _V1_TYPES = {
 
 
 _HINTS = {
+    "a prototxt": ", not the binary file of weights",
+    "a text file": ", not the binary file of weights",
     "a PyTorch checkpoint": "; torch2paddle.py converts it",
     "a safetensors file": "; torch2paddle.py converts it",
     "an HDF5 file": "; save the network with Caffe's snapshot_format BINARYPROTO",
@@ -75,17 +77,21 @@ def parse_caffemodel(data: bytes, name: str) -> list[CaffeLayer]:
     try:
         net.ParseFromString(data)
     except (DecodeError, ValueError) as error:
-        kind = kind_of(data)
-        raise InputError(
-            f"{name}: not a caffemodel, or one that is damaged or cut off: {kind}"
-            f"{_HINTS.get(kind, '')}."
-        ) from error
+        raise InputError(_other_kind(data, name)) from error
     layers = _layers(net, name)
     if not layers:
-        kind = kind_of(data)
-        kind = "one without layers" if kind == "a caffemodel" else kind
-        raise InputError(f"{name}: a caffemodel was expected, found {kind}{_HINTS.get(kind, '')}.")
+        raise InputError(_other_kind(data, name))
     return layers
+
+
+def _other_kind(data: bytes, name: str) -> str:
+    """What is wrong with a file that is no caffemodel."""
+    kind = kind_of(data)
+    if kind == "a caffemodel":
+        return f"{name}: this caffemodel is damaged or cut off, or holds no layers."
+    if kind[:1].isdigit():
+        return f"{name}: not a caffemodel, or one that is damaged or cut off: {kind}."
+    return f"{name}: a caffemodel was expected, found {kind}{_HINTS.get(kind, '')}."
 
 
 def read_prototxt(path: Path) -> list[CaffeLayer]:

@@ -23,9 +23,10 @@ from networks import (
     small_model_dir,
     state_of,
 )
-from squeezenet_paddle.caffe.load import build_network, read_weights
 
+from squeezenet_paddle.caffe.convert import read_weights
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
+from squeezenet_paddle.conversion import build_network
 from squeezenet_paddle.datasets import samples
 from squeezenet_paddle.engines.runtimes import paddle_run
 from squeezenet_paddle.errors import InputError, RunError
