@@ -1,7 +1,7 @@
 """Protocol buffer messages from a table, built at import.
 
 A generated module would pin a protobuf version, and would clash with another package that registers
-the same messages; these are in a pool of their own.
+the same messages; these messages are in a pool of their own.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def message_classes(
     messages: Mapping[str, Sequence[tuple[str, int, str]]],
     enums: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
-    """The classes of messages, by name; as in proto2, a field that was set is written.
+    """Makes the classes of messages, by name. As in proto2, a field is written if it was set.
 
     Args:
         package: their namespace.
-        messages: of each its fields: name, number, type. A type is a scalar, a message or an
-            enum, with * for repeated, + for repeated and packed, and = before a default.
-        enums: by "message.enum", their values.
+        messages: the fields of each message: name, number, type. A type is a scalar, a message or
+            an enum, followed by * for repeated, + for repeated and packed, = and a default.
+        enums: the values of each enum, by "message.enum".
     """
     enums = enums or {}
     file = descriptor_pb2.FileDescriptorProto(

@@ -25,10 +25,10 @@ _NUMBERS = ("u1", "f2", "f4", "f8")
 
 
 class PickledArray:
-    """A numpy.ndarray of the pickle.
+    """Stands in for numpy.ndarray.
 
     Attributes:
-        values: the array if it is one of uint8 or of floats, else None.
+        values: the array; None unless it holds uint8 or floats.
     """
 
     values: np.ndarray | None = None
@@ -48,7 +48,7 @@ def load_dict(data: bytes, where: str) -> dict:
         where: the name of its file, for errors.
 
     Raises:
-        InputError: it is damaged, is no dict, or names anything that numpy arrays do not need.
+        InputError: it is damaged, is no dict, or names something that numpy arrays do not need.
     """
     content = load(io.BytesIO(data), where, NUMPY_NAMES, encoding="bytes")
     if not isinstance(content, dict):
@@ -93,7 +93,7 @@ class _ForbiddenNameError(Exception):
 
 
 class _PickledDtype:
-    """A numpy.dtype of the pickle."""
+    """Stands in for numpy.dtype."""
 
     def __init__(self, name: str | bytes, align: object, copy: object) -> None:
         self.name = _text(name)
@@ -104,17 +104,17 @@ class _PickledDtype:
 
 
 def _reconstruct(array_type: object, shape: object, dtype: object) -> PickledArray:
-    """Makes the array that gets its state next, as numpy's function of that name."""
+    """Stands in for numpy's function: makes an array, whose state comes next."""
     return PickledArray()
 
 
 def _encode(text: str, encoding: object) -> bytes:
-    """Gives back bytes that Python 3 stored in an old protocol, as _codecs.encode."""
+    """Stands in for _codecs.encode, by which old protocols store bytes."""
     return text.encode("latin1")
 
 
 def _text(name: str | bytes) -> str:
-    """A str, which Python 2 pickled as what is bytes now."""
+    """A name as str; that of a Python 2 pickle is bytes."""
     return name.decode() if isinstance(name, bytes) else name
 
 

@@ -206,9 +206,13 @@ def _move_bias(
     gaps = np.diff(values, axis=1)
     count = values.shape[1]
     share = count // least
-    rank = (values < 0).sum(axis=1, keepdims=True).clip(share, count - share)
-    is_far = np.abs(np.arange(1, count) - rank) > count // 8
-    rows, at = np.arange(channels), np.where(is_far, gaps / 1000, gaps).argmax(axis=1)
+    rank = (values < 0).sum(axis=1).clip(share, count - share).clip(1, count - 1)
+    new_rank = np.arange(1, count)
+    is_near = (np.abs(new_rank - rank[:, None]) <= count // 8) & (
+        np.abs(2 * new_rank - count) <= count - 2 * share
+    )
+    rows, at = np.arange(channels), np.where(is_near, gaps, gaps / 1000).argmax(axis=1)
+    at = np.where(4 * gaps[rows, rank - 1] > gaps[rows, at], rank - 1, at)  # may stay there
     shift = paddle.to_tensor(-(values[rows, at] + values[rows, at + 1]) / 2)
     layer.bias.set_value(layer.bias + shift)
     return outputs + (shift.reshape([-1, 1, 1]) if is_nchw else shift)

@@ -134,7 +134,7 @@ def read_weights(
 def read_config(
     caffe_layers: Sequence[CaffeLayer], source: str, ignore_classifier: bool = False
 ) -> ModelConfig:
-    """Which SqueezeNet a Caffe file holds: version, bypass, activation and number of classes.
+    """Recognises the SqueezeNet in a Caffe file: version, bypass, activation, number of classes.
 
     With `ignore_classifier` the classifier may be missing; the number of classes is then 1000.
 
@@ -156,7 +156,7 @@ def read_config(
             f"{expected} was expected."
         )
     types = {layer.type for layer in caffe_layers}
-    if any(f"{fire}/bypass1x1" in found for fire in FIRES):
+    if any(f"{fire}/bypass1x1" in with_weights for fire in FIRES):
         bypass = "complex"
     else:
         bypass = "simple" if "Eltwise" in types else "none"
@@ -181,10 +181,10 @@ def convert(
     Layers without weights (data, loss, split) are passed over.
 
     Args:
-        caffe_layers: as the reader gives them.
+        caffe_layers: as the reader returns them.
         source: what to call the file in errors.
-        config: the network to fill, as `read_config` finds it.
-        ignore_classifier: leave conv10 out, of whatever size it is.
+        config: the network to fill, as `read_config` returns it.
+        ignore_classifier: leave conv10 out, whatever its size.
 
     Returns:
         float32 arrays by state-dict key, e.g. "fire2.squeeze1x1.weight".

@@ -1,4 +1,4 @@
-"""Reads a .caffemodel or a .prototxt into plain layers, whichever of Caffe's formats it is in."""
+"""Reads a .caffemodel or .prototxt, in either of Caffe's formats (V1 and today's), into layers."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _other_kind(data: bytes, name: str) -> str:
 
 
 def read_prototxt(path: Path) -> list[CaffeLayer]:
-    """The layers of a text .prototxt file, without blobs. Fields that are not looked at may be any.
+    """The layers of a text .prototxt file, without blobs. Unknown fields are ignored.
 
     Raises:
         InputError: it is no such file, or is in the V0 format.
@@ -188,7 +188,7 @@ def _values(blob: Any, where: str) -> np.ndarray:
     """The numbers of a blob as float32, in a row."""
     size = blob.ByteSize()
     numbers = BlobNumbers()
-    if _known_size(blob) != size:  # something is of another wire type: the numbers are not packed
+    if _known_size(blob) != size:  # some field has another wire type: the numbers are not packed
         try:
             numbers.ParseFromString(blob.SerializeToString())
         except DecodeError as error:

@@ -1,4 +1,4 @@
-"""The part of Caffe's protocol buffer messages that a SqueezeNet file uses.
+"""The Caffe protocol buffer messages that a SqueezeNet file uses, with the fields that it uses.
 
 Field names, numbers and enum values are those of BVLC Caffe's caffe.proto.
 """

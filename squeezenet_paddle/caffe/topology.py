@@ -1,9 +1,9 @@
 """Compares the graph of a Caffe file with ours: connections, kernels, strides, pads, activations.
 
-A wrong stride or a pool after the wrong fire gives wrong predictions without an error anywhere,
-since the weights fit all the same. Both networks are written as text, a line a convolution that
-says what it reads, down to the nearest convolutions; pools, sums and concatenations have no weights
-and may bear any name. Then the lines are compared.
+A wrong stride, or a pool after the wrong fire, gives wrong predictions without any error, since the
+weights fit all the same. Both networks are written as text, one line per convolution, which says
+what it reads back to the nearest convolutions; pools, sums and concatenations have no weights and
+may have any name. Then the lines are compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import InputError, describe_problems
 from ..network.config import ModelConfig, layers, output_sizes
 from .reader import CaffeLayer
 
-_LONGEST = 500  # no text of ours comes near; a chain of sums of itself would double at each step
+_LONGEST = 500  # our texts are far shorter; a chain of sums of itself would double at each step
 _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}
 
 
@@ -30,7 +30,7 @@ def check_topology(
 ) -> int | None:
     """Compares a file's graph with the network `config`.
 
-    A caffemodel may hold names and connections alone; then only these are compared.
+    A caffemodel may hold only names and connections; then only these are compared.
 
     Args:
         caffe_layers: of a prototxt, or of a caffemodel that holds its graph, under our names.
@@ -44,7 +44,7 @@ def check_topology(
         The input size that such a pool is for; None where the pool is a global one.
 
     Raises:
-        InputError: every layer that differs, with what was expected and what was found.
+        InputError: the graphs differ; it lists every layer that does.
     """
     geometry = any(
         layer.type == "Convolution" and layer.message.HasField("convolution_param")
@@ -92,7 +92,7 @@ class Graph:
         layers: what is computed -> the first layer of a file that does.
         lines: convolution -> what it is and what it reads.
         values: everything that is computed.
-        problems: what makes no sense in itself.
+        problems: what no network may have.
     """
 
     geometry: bool
@@ -142,7 +142,7 @@ def input_texts(config: ModelConfig, geometry: bool) -> dict[str, str]:
 
 def describe_ours(config: ModelConfig, graph: Graph) -> str:
     """Writes our network into `graph`; returns the text of pool10's output."""
-    value = {"data": "data"}  # the text of what each layer gives
+    value = {"data": "data"}  # the text of each layer's output
     for layer in layers(config):
         inputs = [value[name] for name in layer.bottoms]
         window = _window(layer.kernel, layer.stride, layer.pad)

@@ -1,4 +1,4 @@
-"""Runs one input through OpenCV's Caffe importer and through ours, and compares every layer."""
+"""Runs an input through OpenCV's Caffe importer and through our network; compares every layer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TOLERANCE = 1e-4  # of the largest value of the layer's output
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a layer's output in ours is from Caffe's.
+    """How far the output of a layer of ours is from Caffe's.
 
     Attributes:
         layer: Caffe's name. A convolution's output is compared before its activation.
         shape: of the output, NCHW.
         absolute: largest absolute difference.
-        relative: the same as a share of the largest absolute value of Caffe's output.
+        relative: `absolute` as a share of the largest absolute value of Caffe's output.
     """
 
     layer: str
@@ -40,7 +40,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verification:
-    """One input's result.
+    """The comparison for one input.
 
     Attributes:
         name: of the input.
@@ -56,7 +56,7 @@ class Verification:
 
     @property
     def worst(self) -> Difference:
-        """The layer with the largest relative difference; one that is not a number comes first."""
+        """The layer with the largest relative difference; NaN counts as larger than any."""
         return max(self.differences, key=lambda d: np.inf if np.isnan(d.relative) else d.relative)
 
     @property
@@ -74,7 +74,7 @@ class CaffeJudge:
     def __init__(self, prototxt: Path, caffemodel: Path) -> None:
         if not hasattr(cv2.dnn, "readNetFromCaffe"):
             raise InputError(
-                f"this takes the Caffe importer of OpenCV 4; found OpenCV {cv2.__version__}."
+                f"this needs the Caffe importer of OpenCV 4; found OpenCV {cv2.__version__}."
             )
         try:
             self.net = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
@@ -82,7 +82,7 @@ class CaffeJudge:
             raise InputError(
                 f"{prototxt}: OpenCV cannot read this network: {error.err}."
             ) from error
-        self.net.enableFusion(False)  # every layer's own output is wanted
+        self.net.enableFusion(False)  # keeps every layer's own output
 
     def outputs(self, x: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
         """float32 [N, 3, H, W] -> the outputs of the named layers."""
@@ -127,7 +127,7 @@ def verify(
 
 
 def our_outputs(network: SqueezeNet, x: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
-    """Outputs of the sublayers with the given Caffe names, NCHW, and `output`, the logits."""
+    """The outputs, in NCHW, of sublayers by their Caffe names, and the logits as `output`."""
     kept: dict[str, np.ndarray] = {}
     channels_last = network.config.data_format == "NHWC"
 
@@ -166,7 +166,7 @@ def _top5(logits: np.ndarray) -> list[tuple[int, float]]:
 
 
 def format_verification(result: Verification, names: list[str] | None) -> str:
-    """The lines that --verify prints for one input."""
+    """The comparison for one input as lines of text."""
     lines = [
         f"input {result.name}",
         f"  {'layer':<20} {'output':<14} {'largest difference':>19} {'relative':>10}",
@@ -186,7 +186,7 @@ def format_verification(result: Verification, names: list[str] | None) -> str:
 
 
 def verification_record(results: list[Verification]) -> dict[str, Any]:
-    """What config.json keeps of a verification."""
+    """The entry of a verification in config.json."""
     return {
         "judge": f"OpenCV {cv2.__version__}",
         "tolerance": TOLERANCE,

@@ -14,7 +14,7 @@ from ..network.weights import BATCH_NORM_EPSILON, key_of
 from .schema import LayerParameter, NetParameter
 
 _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}
-_SCALE_SUFFIX = "_scale"  # of the layer that does the second half of a batch normalisation
+_SCALE_SUFFIX = "_scale"  # Caffe does the second half of a batch normalisation in another layer
 
 
 def deploy_prototxt(
@@ -83,7 +83,7 @@ def caffemodel(
     for layer in layers(config):
         key = key_of(layer)
         if layer.type == "BatchNorm":
-            ones = np.ones(1, "float32")  # what the sums of mean and variance are divided by
+            ones = np.ones(1, "float32")  # Caffe divides mean and variance by this
             _add_blobs(
                 messages[layer.name], [state[f"{key}._mean"], state[f"{key}._variance"], ones]
             )

@@ -1,6 +1,6 @@
-"""The network in plain numpy: slow, and with nothing between it and the list of layers.
+"""The network in plain numpy, straight from the list of layers: slow, and easy to check.
 
-What an engine computes is compared with this when it is loaded.
+When an engine is loaded, its outputs are compared with these.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .weights import BATCH_NORM_EPSILON, key_of
 def activations(
     config: ModelConfig, state: Mapping[str, np.ndarray], x: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What every layer gives for one image, after its activation.
+    """The output of every layer for one image, after its activation.
 
     Args:
         config: which network.
@@ -26,8 +26,8 @@ def activations(
         x: float32 [3, H, W], or [H, W, 3] for a network of NHWC.
 
     Returns:
-        float32 [C, h, w], or [C] of flat layers, by the layer's name, and the input as "data"; the
-        last one, [num_classes], holds the logits.
+        float32 [C, h, w], or [C] of flat layers, by the layer's name, and the input as "data". The
+        last output, [num_classes], holds the logits.
     """
     values = {"data": x.transpose(2, 0, 1) if config.data_format == "NHWC" else x}
     for layer in layers(config):
@@ -39,7 +39,7 @@ def activations(
 
 
 def logits(config: ModelConfig, state: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    """float32 [num_classes] of one image; see `activations`."""
+    """The logits of one image, float32 [num_classes]; see `activations`."""
     values = activations(config, state, x)
     return values[layers(config)[-1].name]
 
@@ -61,7 +61,7 @@ def _apply(layer: Layer, inputs: list[np.ndarray], state: Mapping[str, np.ndarra
 
 
 def batch_norm(state: Mapping[str, np.ndarray], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """A batch normalisation in evaluation as what each channel is multiplied by, then added."""
+    """Scale and shift of each channel that equal a batch normalisation in evaluation mode."""
     scale = state[f"{key}.weight"] / np.sqrt(state[f"{key}._variance"] + BATCH_NORM_EPSILON)
     return scale, state[f"{key}.bias"] - scale * state[f"{key}._mean"]
 
@@ -78,7 +78,7 @@ def _convolution(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, layer: Lay
 
 
 def _max_pool(x: np.ndarray) -> np.ndarray:
-    """3x3, stride 2; of the last windows a part may lie outside."""
+    """3x3, stride 2; the last windows may lie partly outside."""
     odd = [(0, 1 - n % 2) for n in x.shape[1:]]
     x = np.pad(x, [(0, 0), *odd], constant_values=-np.inf)
     rows = np.maximum(np.maximum(x[:, :-2:2], x[:, 1:-1:2]), x[:, 2::2])
@@ -90,6 +90,6 @@ def _elu(x: np.ndarray) -> np.ndarray:
 
 
 def reference_image(size: int) -> np.ndarray:
-    """Colours that flow into each other, uint8 [size, size, 3]: nearer to an image than noise."""
+    """Smoothly varying colours, uint8 [size, size, 3]: more like a photograph than noise is."""
     patches = np.random.default_rng(0).integers(0, 256, (8, 8, 3), "uint8")
     return cv2.resize(patches, (size, size), interpolation=cv2.INTER_CUBIC)

@@ -55,12 +55,12 @@ def check_state(
     """
     problems = [f"{key} is missing" for key in shapes if key not in state]
     problems += [f"{key} is unexpected" for key in state if key not in shapes]
-    for key, wanted in shapes.items():
+    for key, expected in shapes.items():
         if key not in state:
             continue
         shape = state[key].shape
-        if shape != wanted:
-            problems.append(f"{key} has shape {list(shape)} where {list(wanted)} is expected")
+        if shape != expected:
+            problems.append(f"{key} has shape {list(shape)} where {list(expected)} is expected")
         elif state[key].dtype.kind != "f":
             problems.append(f"{key} holds {state[key].dtype} where float32 is expected")
         elif not _fit_float32(state[key]):
@@ -77,14 +77,14 @@ def _fit_float32(values: np.ndarray) -> bool:
 
 
 def read_state(data: bytes, source: str) -> dict[str, np.ndarray]:
-    """The arrays of a state dict that paddle.save wrote. Nothing in it is run.
+    """The arrays of a state dict that paddle.save wrote; no code in it is run.
 
     Args:
         data: the file.
         source: its name, for errors.
 
     Raises:
-        InputError: it is damaged, or holds anything else than arrays of numbers.
+        InputError: it is damaged, or holds anything other than arrays of numbers.
     """
     content = load_dict(data, source)
     content.pop(_PARAMETER_NAMES, None)
@@ -93,6 +93,6 @@ def read_state(data: bytes, source: str) -> dict[str, np.ndarray]:
         if not isinstance(key, str) or not isinstance(array, PickledArray):
             raise InputError(f"{source}: a state dict of arrays was expected.")
         if array.values is None:
-            raise InputError(f"{source}: {key} holds something else than floating-point numbers.")
+            raise InputError(f"{source}: {key} holds something other than floating-point numbers.")
         state[key] = array.values
     return state

@@ -1,4 +1,4 @@
-"""The part of ONNX's protocol buffer messages that a SqueezeNet file uses.
+"""The ONNX protocol buffer messages that a SqueezeNet file uses, with the fields that it uses.
 
 Field names and numbers are those of onnx.proto; declared here, so that writing a file needs neither
 the package `onnx` nor the protobuf version that it pins.

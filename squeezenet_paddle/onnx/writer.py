@@ -1,7 +1,7 @@
 """Writes a network as an ONNX file, straight from its list of layers.
 
-paddle2onnx would do it by way of a static graph, but needs Paddle 3 for that, has no package for
-Python 3.13, ends the process on a network of NHWC, and writes five times as many nodes.
+paddle2onnx would convert a static graph, but needs Paddle 3 for that, has no package for Python
+3.13, ends the process on a network of NHWC, and writes five times as many nodes.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class GraphInput:
 
     Attributes:
         height, width: of the images.
-        batch: images; None for any number.
-        preprocess: put into the graph, which then takes uint8 [N, H, W, 3] "pixels" in the
-            channel order that this names; None: it takes "data", as `Preprocess` makes it.
+        batch: number of images; None for any.
+        preprocess: becomes a part of the graph, which then takes uint8 [N, H, W, 3] "pixels" in
+            the channel order of this; None: the graph takes "data", as `Preprocess` makes it.
     """
 
     height: int
@@ -67,12 +67,12 @@ def onnx_model(
         state: arrays by state-dict key.
         graph_input: what the graph takes.
         preprocess: how an image becomes the network's input, for the file's metadata.
-        concat: write the concatenations of the fires; else what reads one reads both halves, as
-            the sum of two convolutions or as two pools, which copies less and is faster.
-        statistics: of "data" and of every layer, with which the network is quantised to 8 bits;
-            None writes float32.
-        outputs: names of layers, to write no more than what these need, and these as the graph's
-            outputs in NCHW, float32 [N, C, h, w] or [N, C]; None for the logits.
+        concat: write the concatenations of the fires; if not, their readers read both halves,
+            as the sum of two convolutions or as two pools, which copies less and is faster.
+        statistics: as `quantise.calibrate` returns them, to write 8-bit integers; None writes
+            float32.
+        outputs: names of the layers that are the graph's outputs, in NCHW, float32 [N, C, h, w]
+            or [N, C]; nothing else is written than what they need. None for the logits.
     """
     if statistics is None:
         writer = _Writer(config, state, concat)
@@ -110,18 +110,18 @@ class _Writer:
             "InnerProduct": self._linear,
         }
 
-    def graph_of(self, graph_input: GraphInput, wanted: Sequence[str] | None = None) -> Any:
-        outputs = {"data": self._input(graph_input)}
-        for layer in _needed(self._config, wanted):
-            inputs = [outputs[bottom] for bottom in layer.bottoms]
-            outputs[layer.name] = self._kinds[layer.type](layer, inputs)
-        if wanted is None:
+    def graph_of(self, graph_input: GraphInput, outputs: Sequence[str] | None = None) -> Any:
+        tensors = {"data": self._input(graph_input)}
+        for layer in _needed(self._config, outputs):
+            inputs = [tensors[bottom] for bottom in layer.bottoms]
+            tensors[layer.name] = self._kinds[layer.type](layer, inputs)
+        if outputs is None:
             classes = self._config.num_classes
             _declare(self._graph.output, "logits", "float32", [graph_input.batch, classes])
             return self._graph
         shapes = output_shapes(self._config, graph_input.height, graph_input.width)
-        for name in wanted:
-            x = self._whole(outputs[name], name)
+        for name in outputs:
+            x = self._whole(tensors[name], name)
             _declare(self._graph.output, x, "float32", [graph_input.batch, *shapes[name]])
         return self._graph
 
@@ -258,9 +258,9 @@ class _Writer:
 class _QuantisingWriter(_Writer):
     """Adds layers that compute on 8-bit integers.
 
-    Each map is followed by its quantisation to uint8 and back, each weight of a convolution is one
-    of int8 by channel, and an engine folds these into its integer kernels. What comes after the
-    maps stays float32.
+    Each map is followed by its quantisation to uint8 and back, and the weights of a convolution are
+    int8 with one scale per channel; an engine folds these into its integer kernels. What comes
+    after the maps stays float32.
     """
 
     def __init__(
@@ -273,9 +273,8 @@ class _QuantisingWriter(_Writer):
         self._means = {name: np.array(s.mean) for name, s in statistics.items()}
         self._ranges = {name: (s.low, s.high) for name, s in statistics.items()}
         for layer in layers(config):
-            if (
-                layer.type == "Concat" and not layer.flat
-            ):  # copies integers, if both its inputs mean the same by them
+            if layer.type == "Concat" and not layer.flat:
+                # It copies integers, if these mean the same in all its inputs.
                 for bottom in layer.bottoms:
                     self._ranges[bottom] = self._ranges[layer.name]
         self._scales: dict[str, np.ndarray] = {}  # by tensor
@@ -326,7 +325,7 @@ class _QuantisingWriter(_Writer):
         return [y] if layer.flat else [self._quantised(y, self._ranges[layer.name])]
 
     def _quantised(self, x: str, limits: tuple[float, float]) -> str:
-        """The tensor rounded to 256 steps, of which 0 is one."""
+        """The tensor rounded to 256 steps, one of which is 0."""
         low, high = min(limits[0], 0.0), max(limits[1], 0.0)
         scale = np.array(max((high - low) / 255, 1e-30), "float32")
         zero = np.array(np.rint(-low / scale), "uint8")
@@ -340,7 +339,7 @@ class _QuantisingWriter(_Writer):
         return y
 
     def _restored(self, name: str, values: np.ndarray, scale: np.ndarray) -> str:
-        """A constant as integers and what each channel is multiplied by."""
+        """A constant as integers, and its dequantisation with one scale per channel."""
         zeros = np.zeros(scale.shape, values.dtype)
         constants = [
             self._constant(f"{name}/{values.dtype}", values),
@@ -350,11 +349,11 @@ class _QuantisingWriter(_Writer):
         return self._node("DequantizeLinear", constants, name, axis=0)
 
 
-def _needed(config: ModelConfig, wanted: Sequence[str] | None) -> list[Layer]:
-    """The layers that give the named ones, in order; None for all."""
-    if wanted is None:
+def _needed(config: ModelConfig, outputs: Sequence[str] | None) -> list[Layer]:
+    """The layers that the outputs depend on, in order; None for all."""
+    if outputs is None:
         return layers(config)
-    needed, names = [], set(wanted)
+    needed, names = [], set(outputs)
     for layer in reversed(layers(config)):
         if layer.name in names:
             needed.append(layer)
@@ -367,7 +366,7 @@ def _names(layer: Layer, halves: list[str]) -> list[str]:
 
 
 def _declare(values: Any, name: str, data_type: str, shape: Sequence[int | None]) -> None:
-    """Adds an input or output of the graph; None is a batch of any size."""
+    """Adds an input or output of the graph; an extent of None is a batch of any size."""
     tensor = values.add(name=name).type.tensor_type
     tensor.elem_type = DATA_TYPES[data_type]
     for extent in shape:

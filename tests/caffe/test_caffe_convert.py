@@ -332,6 +332,7 @@ def test_a_new_classifier(edit: Edit, tmp_path: Path) -> None:
     )
     assert first["conv10.weight"].shape == (5, 512, 1, 1)
     assert abs(first["conv10.weight"].std() - 0.01) < 1e-3
+    assert (first["conv10.bias"] == 3).all()  # few classes: alive from the start
     np.testing.assert_array_equal(first["conv10.weight"], again["conv10.weight"])
     assert (first["conv10.weight"] != other["conv10.weight"]).any()
     for key, value in weights.state.items():

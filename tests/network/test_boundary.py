@@ -47,7 +47,7 @@ def test_what_trainable_takes(text: str, first: str) -> None:
 
 @pytest.mark.parametrize("text", ["fire10", "fire1", "", "+", "all+", "fire8++", "Head", "conv10"])
 def test_what_trainable_refuses(text: str) -> None:
-    with pytest.raises(InputError, match="--trainable .*: head, fire9, .* was expected"):
+    with pytest.raises(InputError, match="`trainable` .*: head, fire9, .* was expected"):
         first_trained(text)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy_net
@@ -13,7 +16,13 @@ from networks import assert_same, in_double, logits_of, network_of, noise, rando
 from squeezenet_paddle.caffe.verify import CaffeJudge, verify
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.network.config import CHOICES, ModelConfig, layers, minimum_input_size
+from squeezenet_paddle.network.config import (
+    CHOICES,
+    ModelConfig,
+    dropout_shape,
+    layers,
+    minimum_input_size,
+)
 from squeezenet_paddle.network.model import SqueezeNet, load_state, squeezenet1_0, squeezenet1_1
 
 
@@ -161,6 +170,35 @@ def test_logits_of_the_original_head_are_not_negative() -> None:
 
 
 @pytest.mark.parametrize("head", CHOICES["head"])
+def test_training_warns_of_nothing(head: str) -> None:
+    """Paddle's own batch normalisation warns on every pass that it tracks statistics."""
+    network = SqueezeNet(ModelConfig(num_classes=3, head=head))
+    network.train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network(paddle.to_tensor(noise(2, 3, 41, 41)))
+
+
+@pytest.mark.parametrize("head", CHOICES["head"])
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_the_dropout_mask_has_the_shape_that_is_stated(head: str, data_format: str) -> None:
+    config = ModelConfig(num_classes=3, head=head, data_format=data_format)
+    network = SqueezeNet(config)
+    network.train()
+    shape = (2, 3, 41, 50) if data_format == "NCHW" else (2, 41, 50, 3)
+    features = network.forward_features(paddle.to_tensor(noise(*shape)))
+    stated = dropout_shape(config, 41, 50)
+    assert (stated is None) == (head == "conv_bn")
+    if stated is not None:
+        if len(stated) == 3 and data_format == "NHWC":
+            stated = (*stated[1:], stated[0])
+        nothing = paddle.zeros([2, *stated], "bool")
+        logits = network.forward_head(features, nothing).numpy()
+        np.testing.assert_array_equal(logits[0], logits[1])  # nothing of the images is left
+    assert dropout_shape(dataclasses.replace(config, dropout=0.0), 41, 50) is None
+
+
+@pytest.mark.parametrize("head", CHOICES["head"])
 def test_reset_classifier_changes_the_classifier_alone(head: str) -> None:
     network = SqueezeNet(ModelConfig(num_classes=10, head=head))
     before = {key: value.numpy() for key, value in network.state_dict().items()}
@@ -202,6 +240,37 @@ def test_caffe_initialisation() -> None:
             assert 0.99 * bound < np.abs(value).max() <= bound * (1 + 1e-6), key
 
 
+@pytest.mark.parametrize(
+    ("variant", "classifier_bias", "expected"),
+    [
+        ({"num_classes": 10}, None, 3),
+        ({"num_classes": 100, "head": "conv_bn"}, None, 3),
+        ({"num_classes": 101}, None, 0),
+        ({"num_classes": 1000}, None, 0),
+        ({"num_classes": 10, "activation": "elu"}, None, 0),  # an ELU cannot die
+        ({"num_classes": 10, "head": "conv_fc"}, None, 0),  # it has 1000 maps
+        ({"num_classes": 10}, 0, 0),
+        ({"num_classes": 1000}, 1.5, 1.5),
+    ],
+)
+def test_bias_of_a_new_conv10(
+    variant: dict[str, Any], classifier_bias: float | None, expected: float
+) -> None:
+    network = SqueezeNet(ModelConfig(**variant), classifier_bias=classifier_bias)
+    assert (network.conv10.bias.numpy() == expected).all()
+    network.reset_classifier(variant["num_classes"])
+    assert (network.conv10.bias.numpy() == expected).all()
+
+
+def test_a_new_network_of_few_classes_is_alive() -> None:
+    """All maps of conv10 are active everywhere, so every class gets a gradient."""
+    network = squeezenet1_1(num_classes=10)
+    logits = network(paddle.to_tensor(noise(2, 3, 67, 67)))
+    assert logits.numpy().min() > 1
+    logits.sum().backward()
+    assert np.abs(network.conv10.weight.grad.numpy()).max(axis=(1, 2, 3)).min() > 0
+
+
 def test_xavier_normal_initialisation() -> None:
     paddle.seed(1)
     network = squeezenet1_1(init="xavier_normal")
@@ -211,7 +280,7 @@ def test_xavier_normal_initialisation() -> None:
         expected = np.sqrt(2 / ((value.shape[0] + value.shape[1]) * receptive))
         assert abs(value.std() / expected - 1) < 0.02
         assert np.abs(value).max() > 3 * expected
-    with pytest.raises(InputError, match="init must be one of"):
+    with pytest.raises(InputError, match="`init` must be one of"):
         squeezenet1_1(init="zeros")
 
 
