@@ -156,7 +156,7 @@ def read_config(
             f"{expected} was expected."
         )
     types = {layer.type for layer in caffe_layers}
-    if any(f"{fire}/bypass1x1" in with_weights for fire in FIRES):
+    if any(f"{fire}/bypass1x1" in found for fire in FIRES):
         bypass = "complex"
     else:
         bypass = "simple" if "Eltwise" in types else "none"
