@@ -40,7 +40,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,8 +55,10 @@ from ..errors import InputError
 from ..labels import read_labels
 from ..model_dir import ModelInfo, check_target, write_model_dir
 from ..network.config import CHOICES, layer_table
-from ..network.model import SqueezeNet
 from . import common
+
+if TYPE_CHECKING:
+    from ..network.model import SqueezeNet
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -245,10 +247,10 @@ def verified(
     """Prints how every layer compares with OpenCV's; the record of it, or None if one differs."""
     from ..caffe import deploy, verify
 
-    if not weights.graph or not any(layer.bottoms for layer in weights.graph):
-        raise InputError("`verify` needs `prototxt`, the network's description for OpenCV.")
     if weights.source["format"] != "caffemodel":
         raise InputError(f"`verify`: OpenCV does not read a file of {weights.source['format']}.")
+    if not any(layer.bottoms for layer in weights.graph):
+        raise InputError("`verify` needs `prototxt`, the network's description for OpenCV.")
     size = preprocess.crop_size
     noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), "uint8")
     layer_names = deploy.layer_names(weights.graph, weights.config, weights.names)
