@@ -155,7 +155,7 @@ def _unpack(path: Path, folder: Path) -> None:
         NotImplementedError,
     ) as error:
         raise InputError(
-            f"{path}: a folder, .tar.gz or .zip of DIGITS was expected; this is none, or is damaged."
+            f"{path}: a folder, .tar.gz or .zip of DIGITS was expected; this is none or damaged."
         ) from error
     except OSError as error:
         raise InputError(

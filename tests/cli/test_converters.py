@@ -216,7 +216,7 @@ def test_bad_input_writes_nothing(
     ("tool", "flag", "part"),
     [
         ("caffe2paddle", "--caffemodel", "torch2paddle.py converts it"),
-        ("caffe2paddle", "--digits", "this is none, or is damaged"),
+        ("caffe2paddle", "--digits", "this is none or damaged"),
         ("torch2paddle", "--checkpoint", "this pickle asks for posix.system"),
     ],
 )
