@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from ..errors import InputError
 from ..file_kinds import kind_of
 from ..files import read_bytes
+from ..safe_pickle import one_line
 from .schema import BlobNumbers, LayerParameter, NetParameter
 
 # V1 names its types by an enum, DATA for today's "Data"; these are not spelled the same.
@@ -107,7 +108,7 @@ def read_prototxt(path: Path) -> list[CaffeLayer]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: a prototxt was expected, found a binary file.") from error
     except (text_format.ParseError, RecursionError) as error:
-        raise InputError(f"{path}: not a prototxt: {error}.") from error
+        raise InputError(f"{path}: not a prototxt: {one_line(error)}.") from error
     layers = _layers(net, str(path))
     if not layers:
         raise InputError(f"{path}: a prototxt with layers was expected, found none.")

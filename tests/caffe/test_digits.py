@@ -93,9 +93,7 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
     path = tmp_path / "net.tar.gz"
     for content in (b"", b"hello", b"\x1f\x8b damaged", b"PK\x03\x04 damaged", FILES["info.json"]):
         path.write_bytes(content)
-        with pytest.raises(
-            InputError, match="this is none or damaged|cannot read this archive"
-        ):
+        with pytest.raises(InputError, match="this is none or damaged|cannot read this archive"):
             with open_digits(path):
                 pass
 
