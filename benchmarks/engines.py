@@ -37,7 +37,8 @@ from squeezenet_paddle.data.lists import ImageList, read_list
 from squeezenet_paddle.data.loader import Loader
 from squeezenet_paddle.data.preprocess import EvalTransform
 from squeezenet_paddle.data.sampler import Sampler
-from squeezenet_paddle.evaluation.metrics import TOP_K, top_k
+from squeezenet_paddle.evaluation.metrics import TOP_K
+from squeezenet_paddle.network.logits import top_k
 from squeezenet_paddle.predict import Predictor, predict
 from squeezenet_paddle.profiling.benchmark import NotRun, Task, machine, measure
 

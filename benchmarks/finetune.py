@@ -77,8 +77,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
 
 def split(args: argparse.Namespace, folder: Path) -> None:
     """Writes the lists that all ways read."""
-    from squeezenet_paddle.datasets.folders import read_tree, write_lists
-    from squeezenet_paddle.datasets.splitting import split
+    from squeezenet_paddle.datasets.folders import read_tree, split, write_lists
 
     tree = read_tree(args.images)
     parts = split(tree, 0.2, 0.0, args.seed)

@@ -28,7 +28,7 @@ import numpy as np
 
 from squeezenet_paddle.cli.common import positive_int
 from squeezenet_paddle.network.config import FIRES, ModelConfig, layer_table
-from squeezenet_paddle.process_settings import tune_process
+from squeezenet_paddle.process_settings import use_fast_cpu_settings
 
 LR, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 2e-4
 Step = Callable[[], None]
@@ -94,7 +94,7 @@ def random_batch(batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(batch_size: int, size: int) -> Step:
     """As tools/train.py does it by default."""
-    tune_process()
+    use_fast_cpu_settings()
     from squeezenet_paddle.data.loader import Batch
     from squeezenet_paddle.network.model import squeezenet1_1
     from squeezenet_paddle.training.gradients import make_gradients
@@ -192,7 +192,7 @@ WAYS: dict[str, Callable[[int, int], Step]] = {
 def print_layers(args: argparse.Namespace) -> None:
     """Forward and backward of every layer by itself, on the input that it has in the network."""
     warnings.filterwarnings("ignore", message="No ccache found")
-    tune_process()
+    use_fast_cpu_settings()
     import paddle
 
     from squeezenet_paddle.network.model import squeezenet1_1

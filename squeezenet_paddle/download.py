@@ -1,31 +1,26 @@
-"""Downloads the SqueezeNet authors' Caffe weights; a wrong or partial file never gets the name.
+"""Downloads files whose size and checksum are known; a wrong or partial one never gets the name.
 
 The bytes go to `<name>.part` beside the target. That file outlives a broken connection and the
-process, so that the next attempt asks only for what is missing (RFC 9110, section 14). Size and
-checksum are checked before it is renamed; the checksum is the final judge of where bytes came from.
+process, and the next attempt asks only for what is missing (RFC 9110, section 14). Size and
+checksum are checked before it is renamed.
 """
 
 from __future__ import annotations
 
-import email.utils
+import contextlib
 import hashlib
-import http.client
 import logging
 import os
-import re
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.message import Message
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
-from tqdm import tqdm
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from .errors import InputError
+from .progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +28,22 @@ logger = logging.getLogger(__name__)
 AUTHORS = (
     "https://raw.githubusercontent.com/forresti/SqueezeNet/a47b6f13d30985279789d08053d37013d67d131b"
 )
-CHUNK = 16 * 1024  # bytes; what a connection that breaks can lose of the data that had arrived
+ATTEMPTS = 5
 MAX_RETRY_AFTER = 60.0  # seconds; a server that asks for more is asked again after this
+_CHUNK = 16 * 1024  # bytes; the most that a connection loses when it breaks
 
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A file on the web of which size and checksum are known."""
+    """A file on the web.
+
+    Attributes:
+        name: of the file on the disk.
+        url: its address.
+        size: in bytes.
+        digest_algorithm: a name that `hashlib.new` knows.
+        digest: the checksum in lower case hexadecimal.
+    """
 
     name: str
     url: str
@@ -51,269 +55,208 @@ class KnownFile:
 # Sizes and checksums: the Open Model Zoo's models/public/squeezenet1.1/model.yml and
 # models/public/squeezenet1.0/model.yml.
 KNOWN_FILES = {
-    "squeezenet_v1.1": KnownFile(
-        name="squeezenet_v1.1.caffemodel",
-        url=f"{AUTHORS}/SqueezeNet_v1.1/squeezenet_v1.1.caffemodel",
-        size=4_950_080,
-        digest_algorithm="sha256",
-        digest="72b912ace512e8621f8ff168a7d72af55910d3c7c9445af8dfbff4c2ee960142",
+    "squeezenet_v1.1": (
+        KnownFile(
+            name="squeezenet_v1.1.caffemodel",
+            url=f"{AUTHORS}/SqueezeNet_v1.1/squeezenet_v1.1.caffemodel",
+            size=4_950_080,
+            digest_algorithm="sha256",
+            digest="72b912ace512e8621f8ff168a7d72af55910d3c7c9445af8dfbff4c2ee960142",
+        ),
+        KnownFile(
+            name="squeezenet_v1.1.prototxt",
+            url=f"{AUTHORS}/SqueezeNet_v1.1/deploy.prototxt",
+            size=9_678,
+            digest_algorithm="sha256",
+            digest="d041bfb2ab4b32fda4ff6c6966684132f2924e329916aa5bfe9285c6b23e3d1c",
+        ),
     ),
-    "squeezenet_v1.0": KnownFile(
-        name="squeezenet_v1.0.caffemodel",
-        url=f"{AUTHORS}/SqueezeNet_v1.0/squeezenet_v1.0.caffemodel",
-        size=5_001_403,
-        digest_algorithm="sha384",
-        digest="b8dc96393e093b4f23390b70f01fe37330d629759db59c1d"
-        "a3c15f846d0b1b1751b6ad841570c2e303c86829c750a745",
+    "squeezenet_v1.0": (
+        KnownFile(
+            name="squeezenet_v1.0.caffemodel",
+            url=f"{AUTHORS}/SqueezeNet_v1.0/squeezenet_v1.0.caffemodel",
+            size=5_001_403,
+            digest_algorithm="sha384",
+            digest="b8dc96393e093b4f23390b70f01fe37330d629759db59c1d"
+            "a3c15f846d0b1b1751b6ad841570c2e303c86829c750a745",
+        ),
+        KnownFile(
+            name="squeezenet_v1.0.prototxt",
+            url=f"{AUTHORS}/SqueezeNet_v1.0/deploy.prototxt",
+            size=9_640,
+            digest_algorithm="sha384",
+            digest="4091e21776a51767811cfb469017af5ee1ee4d1b42cdac09"
+            "02b6cab41367f01864e72cd2df371f8472694ca521196fc0",
+        ),
     ),
 }
 
 
-class _TransientError(Exception):
-    """What may go well the next time; `retry_after` is the wait in seconds that is known to do."""
+class _Retry(Retry):
+    """Tries again after a broken connection and the answers 429 and 5xx."""
 
-    def __init__(self, problem: str, retry_after: float | None = None) -> None:
-        super().__init__(problem)
-        self.retry_after = retry_after
+    def get_retry_after(self, response: Any) -> float | None:
+        seconds = super().get_retry_after(response)
+        return None if seconds is None else min(seconds, MAX_RETRY_AFTER)
+
+    def sleep(self, response: Any = None) -> None:
+        if response is not None:
+            logger.warning("the server answered %s; trying again", response.status)
+        super().sleep(response)
 
 
 def fetch(
-    url: str,
-    path: Path,
-    size: int,
-    digest_algorithm: str,
-    digest: str,
+    file: KnownFile,
+    path: str | Path,
+    url: str | None = None,
     *,
-    attempts: int = 5,
     timeout: float = 30.0,
     backoff: float = 1.0,
 ) -> bool:
-    """Downloads `url` to `path`, unless the right file is there already.
-
-    Goes on where an earlier download stopped. Broken connections, timeouts and the answers 429 and
-    5xx are tried again; any other refusal of the server ends the download.
+    """Downloads a file to `path`, unless it is there already; resumes an earlier download.
 
     Args:
-        url: http or https.
-        path: the file to write; its folder is made if need be.
-        size: bytes that the file must have.
-        digest_algorithm: a name that `hashlib.new` knows.
-        digest: the checksum that the file must have, in lower case hexadecimal.
-        attempts: how often the server is asked before giving up.
+        file: what the file must be.
+        path: where to write it; its folder is made if need be.
+        url: a mirror's address of the same file; None for `file.url`.
         timeout: seconds without a byte after which a connection counts as broken.
-        backoff: seconds before the second attempt; the wait doubles with each further one. A
-            server's Retry-After takes its place, up to a minute.
+        backoff: urllib3's backoff_factor, in seconds; grows with each attempt. A server's
+            Retry-After takes its place, up to a minute.
 
     Returns:
-        False if `path` was there and right, so that nothing was done.
+        Whether it was downloaded; False if it was there.
 
     Raises:
         InputError: the URL cannot be used, the server does not give the file or gives another one,
             `path` exists and is something else, or the file cannot be written.
     """
-    if not _is_web_url(url):
-        raise InputError(f"'{url}' is not a URL to download from; expected http:// or https://.")
+    path, url = Path(path), url or file.url
     part = path.with_name(f"{path.name}.part")
     try:
         if path.exists():
-            wrong = _difference(path, size, digest_algorithm, digest)
-            if wrong:
+            if problem := difference(path, file):
                 raise InputError(
-                    f"{path} exists and is not the expected file: {wrong}; "
+                    f"{path} exists and is not the expected file: {problem}; "
                     "it was left alone, remove it to download the file."
                 )
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-
-        resumed = _complete(url, part, size, attempts, timeout, backoff)
-        wrong = _difference(part, size, digest_algorithm, digest)
-        if wrong and resumed:
-            logger.warning("%s: %s; starting again from the first byte", part, wrong)
+        was_resumed = _receive_all(url, part, file.size, timeout, backoff)
+        problem = difference(part, file)
+        if problem and was_resumed:
+            logger.warning("%s: %s; starting again from the first byte", part, problem)
             part.unlink()
-            _complete(url, part, size, attempts, timeout, backoff)
-            wrong = _difference(part, size, digest_algorithm, digest)
-        if wrong:
+            _receive_all(url, part, file.size, timeout, backoff)
+            problem = difference(part, file)
+        if problem:
             part.unlink()
-            raise InputError(f"{url} is not the expected file: {wrong}; nothing was kept of it.")
-
+            raise InputError(f"{url} is not the expected file: {problem}; nothing was kept.")
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(path)
         return True
-    except OSError as error:  # those of the network have become other errors by now
+    except OSError as error:  # of the disk; those of the network have become other errors by now
         raise InputError(
             f"{error.filename or part}: cannot store the download here ({error.strerror})."
         ) from error
 
 
-def _is_web_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # brackets that are no IPv6 address
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def _difference(path: Path, size: int, digest_algorithm: str, digest: str) -> str | None:
-    """What is wrong with a file, or None."""
+def difference(path: Path, file: KnownFile) -> str | None:
+    """What is wrong with what lies at `path`; None if it is the file."""
     if path.is_dir():
-        return f"it is a folder, expected a file of {size} bytes"
-    found_size = path.stat().st_size
-    if found_size != size:
-        return f"it has {found_size} bytes, expected {size}"
-    state = hashlib.new(digest_algorithm)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
+        return f"it is a folder, expected a file of {file.size} bytes"
+    size = path.stat().st_size
+    if size != file.size:
+        return f"it has {size} bytes, expected {file.size}"
+    state = hashlib.new(file.digest_algorithm)
+    with path.open("rb") as content:
+        while chunk := content.read(1 << 20):
             state.update(chunk)
-    if state.hexdigest() != digest:
-        return f"its {digest_algorithm} is {state.hexdigest()}, expected {digest}"
+    if state.hexdigest() != file.digest:
+        return f"its {file.digest_algorithm} is {state.hexdigest()}, expected {file.digest}"
     return None
 
 
-def _complete(
-    url: str, part: Path, size: int, attempts: int, timeout: float, backoff: float
-) -> bool:
-    """Asks the server until `part` has `size` bytes.
-
-    Returns:
-        True if they did not all come with the last answer, so that they may not belong together.
-    """
-    attempt = 1
-    while True:
-        try:
-            return _receive(url, part, size, timeout)
-        except _TransientError as error:
-            if attempt >= attempts:
-                raise InputError(
-                    f"{url}: the download failed {attempts} times, at last because {error}; "
-                    f"{_size_so_far(part)} of {size} bytes are there."
-                ) from error
-            if error.retry_after is None:
-                delay = backoff * 2 ** (attempt - 1)
-            else:
-                delay = min(error.retry_after, MAX_RETRY_AFTER)
-            logger.warning("%s: %s; trying again in %.3g s", url, error, delay)
-            time.sleep(delay)
-            attempt += 1
-
-
-def _receive(url: str, part: Path, size: int, timeout: float) -> bool:
-    """Asks once for what `part` lacks and writes it.
-
-    Returns:
-        True if `part` had some of the bytes before.
-
-    Raises:
-        InputError: the server has no such file or one of another size.
-        _TransientError: `part` does not have `size` bytes yet.
-    """
-    done = _size_so_far(part)
-    if done == size:
-        return True
-    if done > size:
-        done = 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    with _open(request, timeout) as response:
-        status = response.status
-        if status is None or not _is_web_url(response.url):  # redirected; FTP has no status
-            raise InputError(f"{url} leads to {response.url}; expected http:// or https://.")
-        answer = f"the server answered {status} {response.reason}".rstrip()
-        if status == 429 or status >= 500:
-            raise _TransientError(answer, _retry_after(response.headers))
-        if status == 416 and done:
-            part.unlink()
-            raise _TransientError("the server cannot go on from there", retry_after=0.0)
-        if status == 206:
-            start, total = _content_range(response.headers)
-            if start != done:
-                part.unlink(missing_ok=True)
-                raise _TransientError("the server sent another part than asked", retry_after=0.0)
-        elif status == 200:  # the whole file, asked for or not
-            done = 0
-            total = _number(response.headers.get("Content-Length"))
-        else:
-            raise InputError(f"{url}: {answer}.")
-        if total not in (None, size):
-            raise InputError(f"{url} is not the expected file: it has {total} bytes, not {size}.")
-
-        received = done
-        bar = tqdm(
-            desc=part.stem, total=size, initial=done, unit="B", unit_scale=True, disable=None
-        )
-        # Not "ab": two processes that resume at once then write the same bytes to the same places.
-        with bar, part.open("r+b" if done else "wb") as file:
-            file.seek(done)
-            for chunk in _chunks(response):
-                received += len(chunk)
-                if received > size:
-                    break
-                file.write(chunk)
-                bar.update(len(chunk))
-    if received > size:
-        part.unlink()
-        raise InputError(f"{url} is not the expected file: it has more than {size} bytes.")
-    if received < size:
-        raise _TransientError(f"the connection ended after {received} of {size} bytes")
-    return done > 0
+def _receive_all(url: str, part: Path, size: int, timeout: float, backoff: float) -> bool:
+    """Asks the server until `part` has `size` bytes; returns whether they came in several parts."""
+    retry = _Retry(
+        ATTEMPTS - 1,
+        backoff_factor=backoff,
+        status_forcelist=(429, *range(500, 600)),
+        raise_on_status=False,
+    )
+    with requests.Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry))
+        for attempt in range(1, ATTEMPTS + 1):
+            done = _size(part)
+            if done == size:
+                return True
+            if done > size:
+                part.unlink()
+                done = 0
+            with contextlib.suppress(requests.exceptions.RequestException):
+                if _receive(session, url, part, done, size, timeout):
+                    return done > 0
+            logger.warning(
+                "%s: attempt %d of %d ended with %d of %d bytes",
+                *(url, attempt, ATTEMPTS, _size(part), size),
+            )
+    raise InputError(
+        f"{url}: {ATTEMPTS} attempts gave {_size(part)} of {size} bytes; run it again to go on."
+    )
 
 
-def _open(
-    request: urllib.request.Request, timeout: float
-) -> http.client.HTTPResponse | urllib.error.HTTPError:
-    """The server's answer, whatever its status.
-
-    Raises:
-        InputError: no request can be made of the URL.
-        _TransientError: there is no answer.
-    """
-    try:
-        return urllib.request.urlopen(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        return error
-    except (http.client.InvalidURL, ValueError) as error:
-        raise InputError(f"'{request.full_url}' is not a URL to download from: {error}.") from error
-    except urllib.error.URLError as error:
-        raise _TransientError(f"there was no connection ({error.reason})") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _TransientError(f"there was no answer ({error})") from error
-
-
-def _chunks(response: http.client.HTTPResponse | urllib.error.HTTPError) -> Iterator[bytes]:
-    """The body as it arrives; turns errors of the network, not those of its user, into ours."""
-    while True:
-        try:
-            chunk = response.read(CHUNK)
-        except (OSError, http.client.HTTPException) as error:
-            raise _TransientError(f"the connection broke ({error})") from error
-        if not chunk:
-            return
-        yield chunk
-
-
-def _size_so_far(part: Path) -> int:
+def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _content_range(headers: Message) -> tuple[int | None, int | None]:
-    """First byte and size of the whole file in a 206 answer; None for what it does not say."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
-    return (int(match[1]), _number(match[2])) if match else (None, None)
+def _receive(
+    session: requests.Session, url: str, part: Path, done: int, size: int, timeout: float
+) -> bool:
+    """Asks once for what follows the first `done` bytes; returns whether all has arrived.
 
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and re.fullmatch(r"[0-9]+", text) else None
-
-
-def _retry_after(headers: Message) -> float | None:
-    """The seconds that a Retry-After header asks for, given as a number or as a date."""
-    text = headers.get("Retry-After", "")
-    seconds = _number(text)
-    if seconds is not None:
-        return float(seconds)
+    Raises:
+        InputError: the server has no such file or one of another size, or there is no answer.
+        requests.exceptions.RequestException: the connection broke.
+    """
+    headers = {"Accept-Encoding": "identity"}  # as sizes and ranges are those of the file
+    if done:
+        headers["Range"] = f"bytes={done}-"
     try:
-        date = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):  # TypeError: Python 3.9's answer to what is no date
-        return None
-    if date.tzinfo is None:  # "-0000", a date in UTC of which the zone is not known
-        date = date.replace(tzinfo=timezone.utc)
-    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())
+        response = session.get(url, headers=headers, stream=True, timeout=timeout)
+    except ValueError as error:  # requests' way to say that it cannot use a URL
+        raise InputError(f"'{url}' is not a URL to download from: {error}.") from error
+    except requests.exceptions.RequestException as error:
+        raise InputError(f"{url}: there was no answer ({error}).") from error
+    with response:
+        answer = f"the server answered {response.status_code} {response.reason}"
+        total = response.headers.get("Content-Length")
+        if response.status_code == 206:
+            place, _, total = response.headers.get("Content-Range", "").partition("/")
+            if not place.startswith(f"bytes {done}-"):
+                part.unlink(missing_ok=True)
+                return False
+        elif response.status_code == 416 and done:
+            part.unlink()
+            return False
+        elif response.status_code == 200:  # the whole file, asked for or not
+            done = 0
+        else:
+            raise InputError(f"{url}: {answer}.")
+        if total and total.isdigit() and int(total) != size:
+            raise InputError(f"{url} is not the expected file: it has {total} bytes, not {size}.")
+        progress = Progress(part.stem, size, "B", done)
+        # Not "ab": two processes that resume at once then write the same bytes to the same places.
+        with progress, part.open("r+b" if done else "wb") as file:
+            file.seek(done)
+            for chunk in response.iter_content(_CHUNK):
+                done += len(chunk)
+                if done > size:
+                    break
+                file.write(chunk)
+                progress.update(len(chunk))
+    if done > size:
+        part.unlink()
+        raise InputError(f"{url} is not the expected file: it has more than {size} bytes.")
+    return done == size

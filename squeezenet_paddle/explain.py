@@ -1,136 +1,223 @@
-"""Class activation maps: where in an image the network found its class.
+"""Class activation maps: where in an image the network sees evidence for a class.
 
-Zhou et al., "Learning Deep Features for Discriminative Localization", arXiv:1512.04150: the logit
-is a mean over positions, and the map is what it is the mean of. In SqueezeNet the activated maps of
-conv10 are that already; with the head `conv_fc` they are weighted by the row of `fc`.
+For the heads with a conv10 the map is exact (Zhou et al., "Learning Deep Features for
+Discriminative Localization", arXiv:1512.04150): the logit is the mean of the map over its
+positions. The activated maps of conv10 are such maps already; with the head `conv_fc` they are
+weighted by the row of `fc`.
+
+The head `multiscale` is a small network on the means of all fires' maps, so its logit is not a sum
+over positions. There, each channel is weighted by the gradient of the logit, as in Grad-CAM
+(Selvaraju et al., arXiv:1610.02391), and counted from its mean over the training data. That is a
+linear approximation around this image: it shows which positions raise the logit while the same
+hidden units stay active, not what the network would say if a position were covered. The maps of all
+fires are added; early ones give detail, late ones coarse shapes. With ReLU the approximation is
+exact up to a constant: the means of the maps sum to the logit minus the value of the linear
+function at the training data's mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from .data.decode import MAX_PIXELS, read_image
 from .data.loader import Loader
 from .data.preprocess import Preprocess
+from .device import use_device
 from .errors import InputError
-from .evaluation.metrics import softmax, top_k
+from .evaluation import plots
 from .files import write_bytes
 from .model_dir import load_network, read_info
-from .network.config import ModelConfig, layers
+from .network.config import FIRES, ModelConfig, layers
 from .network.heads import HEADS
-from .predict import choose_device
+from .network.logits import softmax, top_k
 
-_OPACITY = 0.5  # of the map
+_OPACITY = 0.75  # of the largest value of a map
+_SIDE = 360  # pixels of the longer side of an image beside its map
+_COLORS = cv2.COLORMAP_INFERNO  # perceptually uniform
+
+
+class Map(NamedTuple):
+    """Evidence for a class at the positions of a layer.
+
+    Attributes:
+        layer: the layer whose positions they are.
+        values: float32 [N, h, w].
+    """
+
+    layer: str
+    values: np.ndarray
 
 
 class Explainer:
-    """Runs the network of a model directory and keeps the maps that its logits are made of.
+    """Runs the network of a model directory and maps the evidence for the predicted class.
 
     Args:
         model_dir: as `model_dir.py` describes it.
         device: "cpu", "gpu" or "gpu:N"; None takes a GPU where Paddle finds one.
 
     Attributes:
-        info: what the model directory says.
+        info: the description of the model directory.
 
     Raises:
-        InputError: the model directory or the device is not usable, or the network has no maps.
+        InputError: the model directory or the device is not usable.
     """
 
     def __init__(self, model_dir: Path, device: str | None = None) -> None:
-        self.info = read_info(model_dir)
-        if not HEADS[self.info.network.head].has_conv10:
-            raise InputError(
-                f"{model_dir}: a network of the head multiscale has no class activation maps; its "
-                "classes are made of the means of maps."
-            )
         import paddle
 
+        self.info = read_info(model_dir)
+        self._head = HEADS[self.info.network.head]
         self._paddle = paddle
-        paddle.set_device(choose_device(device))
+        use_device(device)
         self._network = load_network(model_dir, self.info)
-        self._network.relu_conv10.register_forward_post_hook(self._keep)
-        self._activated: Any = None
+        self._outputs: dict[str, Any] = {}
+        names = FIRES if self._head.pools_fires else ("relu_conv10",)
+        for name in names:
+            layer = getattr(self._network, name)
+            layer.register_forward_post_hook(
+                lambda layer, inputs, output, name=name: self._outputs.update({name: output})
+            )
 
-    def _keep(self, layer: Any, inputs: Any, output: Any) -> None:
-        self._activated = output
-
-    def __call__(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Classifies inputs and maps the class that each is taken for.
+    def __call__(self, inputs: np.ndarray) -> tuple[np.ndarray, list[Map]]:
+        """Classifies inputs and maps the class that each is classified as.
 
         Args:
             inputs: float32 [N, *preprocess.input_shape].
 
         Returns:
-            Logits, float32 [N, num_classes], and maps, float32 [N, h, w], whose mean is the
-            largest logit (less the bias of `fc`, for the head `conv_fc`).
+            Logits, float32 [N, num_classes], and maps; see the module for what their means are.
+            One map, or one for each fire with the head `multiscale`.
         """
+        network = self._network
         with self._paddle.no_grad():
-            logits = self._network(self._paddle.to_tensor(inputs)).numpy()
-        activated = self._activated.numpy()
-        if self.info.network.data_format == "NHWC":
-            activated = activated.transpose(0, 3, 1, 2)
-        best = top_k(logits, 1)[:, 0]
-        if HEADS[self.info.network.head].classifier == "fc":
+            features = network.forward_features(self._paddle.to_tensor(inputs))
+        features.stop_gradient = False
+        logits = network.forward_head(features)
+        best = top_k(logits.numpy(), 1)[:, 0]
+        if not self._head.pools_fires:
+            return logits.numpy(), [Map("conv10", self._conv10(best))]
+        chosen = self._paddle.take_along_axis(logits, self._paddle.to_tensor(best[:, None]), 1)
+        gradient = self._paddle.grad(chosen.sum(), features)[0].numpy()
+        mean = network.bn_pools._mean.numpy()
+        maps, start = [], 0
+        for fire in FIRES:
+            output = self._channels_first(fire)
+            channels = slice(start, start + output.shape[1])
+            start = channels.stop
+            deviation = output - mean[channels, None, None]
+            maps.append(Map(fire, np.einsum("nchw,nc->nhw", deviation, gradient[:, channels])))
+        return logits.numpy(), maps
+
+    def _conv10(self, best: np.ndarray) -> np.ndarray:
+        """float32 [N, h, w], whose mean is the largest logit (without the bias of `fc`)."""
+        activated = self._channels_first("relu_conv10")
+        if self._head.classifier == "fc":
             weights = self._network.fc.weight.numpy()[:, best]  # [1000, N]
-            return logits, np.einsum("nchw,cn->nhw", activated, weights)
-        return logits, activated[np.arange(len(best)), best]
+            return np.einsum("nchw,cn->nhw", activated, weights)
+        return activated[np.arange(len(best)), best]
+
+    def _channels_first(self, name: str) -> np.ndarray:
+        """The output of a sublayer, float32 [N, C, h, w]."""
+        output = self._outputs[name].numpy()
+        return output.transpose(0, 3, 1, 2) if self.info.network.data_format == "NHWC" else output
 
 
-def centers(config: ModelConfig, count: int) -> np.ndarray:
-    """float64 [count]: the pixel of the input that each row (or column) of conv10's maps sees.
+def centers(config: ModelConfig, layer: str, count: int) -> np.ndarray:
+    """float64 [count]: the pixel of the input at the center of each row (or column) of a layer.
 
-    It is the middle of the window through which the position sees the input. It moves by 16 pixels
-    a step, and does not start half a step from the edge, as a plain enlargement would have it.
+    It is the middle of the receptive field. In conv10 it moves by 16 pixels per step, and the first
+    one does not lie half a step from the edge, where resizing would put it.
+
+    Args:
+        config: which network.
+        layer: "conv10" or a fire.
+        count: rows (or columns) of the layer's output.
     """
-    first, step = 0.0, 1
-    for layer in layers(config):
-        # The branches of a fire are centered alike: 1x1 does not move the middle, 3x3 has a pad.
-        if layer.type in ("Convolution", "Pooling") and layer.kernel:
-            first += ((layer.kernel - 1) / 2 - layer.pad) * step
-            step *= layer.stride
-    return first + step * np.arange(count)
+    offset, step = 0.0, 1
+    for each in layers(config):
+        # The branches of a fire have one center: 1x1 does not move it, 3x3 is padded.
+        if each.type in ("Convolution", "Pooling") and each.kernel:
+            offset += ((each.kernel - 1) / 2 - each.pad) * step
+            step *= each.stride
+        if each.name in (layer, f"{layer}/concat"):
+            break
+    return offset + step * np.arange(count)
 
 
-def enlarge(activation_map: np.ndarray, config: ModelConfig, size: tuple[int, int]) -> np.ndarray:
-    """A map [h, w] at the [H, W] pixels of the input: linear between centers, flat outside."""
-    for axis, pixels in enumerate(size):
-        count = activation_map.shape[axis]
-        at = np.arange(pixels)
-        places = centers(config, count)
-        weights = np.stack([np.interp(at, places, row) for row in np.eye(count)])  # [count, pixels]
-        activation_map = np.moveaxis(np.tensordot(activation_map, weights, (axis, 0)), -1, axis)
-    return activation_map
+def enlarge(values: np.ndarray, at: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """A map at every pixel of the input: linear between the centers, constant outside.
 
-
-def image_of(inputs: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The crop, uint8 [H, W, 3] in BGR, that an input was made of: undoes `normalise`."""
-    crop = inputs.transpose(1, 2, 0) if preprocess.data_format == "NCHW" else inputs
-    crop = (crop * np.array(preprocess.std) + np.array(preprocess.mean)) / preprocess.scale
-    crop = np.clip(np.rint(crop), 0, 255).astype("uint8")
-    return cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) if preprocess.channel_order == "RGB" else crop
-
-
-def overlay(crop: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image, uint8 [H, W, 3] in BGR, under the colours of a map [H, W].
-
-    Red is the largest value of the map, blue is 0 or less.
+    Args:
+        values: [h, w].
+        at: `centers` of the rows and of the columns.
+        size: height and width of the input.
     """
-    largest = heat.max()
-    values = np.clip(heat / largest, 0, 1) if largest > 0 else np.zeros(heat.shape)
-    colors = cv2.applyColorMap(np.rint(values * 255).astype("uint8"), cv2.COLORMAP_JET)
-    return cv2.addWeighted(crop, 1 - _OPACITY, colors, _OPACITY, 0)
+    for axis, (places, pixels) in enumerate(zip(at, size)):
+        weights = np.stack(
+            [np.interp(np.arange(pixels), places, row) for row in np.eye(len(places))]
+        )  # [count, pixels]
+        values = np.moveaxis(np.tensordot(values, weights, (axis, 0)), -1, axis)
+    return values
+
+
+def heat_of(maps: Sequence[Map], index: int, config: ModelConfig, size: int) -> np.ndarray:
+    """float64 [size, size]: the sum of an input's maps at every pixel of the crop."""
+    heat = np.zeros((size, size))
+    for layer, values in maps:
+        at = [centers(config, layer, count) for count in values.shape[1:]]
+        heat += enlarge(values[index], at, (size, size))
+    return heat
+
+
+def overlay(image: np.ndarray, heat: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """An image under the colours of its map, uint8 in its size; the map's strength is its opacity.
+
+    Args:
+        image: uint8 [H, W, 3], BGR.
+        heat: [crop_size, crop_size]; values of 0 or less are transparent. What lies outside the
+            crop, and so was not seen, is a little darker.
+        preprocess: how the crop was made of the image.
+    """
+    size = preprocess.resized(image).shape[:2]
+    strength, outside = np.zeros(size, "float32"), np.ones(size, "float32")
+    if heat.max() > 0:
+        preprocess.center_crop(strength)[:] = np.clip(heat / heat.max(), 0, 1)
+    preprocess.center_crop(outside)[:] = 0
+    height, width = image.shape[:2]
+    strength, outside = (
+        cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR)[:, :, None]
+        for each in (strength, outside)
+    )
+    colors = cv2.applyColorMap(np.rint(strength * 255).astype("uint8"), _COLORS)
+    opacity = strength * _OPACITY
+    return np.rint((1 - 0.3 * outside) * (image * (1 - opacity) + colors * opacity)).astype("uint8")
+
+
+def explanation(image: np.ndarray, heat: np.ndarray, preprocess: Preprocess, caption: str) -> bytes:
+    """A PNG file: an image, its map beside it, and a line of text below.
+
+    Args:
+        image: uint8 [H, W, 3], BGR.
+        heat: see `overlay`.
+        preprocess: how the crop was made of the image.
+        caption: the line.
+    """
+    if preprocess.resize == "short_side":  # which may leave out the ends of a long image
+        image = preprocess.resized(image)
+    image = plots.resized(image, _SIDE)
+    return plots.captioned([image, overlay(image, heat, preprocess)], caption)
 
 
 class PngFolder:
-    """A folder that gets new PNG files, beside what is in it.
+    """A folder that gets new PNG files and keeps what is in it.
 
     Args:
-        path: the folder; it is made.
+        path: the folder, which is made if it does not exist.
 
     Raises:
         InputError: there can be no such folder.
@@ -146,8 +233,8 @@ class PngFolder:
                 f"{path}: cannot be made a folder of images ({error.strerror})."
             ) from error
 
-    def add(self, name: str, image: np.ndarray) -> Path:
-        """Writes `image` as `name`.png or, if there is one, as `name`-2.png, -3 and so on."""
+    def add(self, name: str, png: bytes) -> Path:
+        """Writes `png` as `name`.png or, if that exists, as `name`-2.png, -3 and so on."""
         while True:
             number = self._last[name] = self._last.get(name, 0) + 1
             target = self._path / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
@@ -155,25 +242,41 @@ class PngFolder:
                 target.touch(exist_ok=False)
             except FileExistsError:
                 continue
-            write_bytes(target, cv2.imencode(".png", image)[1].tobytes())
+            write_bytes(target, png)
             return target
 
 
 def explain(
-    explainer: Explainer, loader: Loader, k: int, folder: PngFolder
+    explainer: Explainer,
+    loader: Loader,
+    k: int,
+    folder: PngFolder,
+    names: Sequence[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[Path, list[tuple[int, float]], Path]]:
-    """As `prediction.predict`, and saves the map of the first class over each image's crop.
+    """Classifies images as `predict` does, and saves each with the map of its first class.
+
+    Args:
+        explainer: the model.
+        loader: of the images, center crops.
+        k: how many classes; clamped to the number of classes.
+        folder: where the PNG files go.
+        names: class names; None shows class ids.
+        max_pixels: of the loader.
 
     Yields:
-        The path, its (class id, probability) pairs, and the PNG file.
+        The path, its (class id, probability) pairs, largest first, and the PNG file.
     """
-    info = explainer.info
+    config, preprocess = explainer.info.network, explainer.info.preprocess
     for batch in loader.epoch():
         for index, sample in zip(batch.indices, batch.inputs):
             logits, maps = explainer(sample[None])
-            crop = image_of(sample, info.preprocess)
-            heat = enlarge(maps[0], info.network, crop.shape[:2])
-            path = loader.images.path(index)
-            saved = folder.add(path.name, overlay(crop, heat))
             probabilities = softmax(logits)[0]
-            yield path, [(int(i), float(probabilities[i])) for i in top_k(logits, k)[0]], saved
+            classes = [(int(i), float(probabilities[i])) for i in top_k(logits, k)[0]]
+            best, probability = classes[0]
+            name = plots.short_name(names[best]) if names else f"class {best}"
+            path = loader.images.path(index)
+            image = read_image(path, max_pixels)
+            heat = heat_of(maps, 0, config, preprocess.crop_size)
+            png = explanation(image, heat, preprocess, f"{probability:.1%}  {name}")
+            yield path, classes, folder.add(path.name, png)

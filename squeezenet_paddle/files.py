@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and naming what is in them."""
+"""Atomic writing of files and directories, and reading with errors that name the file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .errors import InputError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; on leaving without an error it is renamed to `path`.
+    """Yields a temporary path beside `path`, and renames it to `path` if no error occurs.
 
     Raises:
-        InputError: there can be no such file, or it cannot be written.
+        InputError: `path` cannot be the name of a file, or cannot be written.
     """
     check_file_target(path)
-    path = _resolved(path)  # of a link, the target is replaced
+    path = _resolved(path)  # a link stays, and its target is replaced
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -42,13 +42,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_directory(
     path: Path, required: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[Path]:
-    """Gives a temporary directory beside `path`; on leaving without an error it takes that name.
+    """Yields a temporary directory beside `path`, and renames it to `path` if no error occurs.
 
-    An existing directory is replaced if it is empty or what we wrote: it has all the entries
-    `required`, and none but these and `optional`.
+    An existing directory is replaced only if it is empty, or if it has all `required` entries and
+    no others but these and `optional`.
 
     Raises:
-        InputError: `path` is a file or a directory of something else, or cannot be written.
+        InputError: `path` is a file, holds something else, or cannot be written.
     """
     check_directory(path, required, optional)
     path = _resolved(path)
@@ -78,9 +78,10 @@ def _replace_directory(path: Path, new: Path) -> None:
 
 
 def clear_leftovers(path: Path) -> None:
-    """Removes what a process that was killed left beside `path`, which nobody else is writing.
+    """Removes the temporary files that a killed process left beside `path`.
 
-    If it was about to replace a directory and had moved the old one away, that is put back.
+    If it had moved an old directory away to replace it, that is moved back. Nobody else may be
+    writing to `path`.
     """
     for entry in sorted(path.parent.glob(f".{glob.escape(path.name)}.*")):
         moved_away = entry.name.startswith(f".{path.name}.old.") and any(entry.iterdir())
@@ -93,7 +94,7 @@ def clear_leftovers(path: Path) -> None:
 
 
 def check_directory(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> None:
-    """Refuses what `atomic_directory` would refuse to replace; for an answer before the work."""
+    """Raises the error of `atomic_directory` early, before the work."""
     target = _resolved(path)
     if target in (Path.cwd(), *Path.cwd().parents):
         raise InputError(f"{path} is the current directory or holds it; give one inside it.")
@@ -110,18 +111,18 @@ def check_directory(path: Path, required: Sequence[str], optional: Sequence[str]
 
 
 def check_file_target(path: Path) -> None:
-    """Refuses a name under which no file can be written; for an answer before the work."""
+    """Raises the error of `atomic_path` early, before the work."""
     target = _resolved(path)
     if target.exists() and not target.is_file():
         kind = "a directory" if target.is_dir() else "no regular file"
         raise InputError(f"{path} is {kind}; the name of a file to write was expected.")
     folder = next(parent for parent in target.parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(f"{path} cannot be written: {folder} is no folder that may be written to.")
+        raise InputError(f"{path} cannot be written: {folder} is not a writable folder.")
 
 
 def _resolved(path: Path) -> Path:
-    """The file that links lead to; it need not exist."""
+    """The path with all links followed; it need not exist."""
     try:
         target = path.resolve()
     except (OSError, RuntimeError) as error:
@@ -133,7 +134,7 @@ def _resolved(path: Path) -> Path:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """The user knows the target, not the temporary name beside it that the system speaks of."""
+    """Makes system errors name the target, not the temporary path beside it."""
     try:
         yield
     except OSError as error:
@@ -141,25 +142,25 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 
 def _give_usual_mode(path: Path) -> None:
-    """tempfile makes private files; give them the mode that the user's umask asks for."""
+    """Replaces tempfile's private mode by the one that the user's umask gives."""
     umask = os.umask(0)
     os.umask(umask)
     path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all."""
+    """Writes a UTF-8 text file atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """The content of a file that the user named; `what` says what it should have been.
+    """Reads a file that the user named; `what` says in errors what it should be.
 
     Raises:
         InputError: it does not exist, is a directory, or may not be read.
@@ -171,9 +172,9 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of a UTF-8 text file without their ends; blank lines at the end are left out.
+    """Reads the lines of a UTF-8 text file, without line ends and blank lines at the end.
 
-    Takes Unix and Windows line ends, and a byte order mark.
+    Unix and Windows line ends and a byte order mark are accepted.
 
     Raises:
         InputError: the file cannot be read or is not UTF-8.

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .data.lists import read_names
 from .errors import InputError
 from .files import read_lines
 
@@ -19,12 +20,14 @@ def read_labels(path: Path, num_classes: int) -> tuple[list[str], str]:
 
     The forms are: a name a line, as `tench` or `n01440764 tench`; a number and a name a line, as
     `0 tench` or `0:tench`; JSON, as `["tench", ...]`, `{"0": "tench", ...}`, `{"tench": 0, ...}` or
-    `{"0": ["n01440764", "tench"], ...}`.
+    `{"0": ["n01440764", "tench"], ...}`. `imagenet` stands for the names of ImageNet.
 
     Raises:
         InputError: there are fewer or more names than classes, a blank one, or numbers other than
             0, 1, 2 and so on.
     """
+    if path == Path("imagenet") and not path.is_file():
+        return read_names(path, num_classes), "the names of ImageNet"
     lines = read_lines(path, "list of class names")
     if "".join(lines).lstrip().startswith(("{", "[")):
         names, form = _from_json("\n".join(lines), path), "JSON"

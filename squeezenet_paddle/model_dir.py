@@ -1,18 +1,19 @@
-"""The model directory: weights, what they are, how an image becomes their input, class names.
+"""The model directory: a network's weights, its configuration, preprocessing and class names.
 
     model.pdparams     state dict, as paddle.save writes it
     config.json        network, preprocessing, source, verification, scores
     synset_words.txt   class names, where they are known
 
-and what export.py added to them (see `export/record.py`), which ends with these weights. It is read
-strictly and written whole or not at all. As every Paddle file, model.pdparams is a pickle; reading
-it here runs nothing that is in it.
+Exports (see `export_record.py`) lie beside them and are removed when the weights are replaced. It
+is read strictly, and written as a whole or not at all. Like every Paddle file, model.pdparams is a
+pickle; reading it here runs nothing that is in it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from .data.lists import read_names
 from .data.preprocess import Preprocess
 from .errors import InputError
-from .export.record import NAMES as EXPORTED
+from .export_record import NAMES as EXPORTED
 from .files import atomic_directory, check_directory, read_bytes, sha256
 from .network.config import ModelConfig
 from .network.weights import check_state, read_state, state_shapes
@@ -42,7 +43,7 @@ T = TypeVar("T", ModelConfig, Preprocess)
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What config.json and synset_words.txt say.
+    """The contents of config.json and synset_words.txt.
 
     Attributes:
         network: which SqueezeNet.
@@ -50,7 +51,7 @@ class ModelInfo:
         names: class names by id; None where unknown.
         source: where the weights came from.
         verification: how a conversion was proven; empty where it was not.
-        scores: what the weights reached, by name of the list.
+        scores: the scores of the weights, by name of the list.
     """
 
     network: ModelConfig
@@ -87,12 +88,12 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Weights:
-    """What model.pdparams holds.
+    """The contents of model.pdparams.
 
     Attributes:
         state: float32 arrays by state-dict key.
-        fingerprint: checksum of these, the network and the preprocessing: of all that an export
-            depends on.
+        fingerprint: checksum of all that an export depends on: the weights, the network and the
+            preprocessing.
     """
 
     state: dict[str, np.ndarray]
@@ -103,21 +104,21 @@ def check_target(path: Path) -> None:
     """Refuses a path that `write_model_dir` would refuse, before any work is done.
 
     Raises:
-        InputError: `path` holds something else than a model directory.
+        InputError: `path` holds something other than a model directory.
     """
     check_directory(path, (CONFIG, WEIGHTS), (NAMES, *EXPORTED))
 
 
-def write_model_dir(path: Path, info: ModelInfo, state: Mapping[str, Any]) -> None:
+def write_model_dir(path: str | Path, info: ModelInfo, state: Mapping[str, Any]) -> None:
     """Writes a model directory under a temporary name and renames it.
 
     Args:
         path: an existing model directory there is replaced; anything else is left alone.
-        info: what goes into config.json and synset_words.txt.
+        info: the contents of config.json and synset_words.txt.
         state: tensors by state-dict key.
 
     Raises:
-        InputError: `path` holds something else than a model directory.
+        InputError: `path` holds something other than a model directory.
     """
     import paddle
 
@@ -129,7 +130,7 @@ def write_model_dir(path: Path, info: ModelInfo, state: Mapping[str, Any]) -> No
         "verification": info.verification,
         "scores": info.scores,
     }
-    with atomic_directory(path, (CONFIG, WEIGHTS), (NAMES, *EXPORTED)) as temporary:
+    with atomic_directory(Path(path), (CONFIG, WEIGHTS), (NAMES, *EXPORTED)) as temporary:
         paddle.save(dict(state), str(temporary / WEIGHTS))
         if info.names is not None:
             text = "".join(f"{name}\n" for name in info.names)
@@ -137,18 +138,19 @@ def write_model_dir(path: Path, info: ModelInfo, state: Mapping[str, Any]) -> No
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def read_info(path: Path) -> ModelInfo:
+def read_info(path: str | Path) -> ModelInfo:
     """Reads config.json and synset_words.txt; needs no Paddle.
+
+    Args:
+        path: a model directory, or the directory of a training run, whose best model is read.
 
     Raises:
         InputError: it is no model directory, or something in it is not as expected.
     """
-    path = model_dir_of(path)
-    if not path.is_dir():
-        raise InputError(f"--model_dir {path}: no such directory.")
+    path = model_dir_of(Path(path))
     file = path / CONFIG
     if not file.is_file():
-        raise InputError(f"--model_dir {path}: not a model directory, it has no {CONFIG}.")
+        raise InputError(f"{path}: {_problem_of(path)}.")
     try:
         config = json.loads(read_bytes(file, "model description").decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -175,15 +177,15 @@ def read_info(path: Path) -> ModelInfo:
         raise InputError(f"{file}: {error}") from error
 
 
-def read_weights(path: Path, info: ModelInfo) -> Weights:
-    """The weights of a model directory; needs no Paddle.
+def read_weights(path: str | Path, info: ModelInfo) -> Weights:
+    """Reads the weights of a model directory; needs no Paddle.
 
     Raises:
         InputError: they cannot be read or do not fit config.json.
     """
-    file = model_dir_of(path) / WEIGHTS
+    file = model_dir_of(Path(path)) / WEIGHTS
     if not file.is_file():
-        raise InputError(f"--model_dir {path}: it has no {WEIGHTS}.")
+        raise InputError(f"{path}: it has no {WEIGHTS}.")
     data = read_bytes(file, "file of weights")
     state = read_state(data, str(file))
     check_state(state_shapes(info.network), state, str(file))
@@ -192,19 +194,73 @@ def read_weights(path: Path, info: ModelInfo) -> Weights:
     return Weights(state, sha256(data + json.dumps(described).encode()))
 
 
-def load_network(path: Path, info: ModelInfo) -> SqueezeNet:
+def read_model_dir(path: str | Path) -> tuple[ModelInfo, SqueezeNet]:
+    """Reads a model directory: its description, and the network with its weights.
+
+    Args:
+        path: a model directory, or the directory of a training run, whose best model is read.
+
+    Raises:
+        InputError: it is no model directory, or something in it is not as expected.
+    """
+    info = read_info(path)
+    return info, load_network(path, info)
+
+
+def load_network(path: str | Path, info: ModelInfo) -> SqueezeNet:
     """The network of a model directory with its weights, in evaluation mode.
 
     Raises:
         InputError: the weights cannot be read or do not fit config.json.
     """
+    return network_of(info.network, read_weights(path, info).state, str(path))
+
+
+def network_of(config: ModelConfig, state: Mapping[str, np.ndarray], source: str) -> SqueezeNet:
+    """A network with these weights, in evaluation mode, on Paddle's current device.
+
+    Args:
+        config: which network.
+        state: arrays by state-dict key.
+        source: where they came from, for errors.
+    """
     from .network.model import SqueezeNet, load_state
 
-    state = read_weights(path, info).state
-    network = SqueezeNet(info.network)
-    load_state(network, state, str(path))
+    network = SqueezeNet(config)
+    load_state(network, state, source)
     network.eval()
     return network
+
+
+def _problem_of(path: Path) -> str:
+    """Why a path is no model directory and, if it can be told, what to give or run instead."""
+    if path.is_file():
+        if path.suffix in (".caffemodel", ".prototxt"):
+            return f"a model directory was expected, found a Caffe file; {_conversion(path)}"
+        if (path.parent / CONFIG).is_file():
+            return f"a model directory was expected, found a file in one; give {path.parent}"
+        return f"a directory with {CONFIG} and {WEIGHTS} was expected, found a file"
+    if re.match(r"\w+:/", str(path)):
+        return (
+            "a model directory on this machine was expected, found a URL; download the "
+            ".caffemodel file (python tools/download.py), then convert it (tools/caffe2paddle.py)"
+        )
+    if not path.is_dir():
+        return "no such directory; a model directory was expected"
+    problem = f"not a model directory, it has no {CONFIG}"
+    if inside := sorted(str(file.parent) for file in path.glob(f"*/{CONFIG}")):
+        return f"{problem}; give one of those in it: {', '.join(inside)}"
+    if caffe := sorted(path.glob("*.caffemodel")):
+        return f"{problem}; {_conversion(caffe[0])}"
+    return problem
+
+
+def _conversion(file: Path) -> str:
+    caffemodel = file.with_suffix(".caffemodel")
+    return (
+        f"python tools/caffe2paddle.py --caffemodel {caffemodel} "
+        f"--output_dir {file.with_suffix('')} makes one of it"
+    )
 
 
 def _check_keys(values: Any, known: set[str], where: str) -> None:

@@ -1,6 +1,6 @@
-"""Settings of a process that make Paddle's CPU kernels faster. They change no result's meaning.
+"""Settings of this process that make Paddle faster on a CPU.
 
-Importing this does nothing; `tune_process` does, and the tools call it before Paddle computes.
+Importing this changes nothing. The commands call `use_fast_cpu_settings` before Paddle computes.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ import ctypes
 import os
 from pathlib import Path
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 
-def tune_process() -> None:
-    """Lets MKL use AVX2 on AMD and one thread a call, and malloc keep the memory that it was given.
+def use_fast_cpu_settings() -> None:
+    """Makes MKL use AVX2 on AMD and one thread, and malloc keep freed memory.
 
-    Paddle's wheels bring an MKL that takes its AVX2 kernels on Intel processors alone, unless
-    MKL_DEBUG_CPU_TYPE, which it reads at the first matrix product, says otherwise. And each map of
-    the network is large enough for glibc to map and unmap it anew, with a page fault every 4 kB.
-    Both together make the network more than twice as fast on an AMD processor with AVX2. We run one
-    thread a core ourselves; more of MKL's, as OMP_NUM_THREADS would have them, only get in the way.
+    The MKL in Paddle's wheels uses its AVX2 kernels on Intel processors only, unless
+    MKL_DEBUG_CPU_TYPE, read at the first matrix product, says otherwise. And the feature maps are
+    so large that glibc maps and unmaps each of them, with a page fault every 4 kB. On an AMD
+    processor with AVX2, both settings together make the network more than twice as fast. MKL gets
+    one thread because the engines run one thread per core themselves.
+
+    Variables that the user has set are left alone.
     """
     os.environ.setdefault("MKL_NUM_THREADS", "1")
     if _is_amd_with_avx2():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-    with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)

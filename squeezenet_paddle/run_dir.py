@@ -1,10 +1,18 @@
-"""The directory of a training run: what lies in it, who may write, what a rerun continues from.
+"""The directory of a run: its entries, its lock, and what a rerun of the same command resumes.
 
-checkpoints/       training states, from which a rerun of the same command goes on
-best/, final/      model directories: the best validation top-1, and the end
+checkpoints/       training states
+best/, final/      model directories: of the best validation top-1, and of the last update
+settings.json      all settings, for people to read
 train.log          what the console showed
 metrics.jsonl      the same for programs
-curves.png, vdl/   the same as images, and for VisualDL
+curves.png, vdl/   the same as a plot, and for VisualDL
+
+and of a fine-tuning also
+
+train_list.txt, val_list.txt, synset_words.txt     the lists, where it has split the images itself
+features/          cached outputs of the frozen layers
+first_stage/       the run of the first stage, where there are two
+report/            the report about the best model
 """
 
 from __future__ import annotations
@@ -19,14 +27,20 @@ from typing import Any
 from .errors import InputError
 
 CHECKPOINTS, BEST, FINAL = "checkpoints", "best", "final"
-TRAIN_LOG, METRICS, CURVES, BOARD = "train.log", "metrics.jsonl", "curves.png", "vdl"
-CONTINUED = (CHECKPOINTS, METRICS, TRAIN_LOG, CURVES, BOARD)
+SETTINGS, TRAIN_LOG, METRICS = "settings.json", "train.log", "metrics.jsonl"
+CURVES, BOARD = "curves.png", "vdl"
+FEATURES, FIRST_STAGE, REPORT_DIR = "features", "first_stage", "report"
+TRAIN_LIST, VAL_LIST, NAMES = "train_list.txt", "val_list.txt", "synset_words.txt"
+LISTS = (TRAIN_LIST, VAL_LIST, NAMES)
 MODELS = (BEST, FINAL)
+RESUME_ENTRIES = (CHECKPOINTS, METRICS, SETTINGS, TRAIN_LOG, CURVES, BOARD)
+RUN_ENTRIES = (*RESUME_ENTRIES, *MODELS)  # all of a training run
+FINETUNE_ENTRIES = (*LISTS, FEATURES, FIRST_STAGE, REPORT_DIR, *RUN_ENTRIES)
 LOCK = ".lock"
 
 
 def model_dir_of(path: Path) -> Path:
-    """`path` itself or, where it is the directory of a run, the best model in it."""
+    """The best model in the directory of a run; `path` itself if it is none."""
     for name in MODELS:
         if (path / name).is_dir() and not (path / "config.json").exists():
             return path / name
@@ -35,10 +49,10 @@ def model_dir_of(path: Path) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Makes the directory and keeps other runs out of it; the system lets go when we die.
+    """Makes the directory and locks it against other runs, until this process ends at the latest.
 
     Raises:
-        InputError: another run is writing there, or nobody may.
+        InputError: another run is writing there, or the directory cannot be written.
     """
     import fcntl  # Unix alone has it
 
@@ -46,22 +60,32 @@ def locked(path: Path) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
         file = (path / LOCK).open("w")
     except OSError as error:
-        raise InputError(f"--output_dir {path}: cannot be written ({error.strerror}).") from error
+        raise InputError(f"`output_dir` {path}: cannot be written ({error.strerror}).") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"--output_dir {path}: another run is writing there.") from error
+            raise InputError(f"`output_dir` {path}: another run is writing there.") from error
         yield
 
 
 def entries(path: Path, names: tuple[str, ...]) -> list[Path]:
-    """Those of `names` that are in the directory of a run."""
+    """Paths of those `names` that exist in the directory of a run."""
     return [path / name for name in names if (path / name).exists()]
 
 
+def resume_entries(path: Path) -> list[Path]:
+    """Paths of what a rerun would resume from.
+
+    The lists are among them only if a fine-tuning has been here; else they are the user's own.
+    """
+    finetuned = entries(path, (FEATURES, FIRST_STAGE, REPORT_DIR))
+    lists = LISTS if finetuned else ()
+    return entries(path, (*RESUME_ENTRIES, FEATURES, FIRST_STAGE, *lists))
+
+
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files below a directory."""
+    """Bytes of a file or of all files below a directory."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size
@@ -78,36 +102,40 @@ def remove(paths: list[Path]) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The hyper-parameters of a run, to tell on a resume what was changed. JSON values only.
+    """The settings of a run, which a resume compares. JSON values by name.
 
     Attributes:
-        fixed: those whose change would change the past: seed, batch, network, data.
-        free: those that may change on the way.
+        must_match: those that earlier updates depended on: seed, batch size, network, data.
+        may_change: those that may change between updates.
     """
 
-    fixed: Mapping[str, Any]
-    free: Mapping[str, Any]
+    must_match: Mapping[str, Any]
+    may_change: Mapping[str, Any]
 
-    def changes_since(self, then: Settings, where: Path) -> list[str]:
-        """What is different from an earlier start of the same run, a line for each.
+    def changes_since(self, earlier: Settings, where: Path) -> list[str]:
+        """Compares with an earlier start of the run in `where`: one line for each change.
 
         Raises:
-            InputError: one of the fixed ones changed.
+            InputError: one that must match was changed.
         """
-        if refused := _differences(then.fixed, self.fixed):
+        if refused := _differences(earlier.must_match, self.must_match):
             raise InputError(
                 f"{where}: this run cannot go on with other settings: {'; '.join(refused)}. "
-                "Give these again, another --output_dir, or --overwrite."
+                "Give these again, another `output_dir`, or `overwrite`."
             )
-        return _differences(then.free, self.free)
+        return _differences(earlier.may_change, self.may_change)
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{key} was {_shown(then.get(key))}, is {_shown(now.get(key))}"
-        for key in {**then, **now}
-        if then.get(key) != now.get(key)
+        f"{_name(key)} was {_shown(earlier.get(key))}, is {_shown(now.get(key))}"
+        for key in {**earlier, **now}
+        if earlier.get(key) != now.get(key)
     ]
+
+
+def _name(key: str) -> str:
+    return f"`{key}`" if key.isidentifier() else key
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+
+from squeezenet_paddle.cli.common import fail
+from squeezenet_paddle.errors import InputError, RunError
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -44,6 +48,26 @@ def run_tool() -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def call_tool(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command as `run_tool` does, but in this process."""
+
+    def call(name: str, *args: object) -> subprocess.CompletedProcess[str]:
+        command = [name, *map(str, args)]
+        code: object = 0
+        try:
+            code = importlib.import_module(f"squeezenet_paddle.cli.{name}").main(command[1:])
+        except (InputError, RunError) as error:
+            with pytest.raises(SystemExit):
+                fail(str(error))
+            code = 2 if isinstance(error, InputError) else 1
+        except SystemExit as ended:
+            code = ended.code
+        return subprocess.CompletedProcess(command, code or 0, *capsys.readouterr())
+
+    return call
 
 
 def assert_user_error(done: subprocess.CompletedProcess[str], *parts: str) -> None:

@@ -2,8 +2,8 @@
 
     python tests/distributed_worker.py ACTION FOLDER NUM_PROCS
 
-Each process does what ACTION says and leaves a file by its rank in FOLDER. Where one process acts
-otherwise than the others, WORKER_RANK names it.
+Each process does what ACTION says and writes RANK.json into FOLDER. WORKER_RANK chooses the one
+process that acts differently from the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from squeezenet_paddle.cli import common
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.parallel import launcher
-from squeezenet_paddle.parallel.rendezvous import Contact
+from squeezenet_paddle.parallel.rendezvous import Rendezvous
 
 RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 CHOSEN = os.environ.get("WORKER_RANK", str(RANK)) == str(RANK)
@@ -29,7 +29,7 @@ SHAPES = [(3, 2), (5,), (2, 2, 2)]
 
 
 def gradients(rank: int) -> list[np.ndarray | None]:
-    """What the processes add up: the second one is missing in all, the third in process 1."""
+    """Gradients of a process: the second one is missing in all, the third in process 1."""
     random = np.random.default_rng(rank)
     grads: list[np.ndarray | None] = [random.standard_normal(s).astype("float32") for s in SHAPES]
     grads[1] = None
@@ -39,7 +39,7 @@ def gradients(rank: int) -> list[np.ndarray | None]:
 
 
 def sums(folder: Path) -> int:
-    """Calls each method of the group, and writes down what it gave."""
+    """Calls each method of the group and writes what it returned."""
     import paddle
 
     from squeezenet_paddle.parallel.group import join
@@ -66,27 +66,27 @@ def sums(folder: Path) -> int:
     return 0
 
 
-def meet(folder: Path) -> int:
-    """Meets the others."""
-    contact = Contact.from_environment()
-    assert contact is not None
-    contact.meet()
-    contact.close(done=True)
-    write(folder, port=contact.port)
+def barrier(folder: Path) -> int:
+    """Waits for the others once."""
+    rendezvous = Rendezvous.from_environment()
+    assert rendezvous is not None
+    rendezvous.barrier()
+    rendezvous.close(done=True)
+    write(folder, port=rendezvous.port)
     return 0
 
 
 def fail(folder: Path) -> int:
-    """Meets the others, and fails as WORKER_HOW says; the others wait for it."""
-    contact = Contact.from_environment()
-    assert contact is not None
-    contact.meet()
+    """Fails as WORKER_HOW says after a barrier; the others wait for it at the next one."""
+    rendezvous = Rendezvous.from_environment()
+    assert rendezvous is not None
+    rendezvous.barrier()
     write(folder, pid=os.getpid())
     if not CHOSEN:
         if os.environ.get("WORKER_OTHERS") == "busy":
-            Contact.STUCK_SECONDS = 1.0
+            Rendezvous.STUCK_SECONDS = 1.0
             time.sleep(600)
-        contact.meet()
+        rendezvous.barrier()
     how = os.environ["WORKER_HOW"]
     if how == "mistake":
         raise InputError("cat.jpg is a dog.")
@@ -121,7 +121,7 @@ def main() -> int:
     action, folder, num_procs = sys.argv[1:]
     if not launcher.is_started():
         return launcher.launch(launcher.processes("cpu", None, int(num_procs)), "cpu")
-    return {"sums": sums, "meet": meet, "fail": fail, "train": train}[action](Path(folder))
+    return {"sums": sums, "barrier": barrier, "fail": fail, "train": train}[action](Path(folder))
 
 
 if __name__ == "__main__":

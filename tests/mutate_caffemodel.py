@@ -104,12 +104,15 @@ def read(file: Path, reader: Callable[[Path], Any]) -> str:
         AssertionError: the message is not one line, or the weights are not those of the file.
         Exception: anything that the reader lets through.
     """
+    message = None
     try:
         reader(file)
     except InputError as error:
-        assert str(error).isprintable(), f"not one printable line: {str(error)!r}"
-        return "refused"
-    return "converted"
+        message = str(error)
+    if message is None:
+        return "converted"
+    assert message.isprintable(), f"not one printable line: {message!r}"
+    return "refused"
 
 
 def run(count: int, seed: int, only: str = "") -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Two hosts on this machine: network namespaces with a cable between them."""
+"""Two hosts on this machine: network namespaces joined by a virtual cable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PORT = 47000  # each host has all of its own
+PORT = 47000  # free, as every namespace has its own ports
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Host:
     address: str
 
     def popen(self, *command: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Starts a command there; its output and errors come together."""
+        """Starts a command on the host, with standard error in its output."""
         return subprocess.Popen(
             ["ip", "netns", "exec", self.name, *map(str, command)],
             stdout=subprocess.PIPE,
@@ -34,7 +34,7 @@ class Host:
 
 @contextlib.contextmanager
 def two_hosts() -> Iterator[list[Host]]:
-    """Skips the test where the system does not let us make them."""
+    """Makes two hosts; skips the test if the system does not allow it."""
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     if shutil.which("ip") is None:
@@ -76,10 +76,10 @@ def two_hosts() -> Iterator[list[Host]]:
 def run_job(
     hosts: list[Host], folder: Path, *script: object, env: dict[str, str] | None = None
 ) -> list[tuple[int, str]]:
-    """Runs a script on all hosts as one job of paddle.distributed.launch, a process on each.
+    """Runs a script as one job of paddle.distributed.launch, with one process on each host.
 
     Returns:
-        Exit code and output of each host; what the script wrote comes last.
+        Exit code and output of each host; the output of the script comes last.
     """
     running = [
         host.popen(

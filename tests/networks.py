@@ -164,7 +164,7 @@ def clear_cut_state(config: ModelConfig, inputs: np.ndarray) -> State:
     # A batch normalisation enlarges the errors of a channel in which few values are active.
     move_bias = functools.partial(_move_bias, 4 if HEADS[config.head].normalises_batches else 8)
     convolution_before = {pool: name for name, pool in VERSIONS[config.version].pools.items()}
-    while True:
+    for _ in range(50):
         double = in_double(network_of(config, state))
         sublayers = dict(double.named_sublayers())
         for layer in layers(config):
@@ -190,6 +190,7 @@ def clear_cut_state(config: ModelConfig, inputs: np.ndarray) -> State:
                 weight[:] = rng.normal(0, np.sqrt(2 / weight.size), weight.shape)
         if not redrawn:
             return state
+    raise AssertionError("no weights were found that are clear of all kinks")
 
 
 def _move_bias(

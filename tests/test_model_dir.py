@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,46 @@ def test_disagreeing_layouts_are_refused() -> None:
         ModelInfo(NETWORK.config, Preprocess(data_format="NHWC"))
 
 
-def test_missing_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="missing: no such directory"):
-        read_info(tmp_path / "missing")
-    with pytest.raises(InputError, match="not a model directory, it has no config.json"):
-        read_info(tmp_path)
+def make(folder: Path, *files: str) -> None:
+    for name in files:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("missing", "missing: no such directory; a model directory was expected"),
+        (".", "not a model directory, it has no config.json; give one of those in it: {}/mine"),
+        ("x", "x: not a model directory, it has no config.json."),
+        ("c", "no config.json; python tools/caffe2paddle.py --caffemodel {}/c/v1.caffemodel --out"),
+        (
+            "c/v1.caffemodel",
+            "a Caffe file; python tools/caffe2paddle.py --caffemodel {}/c/v1",
+        ),
+        ("c/v1.caffemodel", "--output_dir {}/c/v1 makes one of it"),
+        ("c/v1.prototxt", "a Caffe file; python tools/caffe2paddle.py --caffemodel {}/c/v1"),
+        ("mine/model.pdparams", "expected, found a file in one; give {}/mine."),
+        ("mine/model.onnx", "expected, found a file in one; give {}/mine."),
+        (
+            "x/net.onnx",
+            "directory with config.json and model.pdparams was expected, found a file",
+        ),
+    ],
+)
+def test_what_to_give_instead_of_something_else(tmp_path: Path, path: str, message: str) -> None:
+    make(tmp_path, "mine/config.json", "mine/model.pdparams", "mine/model.onnx")
+    make(tmp_path, "x/net.onnx", "c/v1.caffemodel", "c/v1.prototxt")
+    for each in (tmp_path / path, str(tmp_path / path)):
+        with pytest.raises(InputError, match=re.escape(message.format(tmp_path))):
+            read_info(each)
+
+
+@pytest.mark.parametrize("url", ["https://host/v1.caffemodel", Path("https://host/model")])
+def test_a_url_is_no_model_directory(url: str | Path) -> None:
+    with pytest.raises(InputError, match=r"found a URL; download .* convert it"):
+        read_info(url)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from squeezenet_paddle.process_settings import tune_process
+from squeezenet_paddle.process_settings import use_fast_cpu_settings
 
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 fma avx avx2\nbugs\t\t:\n"
 
@@ -33,7 +33,7 @@ def test_mkl_is_told_of_an_amd_processor_with_avx2_alone(
 
     monkeypatch.setattr(Path, "read_text", read_text)
     monkeypatch.setattr(os, "environ", {})
-    tune_process()
+    use_fast_cpu_settings()
     assert os.environ.get("MKL_DEBUG_CPU_TYPE") == expected
 
 
@@ -52,5 +52,5 @@ def test_what_the_user_has_set_stays(
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda path, encoding: AMD)
     monkeypatch.setattr(os, "environ", users)
-    tune_process()
+    use_fast_cpu_settings()
     assert os.environ == expected

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, assert_user_error
 
+from squeezenet_paddle.cli import clean
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.run_dir import Settings, entries, locked, model_dir_of, remove, size
 
@@ -49,14 +50,14 @@ def test_entries_are_sized_and_removed(tmp_path: Path) -> None:
 
 
 def test_changes_of_the_future_are_told_and_of_the_past_refused() -> None:
-    then = Settings({"--seed": 1, "--mean": [1, 2]}, {"--lr": 0.1, "--clip_norm": None})
-    now = Settings({"--seed": 1, "--mean": [1, 2]}, {"--lr": 0.2, "--clip_norm": None})
-    assert now.changes_since(then, Path("run")) == ["--lr was 0.1, is 0.2"]
-    other = Settings({"--seed": 2, "--mean": [1, 2]}, then.free)
-    with pytest.raises(InputError, match=r"run: .*--seed was 1, is 2"):
+    then = Settings({"seed": 1, "mean": [1, 2]}, {"lr": 0.1, "clip_norm": None})
+    now = Settings({"seed": 1, "mean": [1, 2]}, {"lr": 0.2, "clip_norm": None})
+    assert now.changes_since(then, Path("run")) == ["`lr` was 0.1, is 0.2"]
+    other = Settings({"seed": 2, "mean": [1, 2]}, then.may_change)
+    with pytest.raises(InputError, match=r"run: .*`seed` was 1, is 2"):
         other.changes_since(then, Path("run"))
-    with pytest.raises(InputError, match=r"--mean was \[1, 2\], is none"):
-        Settings({"--seed": 1}, {}).changes_since(then, Path("run"))
+    with pytest.raises(InputError, match=r"`mean` was \[1, 2\], is none"):
+        Settings({"seed": 1}, {}).changes_since(then, Path("run"))
 
 
 def test_clean_lists_and_removes_what_a_rerun_would_continue_from(
@@ -77,3 +78,28 @@ def test_clean_lists_and_removes_what_a_rerun_would_continue_from(
     assert_user_error(run_tool("clean", tmp_path / "nowhere"), "no such directory")
     run_tool("clean", tmp_path, "--yes", "--models")
     assert not (tmp_path / "best").exists()
+
+
+def fill(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).mkdir()
+
+
+def test_clean_knows_a_fine_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, "features", "first_stage", "report", "best", "checkpoints")
+    lists = ("train_list.txt", "val_list.txt", "synset_words.txt", "settings.json", "mine.txt")
+    for name in lists:
+        (tmp_path / name).write_text(name)
+    assert clean.main([str(tmp_path), "--yes"]) == 0
+    assert "removed 7 entries" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "best", "mine.txt", "report"]
+    assert clean.main([str(tmp_path), "--yes", "--models"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "mine.txt"]
+
+
+def test_clean_leaves_lists_that_no_fine_tuning_wrote(tmp_path: Path) -> None:
+    """A training may write into the folder that its lists lie in."""
+    fill(tmp_path, "checkpoints")
+    (tmp_path / "train_list.txt").write_text("cat.jpg 0\n")
+    assert clean.main([str(tmp_path), "--yes"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "train_list.txt"]

@@ -13,8 +13,8 @@ import paddle
 from paddle import nn
 
 from ..errors import InputError
-from ..evaluation.metrics import softmax, top_k
 from ..network.config import layers
+from ..network.logits import softmax, top_k
 from ..network.model import SqueezeNet
 from ..network.weights import key_of
 

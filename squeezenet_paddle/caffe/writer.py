@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from google.protobuf import text_format
 
-from ..data.preprocess import Preprocess
 from ..network.config import Layer, ModelConfig, layers
 from ..network.heads import HEADS
 from ..network.weights import BATCH_NORM_EPSILON, key_of
@@ -23,7 +22,6 @@ def deploy_prototxt(
     width: int,
     batch: int = 1,
     classifier: str = "conv10",
-    preprocess: Preprocess | None = None,
 ) -> str:
     """The network as text, with an input of batch x 3 x height x width, and a softmax at the end.
 
@@ -33,33 +31,8 @@ def deploy_prototxt(
         config: which network.
         height, width, batch: of the input.
         classifier: the name to give to conv10.
-        preprocess: how the input is made, for the comments at the top.
     """
-    net = text_format.MessageToString(_net(config, height, width, batch, classifier))
-    return net if preprocess is None else _input_comments(preprocess) + net
-
-
-def _input_comments(preprocess: Preprocess) -> str:
-    """How an image becomes the input, as comments."""
-    order = ", ".join(preprocess.channel_order)
-    size = preprocess.resize_size
-    side = "both sides" if preprocess.resize == "squash" else "the shorter side, in proportion,"
-    lines = [
-        f"1. decode it to 8 bits a channel, in the order {order}",
-        f"2. resize {side} to {size} pixels ({preprocess.interpolation})",
-        f"3. crop the middle {preprocess.crop_size}x{preprocess.crop_size}",
-    ]
-    if preprocess.scale != 1:
-        lines.append(f"{len(lines) + 1}. multiply the values, 0 to 255, by {preprocess.scale!r}")
-    lines.append(f"{len(lines) + 1}. subtract {_numbers(preprocess.mean)} ({order})")
-    if preprocess.std != (1.0, 1.0, 1.0):
-        lines.append(f"{len(lines) + 1}. divide by {_numbers(preprocess.std)} ({order})")
-    lines.append(f"{len(lines) + 1}. one plane a channel, channels x height x width")
-    return "".join(f"# {line}\n" for line in ['How an image becomes the input "data":', *lines])
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.7g}" for value in values)
+    return text_format.MessageToString(_net(config, height, width, batch, classifier))
 
 
 def caffemodel(

@@ -1,17 +1,17 @@
-"""How fast each engine runs a model on this machine.
+"""Measure how fast each engine runs a model on this machine.
 
     python tools/benchmark.py --model_dir pretrained/squeezenet_v1.1
     python tools/benchmark.py --model_dir pretrained/squeezenet_v1.1 --engine onnxruntime \\
         --list data/val_list.txt --json output/benchmark.json
 
 prints, for every engine and precision and each --batch_size, the median, 90th and 99th percentile
-of the milliseconds that a batch in memory takes to its logits, and images a second. With --list or
---image a line more: images a second from image files to their first five classes, read by
---num_workers processes while the network runs.
+of the milliseconds from a batch in memory to its logits, and images per second. --list or --image
+add a line: images per second from image files to their first five classes, read by --num_workers
+processes while the network runs.
 
-Each engine runs in a process of its own. One that is not installed, or lacks its export, has a line
-that says so: the engine paddle takes the export of `tools/export.py --format paddle`, the precision
-int8 that of `tools/export.py --format onnx --precision int8 --image IMAGES`.
+Each engine runs in a process of its own. One that is not installed, or lacks its export, gets a
+line that says so: the engine paddle needs the export of `tools/export.py --format paddle`, the
+precision int8 that of `tools/export.py --format onnx --precision int8 --image IMAGES`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.lists import ImageList, find_images, read_list
+from ..data.image_files import find_images
+from ..data.lists import ImageList, read_list
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError
 from ..evaluation.compare import variant
@@ -34,7 +35,7 @@ from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to measure")
     common.add_model_dir(what)
     what.add_argument(
@@ -52,10 +53,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=common.positive_int,
         nargs="+",
         default=[1, 32],
-        help="images a batch; for files the largest counts (default: 1 32)",
+        help="images per batch; files are run in the largest (default: 1 32)",
     )
     what.add_argument(
-        "--repeat", type=common.positive_int, default=30, help="runs of each (default: 30)"
+        "--repeat",
+        type=common.positive_int,
+        default=30,
+        help="runs per batch size (default: 30)",
     )
     files = parser.add_argument_group("from files")
     which = files.add_mutually_exclusive_group()
@@ -69,7 +73,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     common.add_reading(running)
     result = parser.add_argument_group("result")
     result.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the numbers there too (default: none)"
+        "--json", type=Path, metavar="FILE", help="also write the numbers there (default: none)"
     )
     return parser.parse_args(argv)
 
@@ -82,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json is not None:
         check_file_target(args.json)
     if args.data_dir is not None and args.list is None:
-        raise InputError("--data_dir is where the paths of --list start; it goes with --list.")
+        raise InputError("`data_dir` is where the paths of `list` start; it goes with `list`.")
     images = None
     if args.list is not None:
         images = read_list(args.list, args.data_dir, None)
@@ -112,13 +116,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.num_workers,
             args.max_pixels,
         )
-        found = benchmark.measure(task)
-        if isinstance(found, NotRun):
-            print(found, flush=True)
-            missing.append(found)
+        measured = benchmark.measure(task)
+        if isinstance(measured, NotRun):
+            print(measured, flush=True)
+            missing.append(measured)
         else:
-            print(*found, sep="\n", flush=True)
-            rows += found
+            print(*measured, sep="\n", flush=True)
+            rows += measured
     if args.json is not None:
         write_text(args.json, json.dumps(report(args, machine, rows, missing), indent=2) + "\n")
     if not rows:
@@ -128,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def report(
     args: argparse.Namespace, machine: dict[str, Any], rows: list[Row], missing: list[NotRun]
 ) -> dict[str, Any]:
-    """What --json writes."""
+    """The content of the file that --json names."""
     return {
         "machine": machine,
         "model_dir": str(args.model_dir),

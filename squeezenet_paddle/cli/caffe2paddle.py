@@ -92,7 +92,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="descriptions of the network to check: deploy, train_val (default: none)",
     )
     common.add_labels(files)
-    network = parser.add_argument_group("network (read off the file; these only have to agree)")
+    network = parser.add_argument_group(
+        "network (recognised from the file; an error if it is another)"
+    )
     network.add_argument("--version", choices=CHOICES["version"], help="(default: as found)")
     network.add_argument("--bypass", choices=CHOICES["bypass"], help="(default: as found)")
     network.add_argument(
@@ -114,6 +116,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         help="images to compare on, besides a random one (default: none)",
     )
+    common.add_verbose(proof)
     inputs = parser.add_argument_group(
         "preprocessing (default: what the files say, else the authors')"
     )

@@ -1,9 +1,10 @@
-"""Remove what a rerun of a training run would continue from, after listing it.
+"""Remove what a rerun of train.py or finetune.py would resume from, so that it starts from scratch.
 
     python tools/clean.py output/run1
 
-lists the checkpoints, logs and curves of that run with their sizes, asks, and removes them; --yes
-does not ask. The models in best/ and final/ stay, unless --models is given.
+lists the checkpoints, logs and curves of that run, and a fine-tuning's features, first stage and
+lists, with their sizes, asks, and removes them; --yes does not ask. The models in best/ and final/
+and a fine-tuning's report/ stay, unless --models is given.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..run_dir import CONTINUED, MODELS, entries, locked, remove, size
+from ..run_dir import MODELS, REPORT_DIR, entries, locked, remove, resume_entries, size
 from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
-    parser.add_argument("output_dir", type=Path, help="of train.py")
+    parser.add_argument("output_dir", type=Path, help="of train.py or finetune.py")
     parser.add_argument(
-        "--models", action="store_true", help="remove best/ and final/ too (default: keep them)"
+        "--models",
+        action="store_true",
+        help="remove best/, final/ and report/ too (default: keep them)",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask (default: ask)")
     return parser.parse_args(argv)
@@ -34,9 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such directory.")
     with locked(folder):
-        found = entries(folder, (*CONTINUED, *MODELS) if args.models else CONTINUED)
+        found = resume_entries(folder)
+        if args.models:
+            found += entries(folder, (*MODELS, REPORT_DIR))
         if not found:
-            print(f"{folder}: there is nothing that a rerun would continue from")
+            print(f"{folder}: there is nothing that a rerun would resume from")
             return 0
         for path in found:
             print(f"{size(path) / 1e6:10.1f} MB  {path}")
@@ -49,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def confirmed() -> bool:
-    """Asks the person at the terminal."""
+    """Asks at the terminal."""
     if not sys.stdin.isatty():
-        raise InputError("--yes was expected where there is no terminal to ask on.")
+        raise InputError("`yes` was expected where there is no terminal to ask on.")
     return input("remove them? [y/N] ").strip().lower() in ("y", "yes")

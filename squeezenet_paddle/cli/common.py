@@ -6,42 +6,95 @@ Importing this does not load Paddle; only what a tool calls does.
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
+import itertools
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, ClassVar, NoReturn
 
+from tqdm import tqdm
+
+from ..data import remarks
 from ..data.decode import MAX_PIXELS
 from ..data.lists import read_names
 from ..data.preprocess import INTERPOLATIONS
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
-from ..process_settings import tune_process
+from ..process_settings import use_fast_cpu_settings
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports a wrong flag in one line."""
+    """An argument parser that says what is wrong, and what to type instead, in one line.
+
+    Attributes:
+        leading: the flags that arguments before all flags would be the values of, as in
+            `infer.py MODEL IMAGE ...`; they are named in the error.
+    """
 
     flags: ClassVar[dict[str, str]] = {}  # setting -> flag, of the command that is running
+    leading: tuple[str, ...] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        Parser.flags = {a.dest: a.option_strings[0] for a in self._actions if a.option_strings}
-        return super().parse_known_args(args, namespace)
+        Parser.flags = {
+            action.dest: action.option_strings[0]
+            for action in self._actions
+            if action.option_strings and action.help is not argparse.SUPPRESS
+        }
+        args = sys.argv[1:] if args is None else list(args)
+        self._check_flags(args)
+        self._check_leading(args)
+        parsed = super().parse_known_args(args, namespace)
+        verbose = getattr(parsed[0], "verbose", False)
+        remarks.logger.setLevel(logging.INFO if verbose else logging.WARNING)
+        return parsed
+
+    def _check_flags(self, args: Sequence[str]) -> None:
+        """Refuses a flag that does not exist, before one that is required is found missing."""
+        for argument in itertools.takewhile(lambda a: a != "--", args):
+            flag = argument.partition("=")[0]
+            if re.fullmatch(r"--?[A-Za-z][\w-]*", flag) and flag not in self._option_string_actions:
+                near = difflib.get_close_matches(flag, ["--help", *self.flags.values()], 1)
+                self.error(f"there is no {flag}" + (f", the nearest is {near[0]}" if near else ""))
+
+    def _check_leading(self, args: Sequence[str]) -> None:
+        values = list(itertools.takewhile(lambda a: not a.startswith("-"), args))
+        if not values or any(not action.option_strings for action in self._actions):
+            return
+        message = f"a flag was expected before {values[0]!r}"
+        if self.leading:
+            *single, last = self.leading
+            words = [word for pair in zip(single, values) for word in pair]
+            if rest := values[len(single) :]:
+                words += [last, *rest]
+            message += f", as in {shlex.join(words)}"
+        self.error(message)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message}; --help shows what there is.")
 
 
-def parser(doc: str | None) -> Parser:
-    """A parser whose --help shows the module's docstring, the tool's manual."""
-    return Parser(
+def parser(doc: str | None, leading: tuple[str, ...] = ()) -> Parser:
+    """A parser whose --help shows the module's docstring, the tool's manual; see `Parser`."""
+    parser = Parser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    parser.leading = leading
+    return parser
+
+
+class _Handler(logging.Handler):
+    """Prints log messages to standard error, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -51,15 +104,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     # Paddle warns at import when ccache is missing, which only matters to those who compile it.
     warnings.filterwarnings("ignore", message="No ccache found")
-    warnings.filterwarnings("ignore", module="PIL")  # of images that we report ourselves
     os.environ.setdefault("GLOG_minloglevel", "2")
-    # For the reader processes (this one has loaded OpenCV): a bad image is reported by us, once.
+    # For the processes that read and resize (this one has loaded OpenCV): we report a bad image.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    logging.basicConfig(format="%(message)s")
-    tune_process()
-    for stream in (sys.stdout, sys.stderr):  # file names may be no text in this locale
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(format="%(message)s", handlers=[_Handler()])
+    use_fast_cpu_settings()
+    remarks.separate_stderr()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be no text in this locale
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
     except InputError as error:
@@ -124,6 +176,13 @@ def _whole_number(text: str, low: int, high: int | None) -> int:
     return value
 
 
+def add_old_flag(group: Any, flag: str, dest: str, type: Callable[[str], Any]) -> None:
+    """An earlier spelling of a flag, which still works and is not shown."""
+    group.add_argument(
+        flag, dest=dest, type=type, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+
+
 def add_model_dir(group: Any, required: bool = True) -> None:
     group.add_argument(
         "--model_dir",
@@ -149,7 +208,7 @@ def add_list(group: Any, flag: str, required: bool = False) -> None:
         type=Path,
         required=required,
         metavar="FILE",
-        help="a list file: 'path label' a line, split at the last space"
+        help="a list file: 'path label' on each line, or CSV with the columns image and label"
         + (" (required)" if required else " (default: none)"),
     )
 
@@ -168,8 +227,8 @@ def add_synset_word_list(group: Any) -> None:
         "--synset_word_list",
         type=Path,
         metavar="FILE",
-        help="names of the classes, one a line in the order of their ids "
-        "(default: the model directory's synset_words.txt, if it has one)",
+        help="class names, one on each line in the order of the class ids; imagenet: the 1,000 of "
+        "ILSVRC-2012 (default: the model directory's synset_words.txt, if it has one)",
     )
 
 
@@ -180,7 +239,7 @@ def add_labels(group: Any) -> None:
         type=Path,
         metavar="FILE",
         help="class names for the model directory: a name a line, with a WordNet id or the class "
-        "number before it or not, or JSON (default: none)",
+        "number before it or not; JSON; or imagenet (default: none)",
     )
 
 
@@ -246,6 +305,15 @@ def add_reading(group: Any) -> None:
         default=MAX_PIXELS,
         help=f"an image of more pixels is refused before it is decoded (default: {MAX_PIXELS})",
     )
+    add_verbose(group)
+
+
+def add_verbose(group: Any) -> None:
+    group.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show what the decoders of images remark, with the name of the image (default: off)",
+    )
 
 
 def add_device(group: Any) -> None:
@@ -260,7 +328,7 @@ def add_threads(group: Any) -> None:
     group.add_argument(
         "--threads",
         type=positive_int,
-        help="that compute, on a CPU (default: one for each core that the process may use)",
+        help="threads that compute, on a CPU (default: one per core that the process may use)",
     )
 
 
@@ -271,7 +339,7 @@ def add_engine(group: Any, several: bool = False) -> None:
         "--engine",
         choices=("auto", *ENGINES),
         default=["auto"] if several else "auto",
-        help="what computes: auto is the fastest that is installed and agrees with the network "
+        help="what computes; auto: the fastest that is installed and agrees with the network "
         "(default: auto)",
         **lists,
     )
@@ -279,7 +347,7 @@ def add_engine(group: Any, several: bool = False) -> None:
         "--precision",
         choices=PRECISIONS,
         default=["float32"] if several else "float32",
-        help="of its arithmetic; int8 takes an export of int8 (default: float32)",
+        help="arithmetic of the engine; int8 needs an int8 export (default: float32)",
         **lists,
     )
 
@@ -293,4 +361,12 @@ def add_processes(group: Any) -> None:
         "--num_procs",
         type=positive_int,
         help="processes on the CPU, with --device cpu (default: one process)",
+    )
+
+
+def add_skip_unreadable(group: Any) -> None:
+    group.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="leave out images that cannot be read, and name them (default: off, an error)",
     )

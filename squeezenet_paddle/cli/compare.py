@@ -3,18 +3,17 @@
     python tools/compare.py --model_dir pretrained/squeezenet_v1.0 pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data
 
-prints a line for each model; the columns "same as N" are the shares of images to which a line
-gives the same class as line N. With --format markdown the table goes into a README, with
---format csv its exact numbers into a program.
+prints one row per model; the columns "same as N" say for how many images a row gives the same
+class as row N. --format markdown prints the table for a README, --format csv the exact numbers.
 
-Several engines or precisions make a line each, for every model that is named; this tells what a
-lower precision costs:
+With several engines or precisions, each combination gets a row; this shows what a lower precision
+costs:
 
     python tools/compare.py --model_dir pretrained/squeezenet_v1.1 --precision float32 int8 \\
         --test_list data/val_list.txt --data_dir data
 
-The models may differ in everything but their classes; each one gets the images as it was trained
-on them. Images a second are those of the network alone, without reading.
+The models may differ in everything but their classes; each one gets the images preprocessed as in
+its training. Images per second are those of the network alone, without reading.
 """
 
 from __future__ import annotations
@@ -26,18 +25,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.lists import read_list, read_names
-from ..data.loader import Loader
-from ..data.preprocess import EvalTransform
-from ..data.sampler import Sampler
 from ..evaluation import compare
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluate import score_list
+from ..evaluation.metrics import second_k
 from ..model_dir import read_info
 from ..predict import Predictor
 from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to compare")
     what.add_argument(
         "--model_dir",
@@ -54,6 +51,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     result.add_argument(
         "--format", choices=tuple(compare.FORMATS), default="text", help="(default: text)"
     )
+    images = parser.add_argument_group("images that cannot be read")
+    common.add_skip_unreadable(images)
     running = parser.add_argument_group("running")
     common.add_loading(running)
     common.add_device(running)
@@ -67,22 +66,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     classes = infos[0].network.num_classes
     if args.synset_word_list is not None:
         names: list[str] | None = read_names(args.synset_word_list, classes)
-        infos = [dataclasses.replace(info, names=None) for info in infos]  # these count no more
+        infos = [dataclasses.replace(info, names=None) for info in infos]
     else:
         names = next((info.names for info in infos if info.names is not None), None)
     compare.check_comparable(args.model_dir, infos)
     images = read_list(args.test_list, args.data_dir, classes, names)
-    sampler = Sampler(len(images), args.batch_size)
     choices = itertools.product(args.model_dir, args.engine, args.precision)
     predictors = [Predictor(path, args.device, *choice) for path, *choice in choices]
-    evaluations = []
-    for predictor in predictors:
-        transform = EvalTransform(predictor.info.preprocess)
-        with Loader(
-            images, transform, sampler, args.num_workers, args.max_pixels, on_unreadable=str
-        ) as loader:
-            evaluations.append(evaluate(predictor, loader))
+    evaluations = [
+        score_list(
+            predictor,
+            images,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            max_pixels=args.max_pixels,
+            skip_unreadable=args.skip_unreadable,
+        )
+        for predictor in predictors
+    ]
     rates = compare.measure_rates(predictors, args.batch_size)
     candidates = [compare.Candidate(p.model_dir, p.info, p.engine, p.precision) for p in predictors]
     rows = compare.table(candidates, evaluations, rates)
-    print(compare.FORMATS[args.format](rows), end="")
+    print(compare.FORMATS[args.format](rows, second_k(classes)), end="")

@@ -142,14 +142,14 @@ def make_images(folder: Path) -> list[Path]:
 
 def find_real_weights() -> Path | None:
     """The authors' v1.1 where it lies already, else downloaded; None if it cannot be had."""
-    known = KNOWN_FILES["squeezenet_v1.1"]
+    known = KNOWN_FILES["squeezenet_v1.1"][0]
     target = Path("pretrained") / known.name
     assets = Path(os.environ.get("SQUEEZENET_ASSETS", "../shared")) / "caffe" / known.name
     for path in (target, assets):
         if path.is_file():
             return path
     try:
-        fetch(known.url, target, known.size, known.digest_algorithm, known.digest, attempts=1)
+        fetch(known, target)
     except InputError as error:
         print(f"They cannot be had here, so this part is left out: {error}")
         return None

@@ -1,20 +1,21 @@
-"""Downloads the SqueezeNet authors' Caffe weights.
+"""Downloads the SqueezeNet authors' Caffe weights with their prototxt and the class names.
 
     python tools/download.py squeezenet_v1.1
 
-writes pretrained/squeezenet_v1.1.caffemodel and prints
+writes three files into pretrained/ and prints
 
     pretrained/squeezenet_v1.1.caffemodel: downloaded, 4950080 bytes, sha256 is right
+    pretrained/squeezenet_v1.1.prototxt: downloaded, 9678 bytes, sha256 is right
+    pretrained/synset_words.txt: the names of 1000 classes
 
-Run again, it only checks the file:
+which caffe2paddle.py takes as --caffemodel, --prototxt and --synset_word_list. Run again, it only
+checks the files. A download that was cut off leaves a file that ends in .part; the same command
+continues there.
 
-    pretrained/squeezenet_v1.1.caffemodel: already there, 4950080 bytes, sha256 is right
+--mirror names a server that has the files of the authors' repository, such as
+SqueezeNet_v1.1/deploy.prototxt, byte for byte:
 
-A mirror has to give the very same bytes:
-
-    python tools/download.py squeezenet_v1.0 --url https://example.org/squeezenet_v1.0.caffemodel
-
-A download that was cut off leaves a file that ends in .part; the same command goes on from there.
+    python tools/download.py squeezenet_v1.0 --mirror https://example.org/SqueezeNet
 """
 
 from __future__ import annotations
@@ -23,22 +24,29 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..download import KNOWN_FILES, fetch
+from ..data.lists import imagenet_class_names
+from ..download import AUTHORS, KNOWN_FILES, fetch
 from ..errors import InputError
+from ..files import read_lines, write_text
 from . import common
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    if args.url is not None and len(args.names) > 1:
-        raise InputError(f"--url gives one file; found {len(args.names)} names beside it.")
-    for name in args.names:
-        known = KNOWN_FILES[name]
-        path = args.output_dir / known.name
-        url = known.url if args.url is None else args.url
-        is_new = fetch(url, path, known.size, known.digest_algorithm, known.digest)
+    names = imagenet_class_names()
+    names_path = args.output_dir / "synset_words.txt"
+    if names_path.exists() and read_lines(names_path, "list of class names") != names:
+        raise InputError(
+            f"{names_path} exists and holds other names than ImageNet's; it was left alone. Remove "
+            "it or give another --output_dir."
+        )
+    for file in (file for name in args.names for file in KNOWN_FILES[name]):
+        path = args.output_dir / file.name
+        is_new = fetch(file, path, file.url.replace(AUTHORS, args.mirror.rstrip("/")))
         state = "downloaded" if is_new else "already there"
-        print(f"{path}: {state}, {known.size} bytes, {known.digest_algorithm} is right", flush=True)
+        print(f"{path}: {state}, {file.size} bytes, {file.digest_algorithm} is right", flush=True)
+    write_text(names_path, "".join(f"{name}\n" for name in names))
+    print(f"{names_path}: the names of {len(names)} classes")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,8 +67,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the folder to write to (default: pretrained)",
     )
     group.add_argument(
-        "--url",
+        "--mirror",
+        default=AUTHORS,
         metavar="URL",
-        help="a mirror's address of the file; takes one NAME (default: the authors' repository)",
+        help="the address of a copy of the authors' repository (default: on GitHub)",
     )
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Score a model on a list file: top-1, top-5, loss, images a second.
+"""Score a model on a list file: top-1, top-5, loss, images per second.
 
     python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data
@@ -7,27 +7,36 @@ prints one line like
 
     top-1 53.33%  top-5 81.00%  loss 1.9800  300 images  94.7 images/s
 
-Every line of the list counts exactly once. An image that cannot be read ends the run without a
-score, unless --skip_unreadable is given; then it is named and counted. --check_files looks for such
-images first, before the network is loaded:
+or the same for a folder that has a folder for each class, named as the model's classes:
+
+    python tools/eval.py --model_dir output/mine --images my_images/
+
+Every image counts exactly once. An image that cannot be read ends the run without a score, unless
+--skip_unreadable is given, which names it and leaves it out. --check_files looks for such images
+first, before the network is loaded:
 
     python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --check_files bad_list.txt
 
---report_dir writes report.html, which a browser opens without a network, and what it shows as
-files: precision, recall and F1 of every class, the confusion matrix, the most confused pairs, the
-most confidently wrong images, and how far the probabilities can be trusted:
+--report_dir writes report.html, one page for a browser with everything embedded, and its numbers
+and figures as files: precision, recall and F1 of every class, the confusion matrix, the most
+confused pairs, the most confidently wrong images, how far the probabilities can be trusted, and the
+training curves if the model comes from a training run:
 
     python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --report_dir output/report
 
-Several processes share the list; each image counts once:
+Several processes share the list:
 
     python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --device cpu --num_procs 2
 
-The list may be a CSV file with the columns image and label, and labels may be class names where the
-model directory or --synset_word_list has them.
+The list may be a CSV file with the columns image and label, and labels may be class names if the
+model directory or --synset_word_list has them. From Python:
+
+    >>> from squeezenet_paddle import evaluate
+    >>> evaluate("pretrained/squeezenet_v1.1", "data/val_list.txt")["top1"]
+    0.5333333333333333
 """
 
 from __future__ import annotations
@@ -35,25 +44,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from ..data.lists import ImageList, read_list
-from ..data.loader import Loader, check_files
-from ..data.preprocess import EvalTransform
-from ..data.sampler import Sampler
+from ..data.loader import check_files
+from ..datasets.folders import labelled_images
+from ..device import use_device
 from ..errors import InputError, describe_problems
-from ..evaluation.compare import variant
-from ..evaluation.evaluate import evaluate
-from ..evaluation.report import REPORT, Report, check_report_target, write_report
+from ..evaluation.evaluate import score_list
+from ..evaluation.metrics import second_k
+from ..evaluation.report import REPORT, check_report_target, report_of, write_report
 from ..files import check_file_target, write_text
 from ..model_dir import read_info
 from ..parallel import launcher
-from ..predict import Predictor, choose_device
+from ..predict import Predictor
+from ..progress import say
 from . import common
 
 if TYPE_CHECKING:
@@ -61,10 +68,18 @@ if TYPE_CHECKING:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir", "--test_list"))
     what = parser.add_argument_group("what to score")
     common.add_model_dir(what)
-    common.add_list(what, "--test_list", required=True)
+    which = what.add_mutually_exclusive_group(required=True)
+    common.add_list(which, "--test_list")
+    which.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="a folder that has a folder for each class, named as the model's classes "
+        "(default: none)",
+    )
     common.add_data_dir(what)
     common.add_synset_word_list(what)
     what.add_argument(
@@ -81,8 +96,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--report_dir",
         type=Path,
         metavar="DIR",
-        help="write a report there, report.html and the numbers and figures that it shows "
-        "(default: none)",
+        help="write a report there, report.html and its numbers and figures (default: none)",
     )
     images = parser.add_argument_group("images that cannot be read")
     images.add_argument(
@@ -92,11 +106,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="decode every image first; if some are bad, write their lines to FILE and stop "
         "(default: off)",
     )
-    images.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images that cannot be read, and say how many (default: off)",
-    )
+    common.add_skip_unreadable(images)
     running = parser.add_argument_group("running")
     common.add_loading(running)
     common.add_device(running)
@@ -109,14 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     info = read_info(args.model_dir)
     if info.is_untrained and not launcher.is_started():
-        print(
+        say(
             "eval.py: the classifier of this model directory is new and untrained: its scores are "
-            "those of chance.",
-            file=sys.stderr,
+            "those of chance."
         )
     classes = info.network.num_classes
     names = common.class_names(args, info)
-    images = read_list(args.test_list, args.data_dir, classes, names)
+    images = images_to_score(args, classes, names)
     for path in (args.metrics_json, args.check_files):
         if path is not None:
             check_file_target(path)
@@ -128,65 +137,55 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = launcher.processes(args.device, args.num_gpus, args.num_procs)
         if count > 1:
             return launcher.launch(count, "gpu" if args.num_gpus else "cpu")
-    transform = EvalTransform(info.preprocess, args.ten_crop)
-    # Without --skip_unreadable, bad images are named together at the end.
-    note = report_skipped if args.skip_unreadable else str
-    with contextlib.ExitStack() as stack:
-        group = stack.enter_context(joined(args)) if launcher.is_started() else None
-        rank, world_size = (0, 1) if group is None else (group.rank, group.world_size)
-        sampler = Sampler(len(images), args.batch_size, rank=rank, world_size=world_size)
-        loader = stack.enter_context(
-            Loader(images, transform, sampler, args.num_workers, args.max_pixels, note)
-        )
-        # Loads the engine, once the flags are right and the readers are starting.
+    with joined(args) if launcher.is_started() else contextlib.nullcontext() as group:
         predictor = Predictor(args.model_dir, args.device, args.engine, args.precision)
-        evaluation = evaluate(predictor, loader, args.skip_unreadable, group)
-    if rank:
+        evaluation = score_list(
+            predictor,
+            images,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            max_pixels=args.max_pixels,
+            ten_crop=args.ten_crop,
+            skip_unreadable=args.skip_unreadable,
+            group=group,
+        )
+    if group is not None and group.rank:
         return 0
-    told = set(loader.skipped.values())
-    for message in evaluation.unreadable:
-        if message not in told:  # another process found it
-            report_skipped(message)
     engine = {"engine": predictor.engine, "precision": predictor.precision}
     scores = {**evaluation.summary(), **engine}
     skipped = f"  {len(scores['unreadable'])} skipped" if scores["unreadable"] else ""
     print(
-        f"top-1 {scores['top1']:.2%}  top-5 {scores['top5']:.2%}  loss {scores['loss']:.4f}  "
-        f"{scores['images']} images{skipped}  {scores['images_per_second']:.1f} images/s"
+        f"top-1 {scores['top1']:.2%}  top-{second_k(classes)} {scores['top5']:.2%}  "
+        f"loss {scores['loss']:.4f}  {scores['images']} images{skipped}  "
+        f"{scores['images_per_second']:.1f} images/s"
     )
     if args.metrics_json is not None:
         write_text(args.metrics_json, json.dumps(scores, indent=2) + "\n")
     if args.report_dir is not None:
-        report = Report(evaluation, images, classes, names, facts(args, predictor), args.max_pixels)
+        report = report_of(predictor, images, evaluation, names, args.ten_crop, args.max_pixels)
         write_report(args.report_dir, report)
         print(f"report: {args.report_dir / REPORT}")
     return 0
+
+
+def images_to_score(
+    args: argparse.Namespace, classes: int, names: Sequence[str] | None
+) -> ImageList:
+    """The images of --test_list or --images, with their labels."""
+    if args.test_list is not None:
+        return read_list(args.test_list, args.data_dir, classes, names)
+    if args.data_dir is not None:
+        raise InputError(
+            "`data_dir` is where the paths of `test_list` start, not those of `images`."
+        )
+    return labelled_images(args.images, names)
 
 
 def joined(args: argparse.Namespace) -> Group:
     """The processes that share the list."""
     from ..parallel.group import join  # Paddle
 
-    return join(choose_device(args.device))
-
-
-def facts(args: argparse.Namespace, predictor: Predictor) -> dict[str, str]:
-    """What was evaluated and how, for the report."""
-    info = predictor.info
-    preprocess = info.preprocess
-    crops = "ten crops" if args.ten_crop else "center crop"
-    size = f"{preprocess.resize_size} pixels ({preprocess.resize})"
-    return {
-        "model": str(args.model_dir),
-        "network": f"SqueezeNet {variant(info.network)}, {info.network.num_classes} classes",
-        "list": str(args.test_list),
-        "engine": f"{predictor.engine}, {predictor.precision}",
-        "input": f"{crops} of {preprocess.crop_size} pixels from {size}",
-    }
-
-
-def report_skipped(message: str) -> None:
-    tqdm.write(f"skipped: {message}", file=sys.stderr)
+    return join(use_device(args.device))
 
 
 def check(images: ImageList, args: argparse.Namespace) -> None:

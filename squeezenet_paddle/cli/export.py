@@ -1,4 +1,4 @@
-"""Write a model for other programs: Paddle Inference, ONNX, Caffe.
+"""Export a model for other programs: Paddle Inference, ONNX, Caffe.
 
     python tools/export.py --model_dir pretrained/squeezenet_v1.1 --format onnx --image cat.jpg
 
@@ -9,15 +9,21 @@ the images named (without --image, on drawn ones). The other formats:
             graph, with which eval.py and infer.py take --engine paddle
     caffe   deploy.prototxt and model.caffemodel, checked by OpenCV's Caffe importer
 
---with_preprocess puts the subtraction of the mean into the graph, which then takes pixels, uint8
-[N, H, W, 3]. --precision int8 writes model_int8.onnx, whose integers are fitted to the images
-named, some dozens of the kind that the model will see; the engines onnxruntime and openvino then
-take --precision int8:
+Beside them, labels.json holds the class names and says what each file takes and gives. An ONNX file
+says the same in its metadata (input, preprocess, output), a prototxt in comments. The authors'
+weights and those trained from them want the channels in the order B, G, R (OpenCV's, not Pillow's),
+pixels of 0 to 255, squashed to 256 x 256, the middle 227 x 227, minus the mean 104, 117, 123. ONNX
+and Paddle graphs give logits, of which softmax makes probabilities; Caffe's give probabilities.
+
+--with_preprocess moves the subtraction of the mean into the graph, which then takes pixels as they
+are, uint8 [N, H, W, 3]; decoding, resizing and cropping stay outside. --precision int8 writes
+model_int8.onnx, fitted to the images named, some dozens of the kind that the model will see; the
+engines onnxruntime and openvino then take --precision int8:
 
     python tools/export.py --model_dir pretrained/squeezenet_v1.1 --format onnx --precision int8 \\
         --image holiday/
 
-An export belongs to the weights it was made of. Exit code 0: written; 1: the check found a
+An export is tied to the weights it was made from. Exit code 0: written; 1: the check found a
 difference, nothing was written; 2: bad input.
 """
 
@@ -30,10 +36,11 @@ from pathlib import Path
 import numpy as np
 
 from ..data.decode import read_image
-from ..data.lists import find_images
+from ..data.image_files import find_images
 from ..datasets import samples
 from ..errors import InputError
-from ..export.record import FORMATS
+from ..export.export import CHECKED_IMAGES, Export, export
+from ..export_record import FORMATS
 from ..files import check_file_target
 from ..model_dir import read_info
 from ..network.config import layer_table
@@ -43,7 +50,7 @@ from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to write")
     common.add_model_dir(what)
     common.add_untrained(what)
@@ -58,7 +65,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     graph.add_argument(
         "--input_size",
         type=common.positive_int,
-        help="side of the images (default: that of the model directory)",
+        help="side of the images in pixels (default: that of the model directory)",
     )
     graph.add_argument(
         "--batch",
@@ -75,16 +82,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--precision",
         choices=("float32", "int8"),
         default="float32",
-        help="int8 goes with the format onnx and with --image (default: float32)",
+        help="int8 goes with --format onnx and with --image (default: float32)",
     )
-    proof = parser.add_argument_group("proof")
+    proof = parser.add_argument_group("images")
     proof.add_argument(
         "--image",
         nargs="+",
         metavar="PATH",
-        help="images to check the export on, and to fit int8 to: files, folders or globs; "
-        f"{CALIBRATION_IMAGES} of them are used (default: drawn ones)",
+        help="files, folders or globs; of more images than needed, some spread evenly are used: "
+        f"{CHECKED_IMAGES} to check the export, {CALIBRATION_IMAGES} to fit int8 to "
+        "(default: drawn images, for the check)",
     )
+    common.add_verbose(proof)
     return parser.parse_args(argv)
 
 
@@ -99,31 +108,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = args.input_size or info.preprocess.crop_size
     layer_table(info.network, size, size)  # refuses a size that is too small
     if args.precision == "int8" and args.image is None:
-        raise InputError("--precision int8 takes --image, images to fit the integers to.")
-    images = drawn() if args.image is None else named(args.image)
+        raise InputError("`precision` int8 needs `image`, images to fit the integers to.")
+    what = Export(args.format, size, args.batch, args.with_preprocess, args.precision)
+    count = CHECKED_IMAGES if args.precision == "float32" else CALIBRATION_IMAGES
+    images = drawn() if args.image is None else named(args.image, count)
     output_dir = args.output_dir or model_dir_of(args.model_dir)
     check_file_target(output_dir / "exports.json")
-    from ..export.export import Export, export  # Paddle, once the flags are right
-
-    what = Export(args.format, size, args.batch, args.with_preprocess, args.precision)
     result = export(args.model_dir, info, what, images, output_dir)
     for file in result.files:
         print(f"{file}  {file.stat().st_size:,} bytes")
+    if result.calibrated:
+        print(f"int8: fitted to {result.calibrated} images")
     print(
-        f"{result.judge} on {result.images} images: largest difference "
+        f"checked by {result.judge} on {result.images} images: largest difference "
         f"{result.difference:.3g} (relative {result.relative:.2g}), the same first class for "
         f"{result.same_top1}"
     )
 
 
-def named(patterns: list[str]) -> list[np.ndarray]:
-    """Images that the user named; of many, some from all over."""
+def named(patterns: list[str], count: int) -> list[np.ndarray]:
+    """Images that the user named; of more than `count`, some spread evenly over them."""
     paths = find_images(patterns)
-    chosen = np.linspace(0, len(paths) - 1, min(len(paths), CALIBRATION_IMAGES)).round()
+    chosen = np.linspace(0, len(paths) - 1, min(len(paths), count)).round()
     return [read_image(paths[int(i)]) for i in chosen]
 
 
 def drawn() -> list[np.ndarray]:
-    """Two images of each class of `sample_data`."""
+    """Two images of each class of `datasets.samples`."""
     classes = samples.CLASSES * 2
     return [samples.draw(*one, np.random.default_rng((0, i))) for i, one in enumerate(classes)]

@@ -25,10 +25,9 @@ import shlex
 from collections.abc import Sequence
 
 from ..evaluation.report import REPORT
-from ..finetuning.lists import VAL
-from ..finetuning.run import REPORT_DIR, finetune
+from ..finetuning.run import finetune
 from ..finetuning.stages import add_flags
-from ..run_dir import BEST
+from ..run_dir import BEST, REPORT_DIR, VAL_LIST
 from . import common
 
 
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def commands(args: argparse.Namespace) -> str:
     """How to use the model."""
     run = shlex.quote(str(args.output_dir))
-    val_list, root = args.output_dir / VAL, args.images
+    val_list, root = args.output_dir / VAL_LIST, args.images
     if args.train_list is not None:
         val_list = args.val_list or val_list
         root = args.data_dir or args.train_list.parent

@@ -1,4 +1,4 @@
-"""Name what is in images.
+"""Classify images.
 
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image holiday/ 'more/*.png' \\
@@ -6,12 +6,19 @@
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --format json
 
---explain shows where in an image its first class was found: the class activation map over the
-network's crop of it, a PNG file an image in a folder, red where the class is strongest:
+--explain shows where in an image the network sees evidence for its first class: a PNG file per
+image, the image beside its class activation map, brightest where the evidence is strongest, with
+class and probability. The darker border was not seen by the network. The map is exact for a network
+with a conv10; for the head multiscale it is a linear approximation around the image:
 
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 
-An image that cannot be read is named on standard error, the others go on, and the exit code is 1.
+An image that cannot be read is named on standard error, the others are classified, and the exit
+code is 1. From Python:
+
+    >>> from squeezenet_paddle import Predictor
+    >>> Predictor("pretrained/squeezenet_v1.1")("cat.jpg", top_k=1)
+    [Prediction(class_id=281, name='n02123045 tabby, tabby cat', probability=0.93)]
 """
 
 from __future__ import annotations
@@ -26,19 +33,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.lists import ImageList, find_images, read_list
-from ..data.loader import Loader
-from ..data.preprocess import EvalTransform
-from ..data.sampler import Sampler
+from ..data.image_files import find_images
+from ..data.lists import ImageList, read_list
+from ..data.loader import Loader, loader_for
 from ..errors import InputError
 from ..explain import Explainer, PngFolder, explain
 from ..model_dir import read_info
 from ..predict import Predictor, predict
+from ..progress import Progress, say
 from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir", "--image"))
     what = parser.add_argument_group("what to classify")
     common.add_model_dir(what)
     common.add_untrained(what)
@@ -51,7 +58,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     result = parser.add_argument_group("result")
     common.add_synset_word_list(result)
     result.add_argument(
-        "--top_k", type=common.positive_int, default=5, help="classes to name (default: 5)"
+        "--top_k", type=common.positive_int, default=5, help="classes per image (default: 5)"
     )
     result.add_argument(
         "--format", choices=tuple(WRITERS), default="text", help="of the output (default: text)"
@@ -60,7 +67,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--explain",
         type=Path,
         metavar="DIR",
-        help="save each image with its class activation map there, beside what is there "
+        help="save each image with its class activation map there; files that exist are kept "
         "(default: none)",
     )
     running = parser.add_argument_group("running")
@@ -71,7 +78,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def text_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The image, then a line a class: probability, class id, name; where its map is."""
+    """The image, then a line per class: probability, class id, name; then the file of its map."""
     for result in results:
         yield result["image"]
         for item in result["classes"]:
@@ -81,7 +88,7 @@ def text_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def csv_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A line an image and class, under a header."""
+    """A header, then a line per image and class."""
     results = iter(results)
     first: dict[str, Any] = next(results, {"classes": []})
     yield "image,rank,class_id,probability,name" + (",map" if "map" in first else "")
@@ -96,7 +103,7 @@ def csv_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def json_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """One array, an object an image and line."""
+    """One array, with an object per image on a line of its own."""
     before = "["
     for result in results:
         yield before + json.dumps(result, ensure_ascii=False)
@@ -115,30 +122,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = common.class_names(args, info)
     if args.image is not None:
         if args.data_dir is not None:
-            raise InputError("--data_dir is where the paths of --test_list start, not of --image.")
+            raise InputError("`data_dir` is where the paths of `test_list` start, not of `image`.")
         images = ImageList.of_paths(find_images(args.image))
     else:
         images = read_list(args.test_list, args.data_dir, classes, names)
     if args.explain is not None and (
         args.engine not in ("auto", "dynamic") or args.precision != "float32"
     ):
-        raise InputError("--explain takes the engine dynamic, in float32, which keeps the maps.")
+        raise InputError(
+            "`explain` needs the `engine` dynamic, in float32: the others do not give the maps."
+        )
     maps = None if args.explain is None else PngFolder(args.explain)
     if names is None:
-        print(
-            "infer.py: no class names: the model directory has none and no --synset_word_list is "
-            "given; classes are shown by id.",
-            file=sys.stderr,
-        )
+        note("no class names: the model directory has none; `synset_word_list` gives them.")
 
-    sampler = Sampler(len(images), args.batch_size)
-    with Loader(
+    with loader_for(
         images,
-        EvalTransform(info.preprocess),
-        sampler,
-        args.num_workers,
-        args.max_pixels,
-        on_unreadable=lambda message: print(f"infer.py: {message}", file=sys.stderr),
+        info.preprocess,
+        args.batch_size,
+        num_workers=args.num_workers,
+        max_pixels=args.max_pixels,
+        on_unreadable=note,
     ) as loader:
         # The engine, once the flags are right and the readers are starting.
         predictions: Iterable[tuple[Any, ...]]
@@ -150,21 +154,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         else:
             explainer = Explainer(args.model_dir, args.device)
-            predictions = explain(explainer, loader, args.top_k, maps)
-        for line in WRITERS[args.format](named(predictions, names)):
+            predictions = explain(explainer, loader, args.top_k, maps, names, args.max_pixels)
+        if not sys.stdout.isatty():  # there the results themselves show how far it is
+            predictions = counted(predictions, loader)
+        for line in WRITERS[args.format](with_names(predictions, names)):
             print(line)
     if loader.skipped:
-        print(
-            f"infer.py: {len(loader.skipped)} of {len(images)} images cannot be read.",
-            file=sys.stderr,
-        )
+        note(f"{len(loader.skipped)} of {len(images)} images cannot be read.")
     return 1 if loader.skipped else 0
 
 
-def named(
+def note(message: str) -> None:
+    """A line on standard error."""
+    say(f"infer.py: {common.with_flags(message)}")
+
+
+def counted(predictions: Iterable[tuple[Any, ...]], loader: Loader) -> Iterator[tuple[Any, ...]]:
+    """Yields the predictions and shows how many of the loader's images are done."""
+    with Progress("classifying", len(loader.images)) as progress:
+        for count, prediction in enumerate(predictions, 1):
+            yield prediction
+            progress.reach(count + len(loader.skipped))
+
+
+def with_names(
     predictions: Iterable[tuple[Any, ...]], names: list[str] | None
 ) -> Iterator[dict[str, Any]]:
-    """What `predict` or `explain` yields, as the objects that the formats are made of."""
+    """The results of `predict` or `explain` as objects that the formats are made of."""
     for path, top, *saved in predictions:
         classes = [{"id": i, "probability": p, "name": names[i] if names else None} for i, p in top]
         maps = {"map": str(saved[0])} if saved else {}

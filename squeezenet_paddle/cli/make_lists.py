@@ -1,9 +1,9 @@
-"""Turn a folder for each class into list files, by a stratified split.
+"""Makes list files of folders of images, one folder for each class, with a stratified split.
 
-    python tools/make_lists.py --images data/sample/train --output_dir data/sample_lists --val 0.2
+    python tools/make_lists.py --images data/sample/train --output_dir data/sample_lists
 
-writes train_list.txt, val_list.txt and synset_words.txt (the class names in the order of the class
-ids, sorted) and prints how many images of each class went where:
+writes train_list.txt (80 % of the images), val_list.txt and synset_words.txt (the class names,
+sorted, in the order of the class ids) and prints how many images of each class went where:
 
     class                train      val    total
     cross_noise             51       13       64
@@ -13,10 +13,11 @@ ids, sorted) and prints how many images of each class went where:
 
 The lists' paths start from the folder of the classes: train with
 --train_list data/sample_lists/train_list.txt --data_dir data/sample/train. The same seed gives the
-same lists. Names of folders that carry more than the class are cut to it:
+same lists. --class_name_pattern takes the name of the class out of a longer name of a folder:
 
     python tools/make_lists.py --images data/256_ObjectCategories \\
-        --class_name_pattern '^\\d+\\.(.+)$' --output_dir data/caltech256 --val 0.1 --test 0.2
+        --class_name_pattern '^\\d+\\.(.+)$' --output_dir data/caltech256 \\
+        --val_share 0.1 --test_share 0.2
 
 makes class ak47 of folder 001.ak47.
 """
@@ -28,8 +29,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..datasets.folders import read_tree, table, write_lists
-from ..datasets.splitting import split
+from ..datasets.folders import read_tree, split, table, write_lists
 from . import common
 
 
@@ -40,35 +40,37 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="DIR",
-        help="the folder of the class folders; images may lie deeper in them (required)",
+        help="the folder that holds the class folders; images may lie deeper in them (required)",
     )
     parser.add_argument(
         "--output_dir",
         type=Path,
         required=True,
         metavar="DIR",
-        help="where the lists go; those of an earlier run are replaced (required)",
+        help="the folder for the lists; those of an earlier run are replaced (required)",
     )
     parser.add_argument(
-        "--val",
+        "--val_share",
         type=float,
         default=0.2,
         metavar="SHARE",
         help="share of the images for validation; 0: no such list (default: 0.2)",
     )
     parser.add_argument(
-        "--test",
+        "--test_share",
         type=float,
         default=0.0,
         metavar="SHARE",
         help="share of the images for the final test; 0: no such list (default: 0)",
     )
+    common.add_old_flag(parser, "--val", "val_share", float)
+    common.add_old_flag(parser, "--test", "test_share", float)
     parser.add_argument("--seed", type=common.seed, default=0, help="of the split (default: 0)")
     parser.add_argument(
         "--class_name_pattern",
         metavar="REGEX",
-        help="searched for in a folder's name; its first group, or the whole match, is the name "
-        "of the class (default: the folder's name)",
+        help="a regular expression searched for in each folder's name; its first group, or the "
+        "whole match, is the class name (default: the folder's name)",
     )
     return parser.parse_args(argv)
 
@@ -76,7 +78,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     tree = read_tree(args.images, args.class_name_pattern)
-    parts = split(tree, args.val, args.test, args.seed)
+    parts = split(tree, args.val_share, args.test_share, args.seed)
     write_lists(tree, parts, args.output_dir)
     if tree.loose:
         print(f"left out: {tree.loose} in {args.images}, in no class folder", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Generates a small data set of ten classes, to try training and evaluation on without a download.
+"""Draws a small data set of ten classes, to try training and evaluation on without a download.
 
     python tools/make_sample_data.py
 
@@ -6,10 +6,11 @@ writes data/sample with 640 training and 160 validation images and prints
 
     data/sample: 640 training and 160 validation images of 10 classes
 
-A class is a shape filled with a texture (disc_stripes, ring_noise ...), and it takes both to tell
-one from another; colours, size, angle and background tell nothing. Larger, and other images:
+A class is a shape filled with a texture (disc_stripes, ring_noise ...). Both are needed to tell the
+classes apart; colours, size, angle and background say nothing about them. More images, and others:
 
-    python tools/make_sample_data.py --output_dir data/large --train 500 --val 100 --seed 1
+    python tools/make_sample_data.py --output_dir data/large --train_images 500 --val_images 100 \\
+        --seed 1
 """
 
 from __future__ import annotations
@@ -24,11 +25,10 @@ from . import common
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    make_sample_data(args.output_dir, args.seed, args.train, args.val)
-    classes = len(NAMES)
+    make_sample_data(args.output_dir, args.seed, args.train_images, args.val_images)
+    train, val = (count * len(NAMES) for count in (args.train_images, args.val_images))
     print(
-        f"{args.output_dir}: {args.train * classes} training and {args.val * classes} "
-        f"validation images of {classes} classes"
+        f"{args.output_dir}: {train} training and {val} validation images of {len(NAMES)} classes"
     )
 
 
@@ -49,17 +49,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the same seed gives the same images (default: 0)",
     )
     group.add_argument(
-        "--train",
+        "--train_images",
         type=common.positive_int,
         default=64,
         metavar="N",
-        help="training images a class (default: 64)",
+        help="training images of each class (default: 64)",
     )
     group.add_argument(
-        "--val",
+        "--val_images",
         type=common.positive_int,
         default=16,
         metavar="N",
-        help="validation images a class (default: 16)",
+        help="validation images of each class (default: 16)",
     )
+    common.add_old_flag(parser, "--train", "train_images", common.positive_int)
+    common.add_old_flag(parser, "--val", "val_images", common.positive_int)
     return parser.parse_args(argv)

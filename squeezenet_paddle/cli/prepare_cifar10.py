@@ -11,14 +11,12 @@ An archive that is there already, and another folder:
     python tools/prepare_cifar10.py --archive cifar-10-python.tar.gz --output_dir data/cifar10
 
 The folder gets train/CLASS/00000.png, test/CLASS/00000.png, train_list.txt, val_list.txt (the test
-images) and synset_words.txt. The archive's checksum is compared first; one of another checksum is
-refused unless --sha256 names it.
+images) and synset_words.txt. An archive of another size or checksum is refused.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,16 +28,11 @@ from . import common
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    known = cifar10.ARCHIVE
     if args.download:
-        if args.sha256 is not None:
-            raise InputError("--sha256 names an archive that you have; found --download beside it.")
-        url = known.url if args.url is None else args.url
-        fetch(url, args.archive, known.size, known.digest_algorithm, known.digest)
+        fetch(cifar10.ARCHIVE, args.archive, args.url)
     elif args.url is not None:
-        raise InputError("--url says where to download from; --download was expected beside it.")
-    sha256 = known.digest if args.sha256 is None else args.sha256
-    train, test = cifar10.prepare(args.archive, args.output_dir, sha256)
+        raise InputError("--url says where to download from; --download was expected with it.")
+    train, test = cifar10.prepare(args.archive, args.output_dir, cifar10.ARCHIVE)
     print(
         f"{args.output_dir}: {train} training and {test} validation images "
         f"of {cifar10.NUM_CLASSES} classes"
@@ -67,13 +60,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a mirror's address of the same file, for --download "
         f"(default: {cifar10.ARCHIVE.url})",
     )
-    group.add_argument(
-        "--sha256",
-        type=sha256,
-        metavar="HEX",
-        help="the checksum of an archive that you made in the same format "
-        "(default: that of the published one)",
-    )
     group = parser.add_argument_group("where to")
     group.add_argument(
         "--output_dir",
@@ -83,10 +69,3 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the folder to write; one that this tool made is replaced (default: data/cifar10)",
     )
     return parser.parse_args(argv)
-
-
-def sha256(text: str) -> str:
-    """An argparse type: a SHA-256 in hexadecimal."""
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise argparse.ArgumentTypeError(f"64 hexadecimal digits were expected, found {text!r}")
-    return text.lower()

@@ -1,20 +1,20 @@
-"""Resize the images of list files once, so that training need not decode large ones each epoch.
+"""Resizes the images of list files once, so that training need not decode large ones each epoch.
 
     python tools/prepare_images.py --data_dir data/sample/train --output_dir data/sample_256 \\
         --list data/sample_lists/train_list.txt data/sample_lists/val_list.txt
 
 writes each image at 256x256 into data/sample_256, under its own path with the suffix of the new
-format, and the lists with the new paths beside them, and prints
+format, writes the lists with the new paths there too, and prints
 
     640 images: 640 written, 0 already there, 0 unreadable
 
-With --format png and the resizing of the model, evaluation sees exactly the pixels that it sees
-with the originals. Images that are there and newer than the original are not made again.
+With --format png and the model's own resizing, evaluation sees exactly the pixels that it sees with
+the originals. An image that is there and newer than its original is not made again.
 
     python tools/prepare_images.py --data_dir data/sample/train \\
         --list data/sample_lists/train_list.txt --mean_json data/sample_mean.json
 
-writes no images, but the channel means over all pixels of the resized images of the first list:
+writes no images, only the channel means over all pixels of the resized images of the first list:
 
     512 images: mean 119.68 115.47 117.56  std 67.52 69.23 71.33 (B, G, R)
 """
@@ -29,8 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.preprocess import INTERPOLATIONS, Preprocess
-from ..datasets.prepare import prepare
-from ..datasets.resize import FORMATS, Output
+from ..datasets.prepare import FORMATS, Output, prepare
 from ..errors import InputError
 from ..files import write_text
 from . import common
@@ -45,7 +44,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="list files: 'path label' a line, split at the last space (required)",
+        help="list files: 'path label' on each line, or CSV (required)",
     )
     common.add_data_dir(group)
     group.add_argument(
@@ -97,13 +96,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=os.cpu_count() or 1,
         help="processes (default: the number of CPUs)",
     )
+    common.add_verbose(group)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     if args.output_dir is None and args.mean_json is None:
-        raise InputError("--output_dir, --mean_json or both were expected, found neither.")
+        raise InputError("--output_dir or --mean_json or both were expected, found neither.")
     output = None
     if args.output_dir is not None:
         output = Output(args.output_dir, args.format, args.quality)
@@ -123,9 +123,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"skipped: {message}", file=sys.stderr)
     if output is not None:
         unreadable = len(report.unreadable)
-        there = report.images - report.written - unreadable
+        unchanged = report.images - report.written - unreadable
         print(
-            f"{report.images} images: {report.written} written, {there} already there, "
+            f"{report.images} images: {report.written} written, {unchanged} already there, "
             f"{unreadable} unreadable"
         )
     if report.statistics is not None:

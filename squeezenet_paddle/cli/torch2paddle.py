@@ -54,7 +54,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--output_dir", type=Path, required=True, help="the model directory to write (required)"
     )
     common.add_labels(files)
-    network = parser.add_argument_group("network (read off the file; these only have to agree)")
+    network = parser.add_argument_group(
+        "network (recognised from the file; an error if it is another)"
+    )
     network.add_argument("--version", choices=("1.0", "1.1"), help="(default: as found)")
     common.add_new_classifier(network)
     proof = parser.add_argument_group("proof")
@@ -71,6 +73,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         help="images to compare on, besides a random one (default: none)",
     )
+    common.add_verbose(proof)
     inputs = parser.add_argument_group("preprocessing (torchvision's by default)")
     common.add_geometry(inputs, "224", "short_side", "--input_size * 256 / 224", "linear")
     for name in ("mean", "std"):

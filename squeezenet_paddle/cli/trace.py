@@ -1,13 +1,14 @@
-"""See what Paddle does in a step, operator by operator: a Chrome trace.
+"""Trace what Paddle does in a step, operator by operator.
 
     python tools/trace.py --model_dir pretrained/squeezenet_v1.1 --batch_size 8
     python tools/trace.py --train --steps 3 --output output/train_trace.json
 
 The first traces inference in dynamic graph (the engine dynamic), the second training steps
-(forward, backward, update) of SqueezeNet v1.1 with 1000 classes, both on made-up images. The file
-opens in chrome://tracing and in https://ui.perfetto.dev, with rows for every thread: on a CPU there
-is one for each core. Printed are a JSON line with the milliseconds of a step, of which the profiler
-takes some, and the slowest operators with their milliseconds over all steps and threads.
+(forward, backward, update) of SqueezeNet v1.1 with 1000 classes, both on random images. The output
+is a Chrome trace, to be opened in chrome://tracing or https://ui.perfetto.dev, with rows for every
+thread; on a CPU there is one thread per core. Printed are a JSON line with the milliseconds of a
+step, the profiler's own included, and the slowest operators with their milliseconds over all steps
+and threads.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..device import choose_device
 from ..files import check_file_target
 from ..model_dir import read_info
 from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to trace")
     which = what.add_mutually_exclusive_group(required=True)
     common.add_model_dir(which, required=False)
     which.add_argument("--train", action="store_true", help="training steps (default: inference)")
     what.add_argument(
-        "--batch_size", type=common.positive_int, default=32, help="images a step (default: 32)"
+        "--batch_size", type=common.positive_int, default=32, help="images per step (default: 32)"
     )
-    what.add_argument("--steps", type=common.positive_int, default=5, help="(default: 5)")
+    what.add_argument(
+        "--steps", type=common.positive_int, default=5, help="steps traced (default: 5)"
+    )
     running = parser.add_argument_group("running")
     common.add_device(running)
     common.add_threads(running)
@@ -51,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_file_target(args.output)
     if args.model_dir is not None:
         read_info(args.model_dir)
-    from ..predict import choose_device
-    from ..profiling import trace as tracing  # Paddle, once the flags are right
+    from ..profiling import trace as tracing  # loads Paddle
 
     device = choose_device(args.device)
     if args.train:

@@ -1,8 +1,8 @@
-"""Training-time changes of an image. All work on uint8 [H, W, 3] in BGR; no Paddle here.
+"""Augmentations for training, on uint8 [H, W, 3] in BGR. No Paddle here.
 
-Every random choice of a sample comes from one generator, made of (seed, epoch, index) alone, so
+All random choices for a sample come from one generator, seeded with (seed, epoch, index) alone, so
 that a batch is the same whichever process makes it, and after a resume. Only `Generator.random` is
-drawn from, a plain count of 53 random bits, whose stream numpy does not change.
+used, 53 random bits at a time, whose stream numpy does not change between versions.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The source of every random choice for one sample in one epoch."""
+    """The generator of all random choices for one sample in one epoch."""
     return np.random.default_rng([seed, epoch, index])
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number of [low, high)."""
+    """A random number in [low, high)."""
     return low + (high - low) * rng.random()
 
 
 def below(rng: np.random.Generator, count: int) -> int:
-    """A whole number of 0..count-1."""
+    """A random whole number in 0..count-1."""
     return int(rng.random() * count)
 
 
 def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A `size` x `size` window of `image`, every position as likely (a view, not a copy)."""
+    """A random `size` x `size` window of `image`; a view, not a copy."""
     top = below(rng, image.shape[0] - size + 1)
     left = below(rng, image.shape[1] - size + 1)
     return image[top : top + size, left : left + size]
@@ -54,13 +54,13 @@ def random_resized_crop(
     interpolation: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A window of random area and proportions, resized to `size` x `size` (Szegedy et al., 2014).
+    """A window of random area and aspect ratio, resized to `size` x `size` (Szegedy et al., 2014).
 
     Args:
         image: the whole image.
         size: of the result, in pixels.
         scale: limits of the window's share of the image's area.
-        ratio: limits of its width over its height, drawn evenly in the logarithm.
+        ratio: limits of its width over its height, whose logarithm is uniform.
         interpolation: OpenCV's constant.
         rng: the sample's generator.
     """
@@ -83,12 +83,12 @@ def random_resized_crop(
 def rotate(
     image: np.ndarray, degrees: float, border: str, fill: tuple[float, ...] = (0.0, 0.0, 0.0)
 ) -> np.ndarray:
-    """Turns an image counter-clockwise about its middle; its size stays.
+    """Rotates an image counter-clockwise about its center; the size stays.
 
     Args:
         image: the image.
         degrees: the angle.
-        border: what appears in the corners: "reflect", "replicate" or "constant".
+        border: what fills the corners: "reflect", "replicate" or "constant".
         fill: B, G, R for "constant".
     """
     height, width = image.shape[:2]
@@ -104,18 +104,18 @@ def rotate(
 
 
 def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """pixel * factor, rounded, limited to 0..255."""
+    """Multiplies the pixels by `factor`; rounded and clipped to 0..255."""
     return cv2.LUT(image, _table(factor, 0.0))
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Distances from the image's mean grey times `factor`, rounded, limited to 0..255."""
+    """Multiplies each pixel's distance from the image's mean grey; rounded, clipped to 0..255."""
     grey = cv2.mean(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))[0]
     return cv2.LUT(image, _table(factor, grey * (1 - factor)))
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Distances of each pixel from its own grey times `factor`, rounded, limited to 0..255."""
+    """Multiplies each pixel's distance from its own grey; rounded and clipped to 0..255."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
 
@@ -171,11 +171,11 @@ class Augment:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """What training feeds the network.
+    """Makes the network's input for training: augmentation, then normalisation.
 
     Attributes:
         preprocess: resize, crop size, mean and layout, as evaluation uses them.
-        augment: the random changes in between.
+        augment: the random changes.
         seed: of the run.
     """
 
@@ -185,16 +185,16 @@ class TrainTransform:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the sample made of one image."""
+        """Shape of the sample made from one image."""
         return self.preprocess.input_shape
 
     def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
-        """Writes the sample of a decoded image to `out`: changes on uint8, the mean last."""
+        """Augments a decoded image, normalises it and writes it to `out`."""
         rng = sample_generator(self.seed, epoch, index)
         self.preprocess.normalise(self.augmented(image, rng), out)
 
     def augmented(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [crop_size, crop_size, 3], the image before the mean is subtracted."""
+        """The augmented crop before normalisation, uint8 [crop_size, crop_size, 3]."""
         augment, preprocess = self.augment, self.preprocess
         size = preprocess.crop_size
         if augment.resized_crop:

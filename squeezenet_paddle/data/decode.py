@@ -1,7 +1,7 @@
-"""From an image file to pixels, as a viewer shows them. No Paddle here.
+"""Decodes an image file to pixels as a viewer shows them. No Paddle here.
 
-OpenCV decodes JPEG and PNG, for speed; Pillow the rest, as what OpenCV makes of their orientation
-and transparency differs between its versions.
+OpenCV decodes JPEG and PNG, for speed. Pillow decodes the rest, whose orientation and transparency
+OpenCV's versions treat differently.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
+from .remarks import as_remarks
 
 MAX_PIXELS = 100_000_000
 
@@ -23,8 +24,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _OTHER_FORMATS = ("GIF", "WEBP", "BMP", "TIFF")
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads and decodes an image file; see `decode`."""
+    path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -37,30 +39,31 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes a JPEG, PNG, GIF, WebP, BMP or TIFF file as a viewer shows it.
 
-    The format is told by the content. The EXIF orientation is applied, transparency dropped, grey
-    and palettes become colour, 16 bit become 8, CMYK becomes colour, of an animation the first
-    frame is taken. JPEG bytes damaged in the middle of the file decode to an image with a
-    damaged region: the format does not let a decoder tell them from an image.
+    The format is found from the content, not the name. The EXIF orientation is applied,
+    transparency dropped, grey, palettes and CMYK become colour, 16 bits become 8, and of an
+    animation the first frame is taken. A JPEG file with damaged bytes in the middle decodes to an
+    image with a damaged region, as the format gives a decoder no way to notice. What decoders
+    print goes to the logger of `remarks`.
 
     Args:
         data: the whole file.
-        name: what to call it in errors.
-        max_pixels: a larger image is refused before memory is taken for it.
+        name: of the image, for errors and remarks.
+        max_pixels: a larger image is refused before memory is allocated for it.
 
     Returns:
         uint8 [H, W, 3] in BGR.
 
     Raises:
-        ImageError: it is no such file, is cut off or damaged, or is too large.
+        ImageError: it is not such a file, is cut off or damaged, or is too large.
     """
-    size = _header_size(data, name)
-    width, height = size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name}: an image of {width}x{height} pixels is over the limit of {max_pixels:,}."
-        )
-    by_opencv = data.startswith((_JPEG, _PNG))
-    image = _decode_opencv(data) if by_opencv else _decode_pillow(data, name)
+    with as_remarks(name):
+        width, height = _header_size(data, name)
+        if width * height > max_pixels:
+            raise ImageError(
+                f"{name}: an image of {width}x{height} pixels is over the limit of {max_pixels:,}."
+            )
+        by_opencv = data.startswith((_JPEG, _PNG))
+        image = _decode_opencv(data) if by_opencv else _decode_pillow(data, name)
     if image is None:
         raise ImageError(f"{name}: the image is cut off or damaged and cannot be decoded.")
     return image

@@ -1,26 +1,24 @@
-"""List files, class names, and the image files that a user names. No Paddle here."""
+"""List files of images and of class names. No Paddle here."""
 
 from __future__ import annotations
 
+import codecs
 import csv
-import glob
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, describe_problems
+from ..errors import SHOWN, InputError, describe_problems
 from ..files import read_bytes, read_lines
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
-_CSV_COLUMNS = ("image", "label")
 _MAX_DIGITS = 9  # of a class id
 _LONGEST_SHOWN = 60  # characters of a wrong line
-_NEWLINE, _RETURN, _SPACE, _ZERO = b"\n\r 0"
+_NEWLINE, _TAB, _SPACE, _ZERO = b"\n\t 0"
 
 
 @dataclass(frozen=True)
@@ -62,22 +60,23 @@ class ImageList:
         return f"{self.source}, line {index + self.first_line}: "
 
     @staticmethod
-    def of_paths(paths: Sequence[Path]) -> ImageList:
+    def of_paths(paths: Sequence[str | Path]) -> ImageList:
         """A list of images without labels."""
         return _from_names(None, Path(), [os.fspath(p) for p in paths], [-1] * len(paths))
 
 
 def read_list(
-    path: Path,
-    data_dir: Path | None,
-    num_classes: int | None,
+    path: str | Path,
+    data_dir: str | Path | None = None,
+    num_classes: int | None = None,
     names: Sequence[str] | None = None,
 ) -> ImageList:
     """Reads a list file and checks every line.
 
-    It is an ILSVRC-style list, a path, a space and a label a line, as Caffe's, split at the last
-    space, so that paths may hold spaces; or a CSV file whose header has the columns `image` and
-    `label`. Unix and Windows line ends, a byte order mark and blank lines at the end are taken.
+    It is an ILSVRC-style list as Caffe's, a path, a space and a label on each line; or a CSV file
+    whose header has the columns `image` and `label`, or that has no header and holds a path and a
+    class id on each line. Spaces in paths, tabs, several spaces before a label, any line ends, a
+    byte order mark and blank lines at the end are taken.
 
     Args:
         path: the list file.
@@ -89,25 +88,36 @@ def read_list(
     Raises:
         InputError: with the numbers of the lines that are wrong, the first ten and their count.
     """
+    path = Path(path)
     data = read_bytes(path, "list file")
-    root = path.parent if data_dir is None else data_dir
+    root = path.parent if data_dir is None else Path(data_dir)
     if not root.is_dir():
-        raise InputError(f"--data_dir {root}: no such folder.")
-    if data.startswith(b"\xef\xbb\xbf"):
-        data = data[3:]
-    ids = _ids_of(names or ())
-    if _is_csv(data):
-        images, problems = _read_csv(path, root, data, ids)
+        raise InputError(f"`data_dir` {root}: no such folder.")
+    if data.startswith(codecs.BOM_UTF8):
+        data = data[len(codecs.BOM_UTF8) :]
+    if b"\r" in data:  # the line ends of Windows and of old Macs
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    data = data.rstrip()
+    if not data:
+        raise InputError(f"{path}: the list file is empty.")
+    ids = ids_of_names(names or ())
+    first_line = data.split(b"\n", 1)[0]
+    columns = [
+        column.strip() for column in first_line.decode("utf-8", "replace").lower().split(",")
+    ]
+    if {"image", "label"} <= set(columns):
+        images, problems = _read_csv(path, root, data, ids, columns)
+    elif re.fullmatch(rb".+,[ \t]*[0-9]+[ \t]*", first_line):
+        images, problems = _read_csv(path, root, data, ids, None)
     else:
         images, problems = _read_text(path, root, data, ids)
     if num_classes is not None:
-        outside = np.flatnonzero(images.labels >= num_classes)
         problems += [
             (
                 int(i) + images.first_line,
                 f"the label must lie in 0..{num_classes - 1}, found {images.labels[i]}",
             )
-            for i in outside
+            for i in np.flatnonzero(images.labels >= num_classes)
         ]
     if problems:
         lines = [f"line {number}: {problem}" for number, problem in sorted(problems)]
@@ -118,7 +128,47 @@ def read_list(
     return images
 
 
-def _ids_of(names: Sequence[str]) -> dict[str, int]:
+def class_sizes(images: ImageList, num_classes: int | None = None) -> np.ndarray:
+    """Counts the images of each class of a list to train on.
+
+    Args:
+        images: the list.
+        num_classes: None for the largest label + 1.
+
+    Returns:
+        int64 [num_classes].
+
+    Raises:
+        InputError: the list has one class only; or its largest label makes more classes than it
+            has images, and `num_classes` does not say that this is meant.
+    """
+    largest = int(images.labels.argmax())
+    label = int(images.labels[largest])
+    if num_classes is None and label >= len(images):
+        raise InputError(
+            f"{images.where(largest)}the largest label is {label}, which makes {label + 1} classes "
+            f"of {len(images)} images; give `num_classes` if that is meant."
+        )
+    if (images.labels == label).all():
+        raise InputError(
+            f"{images.source}: images of at least two classes were expected, all have the label "
+            f"{label}."
+        )
+    return np.bincount(images.labels, minlength=num_classes or 0)
+
+
+def describe_empty_classes(sizes: np.ndarray) -> str:
+    """Says which classes of `class_sizes` have no images; "" if all have some."""
+    empty = np.flatnonzero(sizes == 0).tolist()
+    if not empty:
+        return ""
+    if empty == [0]:
+        return "class 0 has no images: the labels start at 1, and class ids at 0"
+    shown = ", ".join(map(str, empty[:SHOWN])) + (", ..." if len(empty) > SHOWN else "")
+    return f"{len(empty)} of {len(sizes)} classes have no images: {shown}"
+
+
+def ids_of_names(names: Sequence[str]) -> dict[str, int]:
     """Class ids by whole name, and by first word where that is unambiguous."""
     ids: dict[str, int] = {}
     ambiguous = set()
@@ -136,54 +186,38 @@ def _read_text(
     path: Path, root: Path, data: bytes, ids: Mapping[str, int]
 ) -> tuple[ImageList, list[tuple[int, str]]]:
     """Splits all lines at once with numpy; what does not look plain is read line by line."""
-    text = np.frombuffer(data.rstrip(), np.uint8)
-    if not len(text):
-        return _from_names(path, root, [], []), []
+    text = np.frombuffer(data, np.uint8)
     ends = np.append(np.flatnonzero(text == _NEWLINE), len(text))
     starts = np.append(0, ends[:-1] + 1)
-    ends -= text[ends - 1] == _RETURN
-    spaces = np.append(np.flatnonzero(text == _SPACE), len(text))
-    before = np.searchsorted(spaces, ends) - 1
-    last_space = np.where(before >= 0, spaces[before], -1)
+    is_gap = text == _SPACE
+    if b"\t" in data:
+        is_gap |= text == _TAB
+    gaps = np.append(np.flatnonzero(is_gap), len(text))
+    before = np.searchsorted(gaps, ends) - 1
+    last_gap = np.where(before >= 0, gaps[before], -1)
     labels = np.zeros(len(ends), "int64")
-    digits = ends - last_space - 1
-    plain = (last_space > starts) & (text[starts] > _SPACE) & (digits > 0) & (digits <= _MAX_DIGITS)
+    digits = ends - last_gap - 1
+    plain = (last_gap > starts) & (text[starts] > _SPACE) & (digits > 0) & (digits <= _MAX_DIGITS)
     for place in range(int(digits[plain].max(initial=0))):
         rows = np.flatnonzero(plain & (digits > place))
-        digit = text[last_space[rows] + 1 + place] - _ZERO  # below "0" wraps round to above 9
+        digit = text[last_gap[rows] + 1 + place] - _ZERO  # below "0" wraps round to above 9
         plain[rows] = digit <= 9
         labels[rows] = labels[rows] * 10 + digit
-    names_end = last_space.copy()
+    names_end = last_gap.copy()
+    rows = np.flatnonzero(plain)
+    while len(rows := rows[is_gap[names_end[rows] - 1]]):  # several spaces before the label
+        names_end[rows] -= 1
     problems = []
-    if not data.isascii():
-        plain &= ~_lines_that_are_not_utf8(data, starts, ends)
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        plain[:] = False  # to find the line
     for row in np.flatnonzero(~plain):
-        label, width, problem = _read_line(text[starts[row] : ends[row]].tobytes(), ids)
+        label, width, problem = _read_line(data[starts[row] : ends[row]], ids)
         labels[row], names_end[row] = label, starts[row] + width
         if problem:
             problems.append((int(row) + 1, problem))
     return ImageList(path, root, text, starts, names_end, labels), problems
-
-
-def _lines_that_are_not_utf8(data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """bool [lines]; decodes a megabyte's worth of lines at a time."""
-    bad = np.zeros(len(starts), bool)
-    step = max(1, len(starts) * (1 << 20) // max(len(data), 1))
-    for first in range(0, len(starts), step):
-        last = min(first + step, len(starts))
-        try:
-            data[starts[first] : ends[last - 1]].decode()
-        except UnicodeDecodeError:
-            bad[first:last] = [not _is_utf8(data[starts[i] : ends[i]]) for i in range(first, last)]
-    return bad
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _read_line(line: bytes, ids: Mapping[str, int]) -> tuple[int, int, str | None]:
@@ -192,10 +226,11 @@ def _read_line(line: bytes, ids: Mapping[str, int]) -> tuple[int, int, str | Non
         line.decode()
     except UnicodeDecodeError:
         return 0, 0, f"UTF-8 text was expected, found {_shown(line)}"
-    stripped = line.rstrip()
-    name, _, label = stripped.rpartition(b" ")
-    if not name.strip():
-        return 0, 0, f"'path label' was expected, found {_shown(line.decode())}"
+    match = re.fullmatch(rb"(.*[^ \t])[ \t]+([^ \t]+)[ \t]*", line, re.DOTALL)
+    if match is None:
+        hint = ", or 'image,label' as the first line of a CSV file" if b"," in line else ""
+        return 0, 0, f"'path label' was expected{hint}, found {_shown(line.decode())}"
+    name, label = match.groups()
     class_id, problem = _read_label(label.decode(), ids)
     return class_id, len(name), problem
 
@@ -216,25 +251,25 @@ def _shown(text: str | bytes) -> str:
     return repr(text) if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]!r}..."
 
 
-def _is_csv(data: bytes) -> bool:
-    header = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip().lower()
-    return set(_CSV_COLUMNS) <= {column.strip() for column in header.split(",")}
-
-
 def _read_csv(
-    path: Path, root: Path, data: bytes, ids: Mapping[str, int]
+    path: Path, root: Path, data: bytes, ids: Mapping[str, int], header: list[str] | None
 ) -> tuple[ImageList, list[tuple[int, str]]]:
+    """Reads CSV rows; without a header they are a path, which may hold commas, and a label."""
     try:
-        reader = csv.reader(io.StringIO(data.decode().rstrip(), newline=""))
+        reader = csv.reader(io.StringIO(data.decode(), newline=""))
         rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8 ({error}).") from error
     if reader.line_num != len(rows):
-        raise InputError(f"{path}: a row a line was expected; found one that goes over several.")
-    header = [column.strip().lower() for column in rows[0]]
-    image_at, label_at = (header.index(column) for column in _CSV_COLUMNS)
+        raise InputError(f"{path}: one row on each line was expected; found one of several lines.")
+    if header is None:
+        first_line, header = 1, ["image", "label"]
+        rows = [[",".join(row[:-1]), row[-1]] if len(row) > 2 else row for row in rows]
+    else:
+        first_line, rows = 2, rows[1:]
+    image_at, label_at = header.index("image"), header.index("label")
     names, labels, problems = [], [], []
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in enumerate(rows, first_line):
         name, label = "", 0
         if len(row) != len(header):
             problem: str | None = f"{len(header)} columns were expected, found {len(row)}"
@@ -247,7 +282,7 @@ def _read_csv(
         labels.append(label)
         if problem:
             problems.append((number, problem))
-    return _from_names(path, root, names, labels, first_line=2), problems
+    return _from_names(path, root, names, labels, first_line), problems
 
 
 def _from_names(
@@ -260,61 +295,36 @@ def _from_names(
     return ImageList(source, root, text, starts, ends, np.array(labels, "int64"), first_line)
 
 
-def read_names(path: Path, num_classes: int) -> list[str]:
-    """Class names, one a line in the order of the class ids, e.g. ILSVRC's synset_words.txt.
+def read_names(path: str | Path, num_classes: int | None = None) -> list[str]:
+    """Class names, one on each line in the order of the class ids, as ILSVRC's synset_words.txt.
+
+    Args:
+        path: the file; where there is none of this name, `imagenet` stands for
+            `imagenet_class_names`.
+        num_classes: how many names there must be; None for any number.
 
     Raises:
         InputError: there are fewer or more names than classes, or a blank one.
     """
-    names = [line.strip() for line in read_lines(path, "list of class names")]
-    if len(names) != num_classes:
+    path = Path(path)
+    if path == Path("imagenet") and not path.is_file():
+        names = imagenet_class_names()
+    else:
+        names = [line.strip() for line in read_lines(path, "list of class names")]
+    if num_classes is not None and len(names) != num_classes:
         raise InputError(
-            f"{path}: {num_classes} class names were expected, one a line; found {len(names)}."
+            f"{path}: {num_classes} class names were expected, one on each line; "
+            f"found {len(names)}."
         )
     if "" in names:
         raise InputError(f"{path}, line {names.index('') + 1}: the name of a class is blank.")
     return names
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
-    """The image files that the user named: files as they are, folders searched, globs expanded.
+def imagenet_class_names() -> list[str]:
+    """The 1,000 classes of ILSVRC-2012 in the order of the class ids: WordNet id and lemmas.
 
-    In a folder, files are taken by their suffix, hidden ones left out; a file named itself, or by
-    a glob, is taken whatever its name.
-
-    Raises:
-        InputError: nothing is there, or a folder may not be read.
+    They are facts of WordNet 3.0 and of the challenge, put together from timm 1.0.31
+    (imagenet_synsets.txt and imagenet_synset_to_lemma.txt).
     """
-    found: list[Path] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if not pattern:
-            raise InputError("--image: a file, folder or glob was expected, found an empty name.")
-        if path.is_dir():
-            inside = sorted(p for p in _walk(path) if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise InputError(f"{path}: this folder holds no images.")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        elif path.exists():
-            raise InputError(f"{path}: a file or folder was expected, this is neither.")
-        else:
-            matches = sorted(
-                p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file()
-            )
-            if not matches:
-                raise InputError(f"{pattern}: no such file or folder, and no file matches it.")
-            found += matches
-    return found
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, hidden ones left out."""
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot read this folder ({error.strerror}).")
-
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in files if not name.startswith("."))
+    return read_lines(Path(__file__).with_name("imagenet_classes.txt"), "list of class names")

@@ -1,8 +1,8 @@
-"""Batches of images, read by worker processes straight into shared memory. No Paddle here.
+"""Reads batches of images with worker processes, straight into shared memory. No Paddle here.
 
-A worker writes each sample into its place in a batch that the parent sees too; through the pipe go
-only indices, paths and errors. Each worker has a pipe of its own, and a thread that empties it, so
-that neither side can block the other, and a worker that dies is seen at once.
+A worker writes each sample into its place in a batch that the parent also sees; only indices,
+paths, errors and remarks go through the pipe. Each worker has its own pipe and a thread that
+empties it, so that neither side can block the other and a dead worker is noticed at once.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import signal
 import tempfile
 import threading
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -28,19 +26,21 @@ from typing import Any, Callable, NamedTuple, Protocol
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import ImageError, RunError
+from ..progress import Progress
+from . import remarks
 from .decode import MAX_PIXELS, read_image
 from .lists import ImageList
+from .preprocess import EvalTransform, Preprocess
 from .sampler import Sampler
 
-_CHECKED_AT_ONCE = 10_000  # each waiting one takes a kilobyte
+_CHECKED_AT_ONCE = 64  # images
 AHEAD = 2  # batches that are read while the caller works on one
 
 
 class Transform(Protocol):
-    """Makes a sample of a decoded image: `EvalTransform` or `TrainTransform`."""
+    """Makes a sample from a decoded image: `EvalTransform` or `TrainTransform`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -54,8 +54,8 @@ class Batch:
 
     Attributes:
         indices: int64 [n], which lines of the list they are.
-        inputs: float32 [n, *transform.shape]. It lies in shared memory and is overwritten when the
-            next batch is asked for.
+        inputs: float32 [n, *transform.shape], in shared memory; overwritten when the next batch is
+            requested.
         labels: int64 [n].
     """
 
@@ -65,7 +65,7 @@ class Batch:
 
 
 class Batches(Protocol):
-    """What a training run reads: a `Loader`, or something else that has the batches of a sampler.
+    """What a training run reads: a `Loader`, or another source of a sampler's batches.
 
     Attributes:
         images: the list.
@@ -83,13 +83,13 @@ class Batches(Protocol):
 class Loader:
     """Reads the batches of a sampler in order, ahead of the caller.
 
-    The batches are the same for any number of workers. Use it as a context, or call `close`.
+    The batches do not depend on the number of workers. Use it as a context, or call `close`.
 
     Args:
         images: the list.
         transform: from a decoded image to a sample.
         sampler: which images make up each batch.
-        num_workers: processes; with 0, or a single batch to read, this one does it.
+        num_workers: processes; with 0, or a single batch to read, this process reads.
         max_pixels: a larger image counts as unreadable.
         on_unreadable: called once for each image that cannot be read, with a message that names
             it; the image is left out. None: the first one ends the epoch with an error.
@@ -138,9 +138,9 @@ class Loader:
         self._workers = []
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch from the `start`-th on.
+        """Yields the batches of an epoch from the `start`-th on.
 
-        A batch from which every image had to be skipped comes as an empty one.
+        A batch of which every image had to be skipped is yielded empty.
 
         Raises:
             ImageError: an image cannot be read and there is no `on_unreadable`.
@@ -194,7 +194,8 @@ class Loader:
         pipes = {worker.pipe: worker for worker in self._workers}
         while job.waiting:
             for pipe in connection.wait(list(pipes)):
-                ticket, failures, bug = pipes[pipe].receive()
+                ticket, failures, lines, bug = pipes[pipe].receive()
+                remarks.log(lines)
                 by_ticket[ticket].waiting -= 1
                 by_ticket[ticket].failures.extend(failures)
                 if bug:
@@ -277,7 +278,7 @@ class _Worker:
         except OSError:
             raise self._death() from None
 
-    def receive(self) -> tuple[int, list[_Failure], str | None]:
+    def receive(self) -> tuple[int, list[_Failure], list[str], str | None]:
         try:
             return self.pipe.recv()
         except (EOFError, OSError):
@@ -287,7 +288,7 @@ class _Worker:
         self._process.join(5)
         return RunError(
             f"reader process {self._process.pid} died (exit code {self._process.exitcode}); "
-            "a negative code is a signal, -9 often the system's, for want of memory."
+            "a negative code is a signal; -9 often means that memory ran out."
         )
 
     def close(self) -> None:
@@ -298,8 +299,8 @@ class _Worker:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes that start meanwhile ignore Ctrl-C for good."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+    """Makes the processes that are started meanwhile ignore Ctrl-C, for their whole life."""
+    if threading.current_thread() is not threading.main_thread():  # which alone can set handlers
         yield
         return
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -310,18 +311,18 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _shared_floats(context: Any, count: int) -> Any:
-    """Memory that processes share: a file without a name in /dev/shm or the temporary folder.
+    """Memory that processes share, a file without a name in /dev/shm or the temporary folder.
 
     Raises:
-        RunError: there is no room for it; to write to it would end the process with SIGBUS.
+        RunError: there is no room for it; writing to it would end the process with SIGBUS.
     """
     folders = [Path(folder) for folder in ("/dev/shm", tempfile.gettempdir())]
     room = max(shutil.disk_usage(folder).free for folder in folders if folder.is_dir())
     if room < 4 * count:
         raise RunError(
             f"the readers need {4 * count / 1e6:,.0f} MB of shared memory; /dev/shm and "
-            f"{folders[1]} have {room / 1e6:,.0f} MB free at most. Give a smaller --batch_size, "
-            "--num_workers 0, or another TMPDIR."
+            f"{folders[1]} have {room / 1e6:,.0f} MB free at most. Give a smaller `batch_size`, "
+            "`num_workers` 0, or another TMPDIR."
         )
     return context.RawArray("f", count)
 
@@ -333,8 +334,8 @@ def _slots(array: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> None:
     """The body of a reader process: tasks in, failures out, until the parent closes the pipe."""
-    warnings.simplefilter("ignore")  # Pillow's, of images that we report ourselves
-    cv2.setNumThreads(1)  # an image a process is faster than threads within an image
+    remarks.keep()
+    cv2.setNumThreads(1)  # processes for images are faster than threads within an image
     slots = _slots(array, shape)
     tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
 
@@ -354,31 +355,55 @@ def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> Non
         except Exception:
             bug = traceback.format_exc()
         try:
-            pipe.send((task.ticket, failures, bug))
+            pipe.send((task.ticket, failures, remarks.take(), bug))
         except OSError:  # the parent has gone
             return
+
+
+def loader_for(
+    images: ImageList,
+    preprocess: Preprocess,
+    batch_size: int = 32,
+    *,
+    ten_crop: bool = False,
+    num_workers: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    on_unreadable: Callable[[str], object] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader:
+    """A loader for evaluation and inference: every image once, in the order of the list.
+
+    Args:
+        images: the list.
+        preprocess: of the model directory.
+        batch_size: of all processes together.
+        ten_crop: a sample is the usual ten crops instead of the center crop.
+        num_workers, max_pixels, on_unreadable: see `Loader`.
+        rank, world_size: which process this is, of how many that share the list.
+    """
+    sampler = Sampler(len(images), batch_size, rank=rank, world_size=world_size)
+    transform = EvalTransform(preprocess, ten_crop)
+    return Loader(images, transform, sampler, num_workers, max_pixels, on_unreadable)
+
+
+@dataclass(frozen=True)
+class _NoTransform:
+    """Keeps nothing of a decoded image."""
+
+    shape: tuple[int, ...] = (1,)
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
+        out[:] = 0
 
 
 def check_files(
     images: ImageList, num_workers: int, max_pixels: int = MAX_PIXELS
 ) -> dict[int, str]:
     """Decodes every image of a list, with a progress bar; returns what is wrong by index."""
-
-    def check(index: int) -> str | None:
-        try:
-            read_image(images.path(index), max_pixels)
-        except ImageError as error:
-            return f"{images.where(index)}{error}"
-        return None
-
-    bad = {}
-    # Threads: all the time goes to OpenCV, which works outside the interpreter's lock.
-    bar = tqdm(desc="checking", total=len(images), unit="image", disable=None)
-    with bar, ThreadPoolExecutor(max(num_workers, 1)) as pool:
-        for start in range(0, len(images), _CHECKED_AT_ONCE):
-            part = range(start, min(start + _CHECKED_AT_ONCE, len(images)))
-            for index, message in zip(part, pool.map(check, part)):
-                if message is not None:
-                    bad[index] = message
-                bar.update()
-    return bad
+    sampler = Sampler(len(images), _CHECKED_AT_ONCE)
+    progress = Progress("checking", len(images))
+    with progress, Loader(images, _NoTransform(), sampler, num_workers, max_pixels, str) as loader:
+        for indices, _ in zip(sampler.batches(), loader.epoch()):
+            progress.update(len(indices))
+    return loader.skipped

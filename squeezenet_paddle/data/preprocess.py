@@ -1,4 +1,4 @@
-"""From a decoded image to the network's input. The geometry is OpenCV's; no Paddle here."""
+"""Turns a decoded image into the network's input; OpenCV resizes. No Paddle here."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ INTERPOLATIONS = {
     "cubic": cv2.INTER_CUBIC,
     "area": cv2.INTER_AREA,
 }
-LONGEST_SIDE = 64  # times the shorter; "short_side" would make gigabytes of a thread of pixels
+LONGEST_SIDE = 64  # times the shorter; "short_side" would make gigabytes of a strip of pixels
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # B, G, R: the mean of the authors' train_val.prototxt
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a decoded image becomes the network's input. The default is the authors'.
+    """How a decoded image becomes the network's input; by default as the authors did it.
 
     Attributes:
         resize: "squash" to `resize_size` x `resize_size`, or "short_side": the shorter side
-            becomes `resize_size` and the proportions stay; of an image more than 64 times as
-            long as wide the middle is taken.
+            becomes `resize_size` and the aspect ratio stays; an image more than 64 times as long
+            as wide is cut to its middle first.
         resize_size: in pixels.
-        interpolation: "cubic", "linear" or "area", OpenCV's.
+        interpolation: "cubic", "linear" or "area", as OpenCV has them.
         crop_size: side of the center crop, in pixels.
         channel_order: "BGR" (Caffe's, and OpenCV's) or "RGB".
         scale, mean, std: value = (pixel * scale - mean) / std, with pixels 0..255; `mean` and
@@ -80,16 +80,16 @@ class Preprocess:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Shape of the input made of one image."""
+        """Shape of the input made from one image."""
         size = self.crop_size
         return (3, size, size) if self.data_format == "NCHW" else (size, size, 3)
 
     def __call__(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The input that evaluation gives the network: resize, center crop, subtract the mean.
+        """The network's input for evaluation: resize, center crop, normalise.
 
         Args:
             image: uint8 [H, W, 3], BGR.
-            out: where to write the result (a row of a batch), if not into a new array.
+            out: the array to write to (a row of a batch); None for a new one.
 
         Returns:
             float32 of `input_shape`.
@@ -97,7 +97,7 @@ class Preprocess:
         return self.normalise(self.center_crop(self.resized(image)), out)
 
     def resized(self, image: np.ndarray) -> np.ndarray:
-        """`image` (uint8 [H, W, 3]) at the size from which crops are taken."""
+        """Resizes `image` (uint8 [H, W, 3]) to the size that crops are taken from."""
         width = height = self.resize_size
         if self.resize == "short_side":
             short, long = sorted(image.shape[:2])
@@ -111,7 +111,7 @@ class Preprocess:
         return cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[self.interpolation])
 
     def center_crop(self, image: np.ndarray) -> np.ndarray:
-        """The middle `crop_size` x `crop_size` of `image`; a 256 to 227 crop starts at 14."""
+        """The center crop, [crop_size, crop_size, 3]; that of 227 in 256 starts at 14."""
         top = (image.shape[0] - self.crop_size) // 2
         left = (image.shape[1] - self.crop_size) // 2
         return image[top : top + self.crop_size, left : left + self.crop_size]
@@ -126,7 +126,7 @@ class Preprocess:
         return crops + [crop[:, ::-1] for crop in crops]
 
     def normalise(self, crop: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """uint8 BGR [H, W, 3] to the network's channel order, value range and layout, float32."""
+        """Converts uint8 BGR [H, W, 3] to the network's channels, range and layout, float32."""
         if self.channel_order == "RGB":
             crop = crop[:, :, ::-1]
         if self.data_format == "NCHW":
@@ -144,6 +144,16 @@ class Preprocess:
             np.divide(out, std, out=out)
         return out
 
+    def denormalise(self, inputs: np.ndarray) -> np.ndarray:
+        """The crops, uint8 [..., H, W, 3] in BGR, from which `normalise` made `inputs`."""
+        mean, std = self._mean_and_std
+        pixels = (inputs * std + mean) / np.float32(self.scale)
+        if self.data_format == "NCHW":
+            pixels = np.moveaxis(pixels, -3, -1)
+        if self.channel_order == "RGB":
+            pixels = pixels[..., ::-1]
+        return np.ascontiguousarray(np.clip(np.rint(pixels), 0, 255).astype("uint8"))
+
     @cached_property
     def _mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
         shape = (3, 1, 1) if self.data_format == "NCHW" else (3,)
@@ -155,11 +165,11 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """What evaluation feeds the network: the center crop, or the usual ten crops.
+    """Makes the network's input for evaluation: the center crop, or the usual ten crops.
 
     Attributes:
         preprocess: of the model directory.
-        ten_crop: a sample is ten inputs instead of one.
+        ten_crop: a sample is ten crops instead of one.
     """
 
     preprocess: Preprocess
@@ -167,12 +177,12 @@ class EvalTransform:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the sample made of one image: the input's, or [10, ...]."""
+        """Shape of the sample made from one image: the input's, or [10, ...]."""
         shape = self.preprocess.input_shape
         return (10, *shape) if self.ten_crop else shape
 
     def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
-        """Writes the sample of a decoded image to `out`; epoch and index change nothing."""
+        """Writes the sample of a decoded image to `out`; epoch and index are not used."""
         if not self.ten_crop:
             self.preprocess(image, out)
             return
@@ -181,11 +191,11 @@ class EvalTransform:
 
 
 def _middle(image: np.ndarray, longest: int) -> np.ndarray:
-    """The middle of an image, `longest` pixels long in either direction at most."""
+    """The middle of an image, at most `longest` pixels in either direction."""
     top, left = (max(0, (n - longest) // 2) for n in image.shape[:2])
     return image[top : top + longest, left : left + longest]
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is a number that float32 holds."""
+    """Whether the value is a number that float32 can hold."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e38

@@ -1,4 +1,4 @@
-"""Which images make up each batch: a function of (seed, epoch), whatever reads them."""
+"""Chooses the images of each batch, as a function of (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Sampler:
-    """Splits an epoch into global batches, and each of these over the processes of a run.
+    """Splits an epoch into global batches, and each batch among the processes of a run.
 
-    No sample is repeated or left out, so that the last batch may be smaller and its shares uneven,
-    down to none. Two processes of 16 see what one process of 32 sees.
+    No sample is repeated or left out, so the last batch may be smaller and its shares uneven or
+    empty. Two processes with 16 images each see what one process with 32 sees.
 
     Attributes:
         num_samples: images in the list.
         batch_size: of the global batch.
-        shuffle: a new order in each epoch, from (seed, epoch); else the order of the list.
+        shuffle: a new order in each epoch, from (seed, epoch); otherwise the list's.
         seed: of the run.
-        drop_last: leave out the last batch if it is smaller.
-        rank, world_size: which process this is, of how many.
+        drop_last: leave out a smaller last batch.
+        rank, world_size: which process this is, and of how many.
     """
 
     num_samples: int
@@ -40,21 +40,21 @@ class Sampler:
         if len(self) == 0:
             raise InputError(
                 f"{self.num_samples} images make no batch of {self.batch_size}; "
-                "give a smaller --batch_size or keep the last batch."
+                "give a smaller `batch_size` or keep the last batch."
             )
 
     def __len__(self) -> int:
-        """Global batches in an epoch."""
+        """The number of global batches in an epoch."""
         whole, rest = divmod(self.num_samples, self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
 
     @property
     def largest_share(self) -> int:
-        """The most samples of a batch that this process can get."""
+        """The largest number of samples that this process can get of a batch."""
         return -(-min(self.batch_size, self.num_samples) // self.world_size)
 
     def order(self, epoch: int) -> np.ndarray:
-        """int64 [num_samples], the order of the whole epoch."""
+        """The order of the whole epoch, int64 [num_samples]."""
         if not self.shuffle:
             return np.arange(self.num_samples)
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)

@@ -1,7 +1,8 @@
-"""From a folder for each class to list files and class names."""
+"""Makes list files and class names of folders of images, one folder for each class."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.lists import IMAGE_SUFFIXES
+from ..data.image_files import IMAGE_SUFFIXES
+from ..data.lists import ImageList, ids_of_names
 from ..errors import InputError, describe_problems
 from ..files import write_text
 
@@ -19,15 +21,15 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class ClassTree:
-    """The images of a folder that has a folder for each class.
+    """The images of a folder that holds one folder for each class.
 
     Attributes:
         classes: names in the order of the class ids, sorted.
         names: the images' paths from the folder with '/' between the parts, sorted within a
             class, one class after the other.
         labels: int64 [len(names)], class ids.
-        loose: how many images lie beside the class folders, and so are in none.
-        others: how many files are not images by their suffix.
+        loose: how many images lie beside the class folders and so have no class.
+        others: how many files do not have the suffix of an image.
     """
 
     classes: Sequence[str]
@@ -37,8 +39,8 @@ class ClassTree:
     others: int
 
 
-def read_tree(root: Path, class_name_pattern: str | None = None) -> ClassTree:
-    """Finds the classes of `root` and their images, those in nested folders included.
+def read_tree(root: str | Path, class_name_pattern: str | None = None) -> ClassTree:
+    """Finds the classes of `root` and their images, nested folders included.
 
     Hidden files and folders are left out. Links are followed.
 
@@ -52,8 +54,9 @@ def read_tree(root: Path, class_name_pattern: str | None = None) -> ClassTree:
             class name, or names that differ only by case; a folder does not match the pattern; a
             path cannot be written in a list file.
     """
+    root = Path(root)
     if not root.is_dir():
-        raise InputError(f"--images {root}: no such folder.")
+        raise InputError(f"`images` {root}: no such folder.")
     top = list(_visible(root))
     folders = {entry.name: entry.path for entry in top if entry.is_dir()}
     loose = sum(1 for entry in top if _is_image(entry))
@@ -99,7 +102,7 @@ def class_names(folders: Sequence[str], pattern: str | None) -> dict[str, str]:
         expression = re.compile("(?s:.+)" if pattern is None else pattern)
     except re.error as error:
         raise InputError(
-            f"--class_name_pattern {pattern!r} is not a regular expression: {error}."
+            f"`class_name_pattern` {pattern!r} is not a regular expression: {error}."
         ) from error
     result: dict[str, str] = {}
     mismatches, twins = [], []
@@ -115,9 +118,9 @@ def class_names(folders: Sequence[str], pattern: str | None) -> dict[str, str]:
             twins.append(f"{other!r} ({result[other]}) and {folder!r} ({name})")
         result[folder] = name
     if mismatches:
-        wanted = "a folder's name" if pattern is None else f"--class_name_pattern {pattern!r}"
+        source = "a folder's name" if pattern is None else f"`class_name_pattern` {pattern!r}"
         raise InputError(
-            f"{wanted} must give a class name; none came of {describe_problems(mismatches)}."
+            f"{source} must give a class name; none came of {describe_problems(mismatches)}."
         )
     if twins:
         raise InputError(
@@ -127,19 +130,109 @@ def class_names(folders: Sequence[str], pattern: str | None) -> dict[str, str]:
     return result
 
 
-def write_lists(tree: ClassTree, parts: dict[str, np.ndarray], folder: Path) -> None:
+def labelled_images(root: Path, names: Sequence[str] | None) -> ImageList:
+    """The images of a folder that has a folder for each class, labelled for a model.
+
+    Args:
+        root: the folder that holds the class folders.
+        names: the model's class names; a folder has a whole name, or its first word. None, where
+            they are unknown, is an error.
+
+    Raises:
+        InputError: see `read_tree`; or a folder is none of the classes.
+    """
+    if names is None:
+        raise InputError(
+            f"{root}: the names of its folders have to be class names of the model, and that has "
+            "none; `synset_word_list` gives them."
+        )
+    tree, ids = read_tree(root), ids_of_names(names)
+    unknown = [repr(name) for name in tree.classes if name not in ids]
+    if unknown:
+        raise InputError(
+            f"{root}: folders named as classes of the model ({describe_problems(names)}) were "
+            f"expected, found {describe_problems(unknown)}."
+        )
+    labels = np.array([ids[name] for name in tree.classes])[tree.labels]
+    images = ImageList.of_paths([Path(name) for name in tree.names])
+    return dataclasses.replace(images, root=root, labels=labels)
+
+
+def split(tree: ClassTree, val_share: float, test_share: float, seed: int) -> dict[str, np.ndarray]:
+    """Splits the images into a training, a validation and a test part, stratified by class.
+
+    scikit-learn draws the images. The count of a class in a part is its exact share rounded up or
+    down, but at least one.
+
+    Args:
+        tree: the images.
+        val_share: of the validation part; 0 for none.
+        test_share: of the test part; 0 for none. The rest is the training part.
+        seed: another seed draws other images.
+
+    Returns:
+        Indices into `tree.names`, ascending, for "train" and each other part that is not empty.
+
+    Raises:
+        InputError: a share is out of range, or a class has fewer images than there are parts.
+    """
+    for name, share in (("val_share", val_share), ("test_share", test_share)):
+        if not 0 <= share < 1:
+            raise InputError(f"`{name}` must lie in 0..1, 1 excluded; found {share}.")
+    if val_share + test_share >= 1:
+        raise InputError(
+            f"`val_share` and `test_share` must add up to less than 1, so that images are left for "
+            f"training; found {val_share} and {test_share}."
+        )
+    if not 0 <= seed < 2**32:
+        raise InputError(f"`seed` must lie in 0..{2**32 - 1}, as numpy's; found {seed}.")
+    shares = {part: share for part, share in (("test", test_share), ("val", val_share)) if share}
+    counts = np.bincount(tree.labels)
+    few = np.flatnonzero(counts < len(shares) + 1)
+    if few.size:
+        raise InputError(
+            f"every class needs an image for each of train, {', '.join(reversed(shares))}, so at "
+            f"least {len(shares) + 1}; found "
+            + describe_problems([f"{tree.classes[c]!r} with {counts[c]}" for c in few.tolist()])
+            + "."
+        )
+    from sklearn.model_selection import train_test_split  # takes a second
+
+    parts = {}
+    rest, left = np.arange(len(tree.names)), 1.0
+    for later, (name, share) in zip(reversed(range(len(shares))), shares.items()):
+        left -= share
+        # A class gives its share rounded up or down, keeps what is left for the other parts rounded
+        # up or down too, and has at least one image for this part and for each later one.
+        have = np.bincount(tree.labels[rest])
+        low = np.maximum(_floor(counts * share), have - _ceil(counts * left))
+        high = np.minimum(_ceil(counts * share), have - _floor(counts * left))
+        low, high = np.clip(low, 1, have - later - 1), np.clip(high, 1, have - later - 1)
+        high = np.maximum(low, high)
+        size = int(np.clip(round(len(tree.names) * share), low.sum(), high.sum()))
+        rest, part = train_test_split(
+            rest, test_size=size, stratify=tree.labels[rest], random_state=seed
+        )
+        rest, part = _fill(rest, part, tree.labels, low)
+        part, rest = _fill(part, rest, tree.labels, have - high)
+        parts[name] = np.sort(part)
+    return {"train": np.sort(rest), **dict(reversed(parts.items()))}
+
+
+def write_lists(tree: ClassTree, parts: dict[str, np.ndarray], folder: str | Path) -> None:
     """Writes `PART_list.txt` for each part, and the class names as `synset_words.txt`.
 
     Raises:
         InputError: the folder has the list of a part that this split does not have; used
             together with this split's lists, images would be in two parts.
     """
+    folder = Path(folder)
     for part in PARTS:
         stale = folder / f"{part}_list.txt"
         if part not in parts and stale.exists():
             raise InputError(
                 f"{stale} is of another split, and this one has no {part} part; "
-                "remove it or give another --output_dir."
+                "remove it or give another `output_dir`."
             )
     for part, indices in parts.items():
         lines = [f"{tree.names[i]} {tree.labels[i]}\n" for i in indices]
@@ -148,7 +241,7 @@ def write_lists(tree: ClassTree, parts: dict[str, np.ndarray], folder: Path) -> 
 
 
 def table(tree: ClassTree, parts: dict[str, np.ndarray]) -> str:
-    """The images of each class in each part, a line a class, and their totals."""
+    """The number of images of each class in each part as text, one line for each class."""
     columns = [np.bincount(tree.labels[parts[part]]) for part in parts]
     counts = np.stack([*columns, np.bincount(tree.labels)], axis=1)
     rows = [("class", *parts, "total")]
@@ -158,6 +251,26 @@ def table(tree: ClassTree, parts: dict[str, np.ndarray]) -> str:
     return "\n".join(
         f"{name:{width}}" + "".join(f"{cell:>9}" for cell in cells) for name, *cells in rows
     )
+
+
+def _fill(
+    giver: np.ndarray, taker: np.ndarray, labels: np.ndarray, needed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Moves images until `taker` has `needed[c]` of each class c: (giver, taker)."""
+    missing = needed - np.bincount(labels[taker], minlength=len(needed))
+    giver = giver[np.argsort(labels[giver], kind="stable")]
+    starts = np.searchsorted(labels[giver], np.arange(len(needed)))
+    rank = np.arange(len(giver)) - starts[labels[giver]]  # within its class
+    moved = rank < missing[labels[giver]]
+    return giver[~moved], np.concatenate([taker, giver[moved]])
+
+
+def _floor(values: np.ndarray) -> np.ndarray:
+    return np.floor(values + 1e-6).astype("int64")  # 10 * 0.3 is three, whatever the last bit
+
+
+def _ceil(values: np.ndarray) -> np.ndarray:
+    return np.ceil(values - 1e-6).astype("int64")
 
 
 def _visible(folder: str | Path) -> Iterator[os.DirEntry[str]]:

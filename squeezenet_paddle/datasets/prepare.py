@@ -1,22 +1,58 @@
-"""Resizing the images of list files once, ahead of training, and their channel means."""
+"""Resizes the images of list files once, before training, and computes their channel means.
+
+The processes that do the work are spawned, so nothing that is imported here may load Paddle.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import multiprocessing
 import posixpath
+import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..data.lists import IMAGE_SUFFIXES, ImageList, read_list
+import cv2
+import numpy as np
+
+from ..data import remarks
+from ..data.decode import read_image
+from ..data.image_files import IMAGE_SUFFIXES
+from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
-from ..errors import InputError, describe_problems
-from ..files import read_bytes, write_text
-from .resize import Job, Output, run_jobs, statistics
+from ..errors import ImageError, InputError, RunError, describe_problems
+from ..files import read_bytes, write_bytes, write_text
+from ..progress import Progress
 
+FORMATS = ("jpg", "png")
 SETTINGS = "prepare.json"
+_CHUNK = 32  # images that a process takes at a time
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where resized images go, and how.
+
+    Attributes:
+        folder: the new lists' paths start from it.
+        format: "jpg" or "png"; png keeps every pixel.
+        quality: of jpg, 1..100.
+    """
+
+    folder: str | Path
+    format: str = "jpg"
+    quality: int = 95
+
+    def path(self, name: str) -> Path:
+        """Where a file of the folder lies."""
+        return Path(self.folder, name)
 
 
 @dataclass(frozen=True)
@@ -26,7 +62,7 @@ class Report:
     Attributes:
         images: how many different images the lists name.
         written: how many of them were written now; the other readable ones were already there.
-        unreadable: what was wrong with each of those that could not be read.
+        unreadable: what is wrong with each image that cannot be read.
         statistics: mean and standard deviation, see `statistics`; None if not asked for.
     """
 
@@ -36,9 +72,33 @@ class Report:
     statistics: dict[str, Any] | None
 
 
+class Job(NamedTuple):
+    """One image; `weight` is how often the list of the mean names it."""
+
+    source: str
+    target: str | None
+    weight: int
+
+
+class Chunk(NamedTuple):
+    """What was done for some jobs.
+
+    Attributes:
+        problems: what is wrong with the images that cannot be read or written, by their index.
+        written: how many images were written.
+        histogram: int64 [3, 256], how many pixels have each value, in B, G, R.
+        remarks: of the decoders.
+    """
+
+    problems: dict[int, str]
+    written: int
+    histogram: np.ndarray
+    remarks: list[str]
+
+
 def prepare(
-    lists: Sequence[Path],
-    data_dir: Path | None,
+    lists: Sequence[str | Path],
+    data_dir: str | Path | None,
     resize: Preprocess,
     output: Output | None,
     with_mean: bool,
@@ -47,15 +107,15 @@ def prepare(
 ) -> Report:
     """Writes the images of list files resized, and the lists with the new paths.
 
-    An image whose file is there and newer than the original is left as it is, so that a run that
-    was interrupted goes on.
+    An image whose file is there and newer than the original is left as it is, so that an
+    interrupted run continues where it stopped.
 
     Args:
         lists: list files.
         data_dir: the folder that their paths start from; None for their own.
-        resize: says how, as `Preprocess.resized`.
+        resize: gives the size, see `Preprocess.resized`.
         output: None to write nothing; then only the first list is read, for the mean.
-        with_mean: whether to take the mean of the resized images of the first list.
+        with_mean: whether to compute the mean of the resized images of the first list.
         num_workers: processes.
         skip_unreadable: leave out images that cannot be read, in the lists too.
 
@@ -64,35 +124,40 @@ def prepare(
             that can are written by then.
         RunError: a process was killed.
     """
-    read = [read_list(path, data_dir, None) for path in lists]
-    if output is None:
-        read = read[:1]
+    paths = [Path(path) for path in lists]
+    read = [read_list(path, data_dir) for path in (paths if output else paths[:1])]
     jobs = plan(read, output, with_mean)
     if output is not None:
-        _claim(output, lists, read, resize)
-    bad, written, histogram = run_jobs(list(jobs.values()), resize, output, num_workers)
-    keys = list(jobs)
-    failures = {keys[i]: message for i, message in bad.items()}
-    if failures and not skip_unreadable:
+        _claim(output, paths, read, resize)
+    names = list(jobs)
+    problems: dict[str, str] = {}
+    written = 0
+    histogram = np.zeros((3, 256), "int64")
+    for start, chunk in _run(list(jobs.values()), resize, output, num_workers):
+        problems.update({names[start + i]: text for i, text in chunk.problems.items()})
+        written += chunk.written
+        histogram += chunk.histogram
+        remarks.log(chunk.remarks)
+    if problems and not skip_unreadable:
         raise InputError(
-            f"{len(failures)} of {len(jobs)} images cannot be prepared, the others are; "
-            f"--skip_unreadable leaves them out: {describe_problems(list(failures.values()))}"
+            f"{len(problems)} of {len(jobs)} images cannot be prepared, the others are; "
+            f"`skip_unreadable` leaves them out: {describe_problems(list(problems.values()))}"
         )
     for images in read:
-        if all(_key(images, i) in failures for i in range(len(images))):
+        if all(_key(images, i) in problems for i in range(len(images))):
             raise InputError(f"{images.source}: none of its images can be read.")
     if output is not None:
-        for path, images in zip(lists, read):
-            write_text(output.folder / _list_name(path), _new_list(images, jobs, failures))
-    found = None
+        for path, images in zip(paths, read):
+            write_text(output.path(_list_name(path)), _new_list(images, jobs, problems))
+    mean = None
     if with_mean:
-        used = sum(_key(read[0], i) not in failures for i in range(len(read[0])))
-        found = {**statistics(histogram), "images": used, "list": lists[0].name}
-    return Report(len(jobs), written, list(failures.values()), found)
+        used = sum(_key(read[0], i) not in problems for i in range(len(read[0])))
+        mean = {**statistics(histogram), "images": used, "list": paths[0].name}
+    return Report(len(jobs), written, list(problems.values()), mean)
 
 
 def plan(lists: Sequence[ImageList], output: Output | None, with_mean: bool) -> dict[str, Job]:
-    """What is to be done for each image, by its path in the lists; each is named once.
+    """The work for each image, by its path in the lists; an image is named once.
 
     Raises:
         InputError: a path leaves the data folder, or two images would be written to one file.
@@ -111,7 +176,9 @@ def plan(lists: Sequence[ImageList], output: Output | None, with_mean: bool) -> 
                 if name.startswith("/") or ".." in images.name(i).split("/") or "\n" in name:
                     outside.append(f"{images.where(i)}{images.name(i)!r}")
                     continue
-                target = f"{_stem(name)}.{output.format}"
+                stem, suffix = posixpath.splitext(name)
+                stem = stem if suffix.lower() in IMAGE_SUFFIXES else name
+                target = f"{stem}.{output.format}"
                 other = owner.setdefault(target, name)
                 if other != name:
                     collisions.append(f"{other} and {name} would both be {target}")
@@ -119,11 +186,11 @@ def plan(lists: Sequence[ImageList], output: Output | None, with_mean: bool) -> 
     if outside:
         raise InputError(
             "a path below the data folder, without '..', was expected, so that it has a place "
-            f"below --output_dir; found {describe_problems(outside)}."
+            f"below `output_dir`; found {describe_problems(outside)}."
         )
     if collisions:
         raise InputError(
-            f"every image needs a name of its own in --output_dir: {describe_problems(collisions)}."
+            f"every image needs a name of its own in `output_dir`: {describe_problems(collisions)}."
         )
     return jobs
 
@@ -132,42 +199,36 @@ def _key(images: ImageList, index: int) -> str:
     return posixpath.normpath(images.name(index))
 
 
-def _stem(name: str) -> str:
-    stem, suffix = posixpath.splitext(name)
-    return stem if suffix.lower() in IMAGE_SUFFIXES else name
-
-
 def _list_name(path: Path) -> str:
     """A list is written as 'path label' lines, also where it was read as CSV."""
     return path.with_suffix(".txt").name if path.suffix.lower() == ".csv" else path.name
 
 
-def _new_list(images: ImageList, jobs: dict[str, Job], failures: dict[str, str]) -> str:
+def _new_list(images: ImageList, jobs: dict[str, Job], problems: dict[str, str]) -> str:
     names = [_key(images, i) for i in range(len(images))]
     return "".join(
         f"{jobs[name].target} {label}\n"
         for name, label in zip(names, images.labels)
-        if name not in failures
+        if name not in problems
     )
 
 
 def _claim(
     output: Output, lists: Sequence[Path], read: Sequence[ImageList], resize: Preprocess
 ) -> None:
-    """Makes sure that what is in the folder was made as asked now, and notes how it is made."""
+    """Checks that what is in the folder was made with these settings, and writes them there."""
     roots = {images.root.resolve() for images in read}
     if len(roots) > 1:
         raise InputError(
-            "the lists lie in different folders; --data_dir must say where their paths start from."
+            "the lists lie in different folders; `data_dir` must say where their paths start from."
         )
-    counts = Counter(map(_list_name, lists))
-    for name, count in counts.items():
+    for name, count in Counter(map(_list_name, lists)).items():
         if count > 1:
-            raise InputError(f"--list: {count} of the lists would be written to {name}.")
-    folder = output.folder.resolve()
+            raise InputError(f"`list`: {count} of the lists would be written to {name}.")
+    folder = Path(output.folder).resolve()
     if folder in {*roots, *(path.resolve().parent for path in lists)}:
         raise InputError(
-            f"--output_dir {output.folder} holds the lists or images that are read; another "
+            f"`output_dir` {output.folder} holds the lists or images that are read; another "
             "folder was expected, as they would be replaced."
         )
     settings = {
@@ -181,23 +242,121 @@ def _claim(
     path = folder / SETTINGS
     if path.exists():
         try:
-            found = dict(json.loads(read_bytes(path, "record of settings")))
+            recorded = dict(json.loads(read_bytes(path, "record of settings")))
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}: not a record of settings in JSON.") from error
-        differing = [
-            f"{key} {found.get(key)}, asked {value}"
+        differences = [
+            f"{key} {recorded.get(key)}, asked {value}"
             for key, value in settings.items()
-            if found.get(key) != value
+            if recorded.get(key) != value
         ]
-        if differing:
+        if differences:
             raise InputError(
-                f"{output.folder} was made with other settings ({'; '.join(differing)}); "
-                "give another --output_dir."
+                f"{output.folder} was made with other settings ({'; '.join(differences)}); "
+                "give another `output_dir`."
             )
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(
             f"{output.folder} is not empty and has no {SETTINGS}, so it was not made by this "
-            "tool; give another --output_dir."
+            "tool; give another `output_dir`."
         )
     else:
         write_text(path, json.dumps(settings, indent=2) + "\n")
+
+
+def _run(
+    jobs: Sequence[Job], resize: Preprocess, output: Output | None, num_workers: int
+) -> Iterator[tuple[int, Chunk]]:
+    """Shares the jobs among processes, with a progress bar; yields the first job's index too."""
+    size = min(_CHUNK, -(-len(jobs) // num_workers))
+    starts = range(0, len(jobs), size)
+    chunks = [jobs[start : start + size] for start in starts]
+    pool = ProcessPoolExecutor(
+        min(num_workers, len(chunks)), multiprocessing.get_context("spawn"), _start_worker
+    )
+    try:
+        with Progress("resizing", len(jobs)) as progress:
+            for start, done in zip(starts, pool.map(partial(_do, resize, output), chunks)):
+                yield start, done
+                progress.update(len(jobs[start : start + size]))
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a process that resized images was killed, most often because memory ran out; fewer "
+            "`num_workers` need less. The same command continues where this one stopped."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    cv2.setNumThreads(1)
+    remarks.keep()
+
+
+def _do(resize: Preprocess, output: Output | None, jobs: Sequence[Job]) -> Chunk:
+    """Does some jobs, in a process of the pool."""
+    problems: dict[int, str] = {}
+    written = 0
+    histogram = np.zeros((3, 256), "int64")
+    for i, job in enumerate(jobs):
+        target = None if output is None else output.path(str(job.target))
+        write = target is not None and not _is_newer(target, job.source)
+        if not write and not job.weight:
+            continue
+        try:
+            image = resize.resized(read_image(job.source))
+            if output is not None and target is not None and write:
+                write_bytes(target, encode(image, output, job.source))
+                written += 1
+        except ImageError as error:
+            problems[i] = str(error)
+            continue
+        if job.weight:
+            for channel in range(3):
+                counts = np.bincount(image[:, :, channel].ravel(), minlength=256)
+                histogram[channel] += job.weight * counts
+    return Chunk(problems, written, histogram, remarks.take())
+
+
+def _is_newer(target: Path, source: str) -> bool:
+    try:
+        return target.stat().st_mtime_ns > Path(source).stat().st_mtime_ns
+    except OSError:  # either is missing; reading the source tells which
+        return False
+
+
+def encode(image: np.ndarray, output: Output, name: str) -> bytes:
+    """The file of an image.
+
+    Raises:
+        ImageError: it is too large for the format; JPEG ends at 65,500 pixels a side.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, output.quality] if output.format == "jpg" else []
+    try:
+        encoded, data = cv2.imencode(f".{output.format}", image, options)
+    except cv2.error:  # older versions; newer ones return False
+        encoded = False
+    if not encoded:
+        height, width = image.shape[:2]
+        raise ImageError(f"{name}: {width}x{height} pixels do not fit a {output.format} file.")
+    return data.tobytes()
+
+
+def statistics(histogram: np.ndarray) -> dict[str, Any]:
+    """Mean and standard deviation of pixels, exact but for the last rounding.
+
+    Args:
+        histogram: int64 [3, 256], how many pixels have each value, in B, G, R.
+
+    Returns:
+        "mean" and "std", each [B, G, R], and "pixels", the number of pixels.
+    """
+    mean, std = [], []
+    for channel in histogram.tolist():  # Python's integers have no limit
+        count = sum(channel)
+        total = sum(value * n for value, n in enumerate(channel))
+        squares = sum(value * value * n for value, n in enumerate(channel))
+        mean.append(total / count)
+        std.append(math.sqrt((count * squares - total * total) / (count * count)))
+    return {"mean": mean, "std": std, "pixels": int(histogram[0].sum())}

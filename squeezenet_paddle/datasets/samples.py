@@ -1,12 +1,11 @@
-"""A small data set of generated images, to try training and evaluation on without a download.
+"""Draws a small data set, to try training and evaluation on without a download.
 
 A class is a shape filled with a texture. Each of the five shapes comes in two textures and each
-texture in two shapes, so that neither of them alone tells the class: by the shape or the texture
-alone at most half of the images can be right. Colours, place, size, angle, background and
-brightness are drawn anew for each image and tell nothing.
+texture in two shapes, so that a classifier that sees only the shape or only the texture gets at
+most half of the images right. Colours, place, size, angle, background and brightness are random.
 
-What is drawn depends on (seed, split, class, number of the image) alone. So a larger set begins
-with the images of a smaller one, and the same numpy and OpenCV versions give the same bytes.
+An image depends on (seed, split, class, number of the image) alone. So a larger set begins with the
+images of a smaller one, and the same numpy and OpenCV versions give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..files import atomic_directory
+from ..progress import Progress
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross")
 TEXTURES = ("stripes", "checks", "dots", "gradient", "noise")
@@ -34,7 +33,7 @@ MAX_ASPECT = 1.3
 FINER = 3  # shapes are drawn at three times the size and averaged
 
 
-def make_sample_data(output_dir: Path, seed: int = 0, train: int = 64, val: int = 16) -> None:
+def make_sample_data(output_dir: str | Path, seed: int = 0, train: int = 64, val: int = 16) -> None:
     """Writes the images, their lists and the names of the classes; the whole set or nothing.
 
     `output_dir` gets `train/CLASS/000.jpg` and `val/CLASS/000.jpg`, `train_list.txt` and
@@ -43,15 +42,15 @@ def make_sample_data(output_dir: Path, seed: int = 0, train: int = 64, val: int 
     Args:
         output_dir: a new or empty folder, or one that this function made, which is replaced.
         seed: at least 0; another seed gives other images.
-        train: training images a class.
-        val: validation images a class.
+        train: training images of each class.
+        val: validation images of each class.
 
     Raises:
         InputError: `output_dir` is a file, or a folder of something else.
     """
+    output_dir = Path(output_dir)
     with atomic_directory(output_dir, ENTRIES) as directory:
-        bar = tqdm(desc=output_dir.name, total=(train + val) * len(CLASSES), disable=None)
-        with bar:
+        with Progress("drawing", (train + val) * len(CLASSES)) as progress:
             for split, (name, count) in enumerate((("train", train), ("val", val))):
                 lines = []
                 for label, class_name in enumerate(NAMES):
@@ -61,7 +60,7 @@ def make_sample_data(output_dir: Path, seed: int = 0, train: int = 64, val: int 
                         path = f"{name}/{class_name}/{index:03d}.jpg"
                         (directory / path).write_bytes(_jpeg(draw(*CLASSES[label], rng), rng))
                         lines.append(f"{path} {label}\n")
-                        bar.update()
+                        progress.update()
                 (directory / f"{name}_list.txt").write_text("".join(lines), "utf-8")
         (directory / "synset_words.txt").write_text("".join(f"{n}\n" for n in NAMES), "utf-8")
         made_with = {"seed": seed, "train": train, "val": val, "opencv": cv2.__version__}
@@ -74,7 +73,7 @@ def draw(shape: str, texture: str, rng: np.random.Generator) -> np.ndarray:
     Args:
         shape: one of SHAPES.
         texture: one of TEXTURES.
-        rng: what everything else is drawn from.
+        rng: the source of everything else.
 
     Returns:
         uint8 [height, width, 3], BGR.
@@ -131,7 +130,7 @@ def _colours(rng: np.random.Generator) -> np.ndarray:
 def _background(
     width: int, height: int, colour: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """A soft run of shades with a few small strokes and spots: uint8 [height, width, 3]."""
+    """A soft gradient with a few small strokes and spots: uint8 [height, width, 3]."""
     corners = np.clip(colour + rng.uniform(-30, 30, (2, 2, 3)), 0, 255).astype("float32")
     image = cv2.resize(corners, (width, height)).round().astype("uint8")
     side = min(width, height)
@@ -151,7 +150,7 @@ def _background(
 def _rotate(
     x: np.ndarray, y: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The coordinates in a system turned by any angle."""
+    """The coordinates, rotated by a random angle."""
     angle = rng.uniform(0, 2 * math.pi)
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     return cos * x + sin * y, cos * y - sin * x
@@ -189,4 +188,4 @@ def _share(texture: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator)
     halves = (2 * x).astype("int32")
     if texture == "checks":
         halves += (2 * y).astype("int32")
-    return (halves % 2).astype("float32")  # of checks or stripes
+    return (halves % 2).astype("float32")  # checks or stripes

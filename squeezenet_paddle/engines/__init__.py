@@ -1,1 +1,1 @@
-"""What computes a network: Paddle, ONNX Runtime, OpenVINO, Paddle Inference."""
+"""Runs a network on ONNX Runtime, OpenVINO, Paddle Inference, or in Paddle's dynamic graph."""

@@ -1,4 +1,4 @@
-"""What computes logits: a network in dynamic graph."""
+"""The network itself, in Paddle's dynamic graph."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import paddle
 
 from ..network import fast_cpu
 from ..network.model import SqueezeNet, unpacked
-from .threads import Cores, micro_batches, split
+from .batches import Run
+from .threads import PinnedThreads, micro_batches, split
 
 
 class DynamicEngine:
-    """Runs a network as it stands at each call; on a CPU in one thread a core.
+    """Runs a network with the weights that it has at each call; on a CPU in one thread per core.
 
-    An image's logits depend on the others that it comes with by rounding at most.
+    An image's logits depend on the other images of its batch by rounding at most.
 
     Args:
         network: in evaluation mode.
         device: "cpu", "gpu" or "gpu:N".
-        threads: on a CPU; None takes all cores that the process may use.
-        first: the stage to start from, where `features_size` is given.
-        features_size: height and width of the images whose features before the stage `first`, as
-            `model.unpacked` takes them, stand in for their pixels; None: pixels.
+        threads: on a CPU; None takes one per core that the process may use.
+        trained_from: the stage to start from, where `features_size` is given.
+        features_size: height and width of the images if the inputs are not pixels but features
+            before the stage `trained_from`, as `model.unpacked` takes them.
     """
 
     def __init__(
@@ -32,14 +33,14 @@ class DynamicEngine:
         network: SqueezeNet,
         device: str,
         threads: int | None = None,
-        first: str = "conv1",
+        trained_from: str = "conv1",
         features_size: int | None = None,
     ) -> None:
         config = network.config
         self._num_classes = config.num_classes
         self._forward: Callable[[paddle.Tensor], paddle.Tensor] = network
-        self._pixels: int | None = None  # all at once
-        self._cores = Cores(threads if device == "cpu" else 1)
+        self._pixels: int | None = None  # the whole batch at once
+        self._threads = PinnedThreads(threads if device == "cpu" else 1)
         tail = network.tail
         if device == "cpu":
             self._pixels = fast_cpu.PLAIN_PIXELS
@@ -48,16 +49,39 @@ class DynamicEngine:
                 self._pixels = fast_cpu.MICRO_PIXELS
                 tail = partial(fast_cpu.tail, network)
         if features_size is not None:
-            self._forward = lambda x: tail(unpacked(config, x, first, features_size), first)
+            self._forward = lambda x: tail(
+                unpacked(config, x, trained_from, features_size), trained_from
+            )
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input], or features [N, F] -> float32 [N, num_classes]."""
         logits = np.empty((len(inputs), self._num_classes), "float32")
 
         def work(part: slice) -> None:
-            with paddle.no_grad():  # which each thread has to say
+            with paddle.no_grad():  # holds for the thread that says it
                 for micro in micro_batches(part, inputs, self._pixels):
                     logits[micro] = self._forward(paddle.to_tensor(inputs[micro])).numpy()
 
-        self._cores.run(work, split(slice(0, len(inputs)), self._cores.threads))
+        self._threads.map(work, split(slice(0, len(inputs)), self._threads.count))
         return logits
+
+
+def features_run(network: SqueezeNet, trained_from: str, device: str) -> Run:
+    """The layers before a stage as a function; its outputs are NCHW.
+
+    Args:
+        network: in evaluation mode.
+        trained_from: the first stage that is left out.
+        device: "cpu", "gpu" or "gpu:N".
+    """
+    nhwc = network.config.data_format == "NHWC"
+    front = network.front
+    if device == "cpu" and not nhwc:
+        front = partial(fast_cpu.front, network)
+
+    def run(inputs: np.ndarray) -> list[np.ndarray]:
+        with paddle.no_grad():  # holds for the thread that says it
+            maps = [output.numpy() for output in front(paddle.to_tensor(inputs), trained_from)]
+        return [m.transpose(0, 3, 1, 2) if nhwc and m.ndim == 4 else m for m in maps]
+
+    return run

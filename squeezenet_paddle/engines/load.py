@@ -1,8 +1,8 @@
-"""Which engine runs a model directory, and the proof that it computes the network in it.
+"""Chooses the engine that computes a network, and proves that it does.
 
-ONNX Runtime and OpenVINO are given an ONNX file that is written in memory from the weights, so they
-need no export and cannot run an old one. Whatever is loaded is first compared with the network in
-numpy, on one image and on as many as there are cores.
+ONNX Runtime and OpenVINO get an ONNX file that is written in memory from the weights, so they need
+no export and cannot run a stale one. Every engine but Paddle's dynamic graph, which is the network
+itself, is compared with the network in numpy before it is used.
 """
 
 from __future__ import annotations
@@ -10,23 +10,32 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Callable, Protocol, TypeVar
 
 import numpy as np
 
+from .. import export_record
+from ..data.preprocess import Preprocess
+from ..device import use_device
 from ..errors import InputError, RunError
-from ..export import record
-from ..model_dir import ModelInfo, Weights, load_network, read_weights
+from ..model_dir import ModelInfo, Weights, network_of, read_weights
 from ..network import numpy_forward
+from ..network.config import ModelConfig
+from ..network.stages import boundary, boundary_shapes
 from ..onnx import quantise
 from ..onnx.quantise import Statistics
 from ..onnx.writer import GraphInput, onnx_model
 from ..run_dir import model_dir_of
-from .runtimes import OnnxRuntimeEngine, OpenvinoEngine, PaddleEngine
-from .threads import Cores
+from .batches import Compile, FeatureEngine, MicroBatchEngine, flat
+from .onnxruntime import compile_onnx
+from .openvino import compile_openvino, computes_bfloat16
+from .paddle_inference import PaddleEngine
+from .threads import PinnedThreads
 
-# What each has on a CPU; the fastest first, as "auto" tries them.
+# The precisions of each engine on a CPU; "auto" tries the engines in this order, fastest first.
 ENGINES = {
     "onnxruntime": ("float32", "int8"),
     "openvino": ("float32", "bfloat16", "int8"),
@@ -35,7 +44,9 @@ ENGINES = {
 }
 PRECISIONS = ("float32", "bfloat16", "int8")
 _PACKAGES = ("onnxruntime", "openvino")  # engines that are a package of the same name
-_LARGEST_ERROR = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.3}  # as `_error` measures it
+_LARGEST_ERROR = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.3}  # as `_relative_error` has it
+
+State = Mapping[str, np.ndarray]
 
 _log = logging.getLogger(__name__)
 
@@ -47,13 +58,16 @@ class Engine(Protocol):
         """float32 [N, *input] -> float32 [N, num_classes]."""
 
 
+AnyEngine = TypeVar("AnyEngine", Engine, FeatureEngine)
+
+
 def is_installed(name: str) -> bool:
-    """Whether the package of an engine is there."""
+    """Whether the package of an engine is installed."""
     return name not in _PACKAGES or importlib.util.find_spec(name) is not None
 
 
 def check_installed(name: str, what: str) -> None:
-    """Refuses an engine whose package is missing; `what` says what wanted it.
+    """Refuses an engine whose package is missing; `what` says what needs it.
 
     Raises:
         InputError: it is missing.
@@ -66,12 +80,12 @@ def check_installed(name: str, what: str) -> None:
 
 
 def version_of(name: str) -> str:
-    """The engine with its version, e.g. "onnxruntime 1.20.1"."""
+    """The package that an engine computes with, and its version, e.g. "onnxruntime 1.20.1"."""
     if name in _PACKAGES:
         return f"{name} {importlib.metadata.version(name)}"
     import paddle
 
-    return f"{name} {paddle.__version__}"
+    return f"paddle {paddle.__version__}"
 
 
 def load_engine(
@@ -81,139 +95,195 @@ def load_engine(
     precision: str = "float32",
     threads: int | None = None,
 ) -> tuple[str, Engine]:
-    """An engine that runs a model directory on the CPU, after a proof that it does.
+    """An engine that gives the logits of a model directory's network on the CPU.
 
     Args:
         model_dir: as `model_dir.py` describes it.
-        info: what it says.
+        info: its description.
         name: one of `ENGINES`; or "auto", the fastest that is installed, can run this model
             directory, and agrees with the network.
         precision: one of `PRECISIONS`.
-        threads: None takes all cores that the process may use.
+        threads: None takes one per core that the process may use.
 
     Returns:
         Its name, and the engine.
 
     Raises:
         InputError: it is not installed, does not have the precision, or lacks its export.
-        RunError: what it computes is not the network.
+        RunError: it does not compute the network.
     """
-    weights = read_weights(model_dir, info)
+    having = [each for each, precisions in ENGINES.items() if precision in precisions]
+    names = list(filter(is_installed, having))
     if name != "auto":
-        return name, _proven(model_dir, info, weights, name, precision, threads)
-    candidates = [each for each, has in ENGINES.items() if precision in has]
-    reason = f"no engine that has {precision} is installed; one of these was expected: "
-    problem: Exception = InputError(reason + ", ".join(candidates) + ".")
-    for each in filter(is_installed, candidates):
+        if name not in having:
+            raise InputError(
+                f"`precision` {precision}: the engine {name} has only {', '.join(ENGINES[name])}; "
+                f"{precision} is computed by {' or '.join(having)}."
+            )
+        check_installed(name, f"`engine` {name}")
+        names = [name]
+    elif not names:
+        raise InputError(
+            f"no engine that has {precision} is installed; one of these was expected: "
+            f"{', '.join(having)}."
+        )
+    weights = read_weights(model_dir, info)
+    make = partial(_logits_engine, model_dir, info, weights, precision, threads)
+
+    def error(engine: Engine) -> float:
+        """The larger one of two: for an image alone, and for enough to keep every core busy."""
+        x = _reference_input(info.preprocess)
+        expected = numpy_forward.logits(info.network, weights.state, x)
+        counts = (1, max(PinnedThreads(threads).count, 2))
+        batches = [engine.logits(np.repeat(x[None], n, axis=0)) for n in counts]
+        return max(_relative_error(logits, expected) for logits in batches)
+
+    return _first_proven(names, make, error, "logits", _LARGEST_ERROR[precision])
+
+
+def load_features(
+    config: ModelConfig,
+    state: State,
+    preprocess: Preprocess,
+    trained_from: str,
+    device: str = "cpu",
+    name: str = "auto",
+    threads: int | None = None,
+) -> FeatureEngine:
+    """An engine that gives the features before a stage of the network.
+
+    Args:
+        config: the network.
+        state: its arrays by state-dict key.
+        preprocess: how an image becomes its input.
+        trained_from: the first stage that is left out.
+        device: "cpu", "gpu" or "gpu:N".
+        name: "onnxruntime", "openvino" or "dynamic"; or "auto", the first of these that is
+            installed and agrees with the network.
+        threads: on a CPU; None takes one per core that the process may use.
+
+    Raises:
+        RunError: the engine does not compute the network.
+    """
+    names = [name]
+    if name == "auto":
+        names = [*filter(is_installed, _PACKAGES), "dynamic"] if device == "cpu" else ["dynamic"]
+    outputs = boundary(config, trained_from)
+    shapes = boundary_shapes(config, trained_from, preprocess.crop_size)
+    size = sum(int(np.prod(shape)) for shape in shapes)
+
+    def make(name: str) -> FeatureEngine:
+        if name == "dynamic":
+            from .dynamic import features_run
+
+            use_device(device)
+            run = features_run(network_of(config, state, "the network"), trained_from, device)
+            count = threads if device == "cpu" else 1
+            return FeatureEngine(version_of(name), lambda _, streams: [run] * streams, size, count)
+        compile_for = _onnx_compile(name, config, state, preprocess, outputs=outputs)
+        return FeatureEngine(version_of(name), compile_for, size, threads)
+
+    def error(engine: FeatureEngine) -> float:
+        x = _reference_input(preprocess)
+        values = numpy_forward.activations(config, state, x)
+        return _relative_error(engine.exact(x)[None], flat([values[name] for name in outputs]))
+
+    return _first_proven(names, make, error, "features", _LARGEST_ERROR["float32"])[1]
+
+
+def _first_proven(
+    names: Iterable[str],
+    make: Callable[[str], AnyEngine],
+    error_of: Callable[[AnyEngine], float],
+    what: str,
+    limit: float,
+) -> tuple[str, AnyEngine]:
+    """The first engine that can be made and whose error is within the limit, with its name."""
+    problem: Exception | None = None
+    for name in names:
+        if isinstance(problem, RunError):
+            _log.warning("%s Trying another engine, %s.", problem, name)
         try:
-            return each, _proven(model_dir, info, weights, each, precision, threads)
-        except RunError as error:
-            _log.warning("%s Another engine is tried.", error)
-            problem = error
-        except InputError as error:  # it has no export
-            problem = error
+            engine = make(name)
+        except InputError as lacks_export:
+            problem = lacks_export
+            continue
+        if name == "dynamic":
+            return name, engine
+        error = error_of(engine)
+        if error <= limit:
+            return name, engine
+        problem = RunError(
+            f"{version_of(name)} does not compute this network here: its {what} are off by "
+            f"{error:.2g} of their size, and at most {limit:g} was expected."
+        )
+    assert problem is not None
     raise problem
 
 
-def _proven(
+def _reference_input(preprocess: Preprocess) -> np.ndarray:
+    return preprocess.normalise(numpy_forward.reference_image(preprocess.crop_size))
+
+
+def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest root mean square error of rows [N, C], as a share of that of `expected` [C]."""
+    size = max(float(np.sqrt(np.mean(expected**2))), 1e-6)
+    return float(np.sqrt(np.mean((found - expected) ** 2, axis=1)).max()) / size
+
+
+def _logits_engine(
     model_dir: Path,
     info: ModelInfo,
     weights: Weights,
-    name: str,
     precision: str,
     threads: int | None,
-) -> Engine:
-    """An engine that was compared with the network, but for the one which is the network."""
-    if precision not in ENGINES[name]:
-        able = [each for each, has in ENGINES.items() if precision in has]
-        raise InputError(
-            f"--precision {precision}: the engine {name} has {', '.join(ENGINES[name])} alone; "
-            f"{precision} takes {' or '.join(able)}."
-        )
-    check_installed(name, f"--engine {name}")
-    engine = _make(model_dir, info, weights, name, precision, threads)
-    if name == "dynamic":
-        return engine
-    error, limit = _error(engine, info, weights, Cores(threads).threads), _LARGEST_ERROR[precision]
-    if not error <= limit:
-        raise RunError(
-            f"{version_of(name)} does not compute this network here: its logits are off by "
-            f"{error:.2g} of their size, and at most {limit:g} was expected of {precision}."
-        )
-    return engine
-
-
-def _make(
-    model_dir: Path,
-    info: ModelInfo,
-    weights: Weights,
     name: str,
-    precision: str,
-    threads: int | None,
 ) -> Engine:
-    classes = info.network.num_classes
-    folder = model_dir_of(model_dir)
+    config, folder = info.network, model_dir_of(model_dir)
     if name == "dynamic":
         from .dynamic import DynamicEngine
 
-        return DynamicEngine(load_network(model_dir, info), "cpu", threads)
+        use_device("cpu")
+        return DynamicEngine(network_of(config, weights.state, str(model_dir)), "cpu", threads)
     if name == "paddle":
         graph, parameters = _paddle_export(folder, info, weights)
-        return PaddleEngine(graph, parameters, classes, threads)
-    statistics = read_statistics(folder, weights) if precision == "int8" else None
-    size = info.preprocess.crop_size
-    model = onnx_model(
-        info.network,
-        weights.state,
-        GraphInput(size, size),
-        info.preprocess,
-        concat=False,
-        statistics=statistics,
-    )
+        return PaddleEngine(graph, parameters, config.num_classes, threads)
+    if precision == "bfloat16" and not computes_bfloat16():
+        _log.warning("%s: this processor has no bfloat16 instructions; it uses float32.", name)
+    statistics = None
+    if precision == "int8":
+        export_record.find(folder, "int8", weights.fingerprint)
+        text = (folder / export_record.STATISTICS).read_text(encoding="utf-8")
+        statistics = quantise.from_json(text)
+    compile_for = _onnx_compile(name, config, weights.state, info.preprocess, precision, statistics)
+    return MicroBatchEngine(compile_for, config.num_classes, threads)
+
+
+def _onnx_compile(
+    name: str,
+    config: ModelConfig,
+    state: State,
+    preprocess: Preprocess,
+    precision: str = "float32",
+    statistics: Mapping[str, Statistics] | None = None,
+    outputs: list[str] | None = None,
+) -> Compile:
+    size = GraphInput(preprocess.crop_size, preprocess.crop_size)
+    model = onnx_model(config, state, size, concat=False, statistics=statistics, outputs=outputs)
     if name == "onnxruntime":
-        return OnnxRuntimeEngine(model, classes, threads)
-    return OpenvinoEngine(model, classes, precision, threads)
+        return partial(compile_onnx, model)
+    return partial(compile_openvino, model, precision=precision)
 
 
 def _paddle_export(folder: Path, info: ModelInfo, weights: Weights) -> tuple[Path, Path]:
-    how = f"python tools/export.py --model_dir {folder} --format paddle"
-    entry = record.find(folder, "paddle", weights.fingerprint, how)
+    entry = export_record.find(folder, "paddle", weights.fingerprint)
     size = info.preprocess.crop_size
-    wanted = {"input_size": size, "batch": None, "with_preprocess": False}
-    found = {key: entry.get(key) for key in wanted}
-    if found != wanted:
+    expected = {"input_size": size, "batch": None, "with_preprocess": False}
+    found = {key: entry.get(key) for key in expected}
+    if found != expected:
         raise InputError(
-            f"{folder}: its paddle export takes another input than the network ({found}); make "
-            f"it anew by: {how}"
+            f"{folder}: its paddle export takes another input than the network ({found}); "
+            f"replace it by: {export_record.command(folder, 'paddle')}"
         )
-    graph = next(folder / name for name in record.GRAPHS if name in entry["files"])
-    return graph, folder / record.PARAMETERS
-
-
-def read_statistics(folder: Path, weights: Weights) -> dict[str, Statistics]:
-    """What a model directory's layers give on real images, for 8 bits.
-
-    Raises:
-        InputError: there is no such file, or it is of other weights.
-    """
-    how = (
-        f"python tools/export.py --model_dir {folder} --format onnx --precision int8 --image IMAGES"
-    )
-    record.find(folder, "int8", weights.fingerprint, how)
-    return quantise.from_json((folder / record.STATISTICS).read_text(encoding="utf-8"))
-
-
-def _error(engine: Engine, info: ModelInfo, weights: Weights, count: int) -> float:
-    """How far logits are from those of numpy: root mean square, as a share of theirs.
-
-    The larger one of two: for an image alone, and for `count` copies of it.
-    """
-    image = numpy_forward.reference_image(info.preprocess.crop_size)
-    x = info.preprocess.normalise(image)
-    expected = numpy_forward.logits(info.network, weights.state, x)
-    size = max(float(np.sqrt(np.mean(expected**2))), 1e-6)
-    errors = []
-    for n in (1, max(count, 2)):
-        found = engine.logits(np.repeat(x[None], n, axis=0))
-        errors.append(float(np.sqrt(np.mean((found - expected) ** 2, axis=1)).max()) / size)
-    return max(errors)
+    graph = next(folder / name for name in export_record.GRAPHS if name in entry["files"])
+    return graph, folder / export_record.PARAMETERS

@@ -1,4 +1,4 @@
-"""Work cut into parts, and threads that each stay on a core of their own. No Paddle here."""
+"""Threads that are pinned to cores, and how work is cut for them. No Paddle here."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-class Cores:
-    """Runs the parts of a task side by side, each in a thread.
+class PinnedThreads:
+    """Runs the parts of a task in parallel, each in a thread that stays on one core.
 
     Args:
-        threads: how many; None takes all cores that the process may use.
+        count: how many threads; None takes one per core that the process may use.
+
+    Attributes:
+        count: how many there are.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, count: int | None = None) -> None:
         cpus = _cpus()
-        self.threads = threads or len(cpus)
-        # Left to themselves, threads share a core at times while another is idle. Where there is a
-        # thread for each core of the process, each is bound to one.
-        self._cpus = cpus if self.threads == len(cpus) else []
-        self._pool = ThreadPoolExecutor(self.threads)
+        self.count = count or len(cpus)
+        # Unpinned, two threads share a core at times while another core is idle. Pinned only if
+        # there is exactly one thread per core of the process.
+        self._cpus = cpus if self.count == len(cpus) else []
+        self._pool = ThreadPoolExecutor(self.count)
 
-    def run(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-        """`work` of each of at most `threads` parts."""
+    def map(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+        """`work` of each of at most `count` parts, in their order."""
         parts = list(parts)
         if len(parts) == 1:
             return [work(parts[0])]
@@ -49,9 +52,9 @@ def _cpus() -> list[int]:
 
 
 def split(part: slice, count: int) -> list[slice]:
-    """Cuts a part into at most `count` of nearly the same length, none of them empty.
+    """Cuts a slice into at most `count` parts of nearly equal length, none of them empty.
 
-    Of an odd batch the first half is the longer one, as for two processes.
+    If the halves of an odd batch differ, the first is the longer one, as with two processes.
     """
     length = part.stop - part.start
     cuts = [part.start - (-length * i // count) for i in range(count + 1)]
@@ -59,7 +62,7 @@ def split(part: slice, count: int) -> list[slice]:
 
 
 def micro_batches(part: slice, inputs: np.ndarray, pixels: int | None) -> list[slice]:
-    """Cuts a part of a batch into micro-batches of about so many pixels; None leaves it whole."""
+    """Cuts a slice of a batch into micro-batches of about `pixels` pixels; None: a single one."""
     if pixels is None or part.start == part.stop:
         return split(part, 1)
     size = max(round(pixels / (inputs[0].size // 3)), 1)

@@ -1,4 +1,4 @@
-"""Several models or engines over one list: what each scores and costs, how often they agree."""
+"""Compares models or engines on one list: scores, costs, and how often they agree."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..export.record import ONNX_INT8
+from ..export_record import ONNX_INT8
 from ..model_dir import WEIGHTS, ModelInfo
 from ..network.config import ModelConfig, layer_table
 from ..predict import Predictor
@@ -26,12 +25,12 @@ _ROUNDS = 5
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of those that are compared.
+    """A model directory and the engine that runs it.
 
     Attributes:
         model_dir: as the user named it.
-        info: what it says.
-        engine, precision: what computes it.
+        info: its description.
+        engine, precision: of the computation.
     """
 
     model_dir: Path
@@ -41,25 +40,25 @@ class Candidate:
 
     @property
     def weights_bytes(self) -> int:
-        """Size of the file of weights."""
+        """Size of the weights file."""
         name = ONNX_INT8 if self.precision == "int8" else WEIGHTS
         return (model_dir_of(self.model_dir) / name).stat().st_size
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
         model: the model directory, as the user named it.
         network: version and variant.
-        engine, precision: what computes it.
-        top1, top5, loss: of the list.
-        weights_bytes: size of the file of weights.
+        engine, precision: of the computation.
+        top1, top5, loss: scores on the list.
+        weights_bytes: size of the weights file.
         parameters, multiply_adds: of the network, for one input.
         images_per_second: of the network alone.
-        agreement: shares of the images for which each row of the table, this one too, gives the
-            same class as this one.
+        agreement: for each row of the table, this one included, the share of images that it
+            gives the same class as this one.
     """
 
     model: str
@@ -77,17 +76,17 @@ class Row:
 
 
 def check_comparable(paths: Sequence[Path], infos: Sequence[ModelInfo]) -> None:
-    """Refuses models whose class ids do not mean the same.
+    """Refuses models whose class ids mean different things.
 
     Raises:
-        InputError: the numbers of classes differ, or names that both have.
+        InputError: the numbers of classes differ, or the names of a class.
     """
-    first = infos[0].network.num_classes
+    expected = infos[0].network.num_classes
     for path, info in zip(paths, infos):
-        if info.network.num_classes != first:
+        if info.network.num_classes != expected:
             raise InputError(
-                f"models of the same classes were expected; {paths[0]} has {first} and {path} has "
-                f"{info.network.num_classes}."
+                f"models of the same classes were expected; {paths[0]} has {expected} and {path} "
+                f"has {info.network.num_classes}."
             )
     named = [(path, info.names) for path, info in zip(paths, infos) if info.names is not None]
     for path, names in named[1:]:
@@ -95,45 +94,47 @@ def check_comparable(paths: Sequence[Path], infos: Sequence[ModelInfo]) -> None:
             if one != other:
                 raise InputError(
                     f"models of the same classes were expected; class {class_id} is {one!r} in "
-                    f"{named[0][0]} and {other!r} in {path}. If the ids mean the same, give their "
-                    "names by --synset_word_list."
+                    f"{named[0][0]} and {other!r} in {path}. If the ids mean the same, give the "
+                    "names as `synset_word_list`."
                 )
 
 
 def table(
     candidates: Sequence[Candidate], evaluations: Sequence[Evaluation], rates: Sequence[float]
 ) -> list[Row]:
-    """The table, a row a candidate.
+    """The table, one row per candidate.
 
     Args:
-        candidates: those that are compared.
-        evaluations: of one list by each of them.
-        rates: images a second of each.
+        candidates: what is compared.
+        evaluations: the evaluation of one list by each of them.
+        rates: images per second of each of them.
     """
     predicted = [evaluation.predictions.predicted for evaluation in evaluations]
     rows = []
-    for candidate, evaluation, rate, mine in zip(candidates, evaluations, rates, predicted):
+    for candidate, evaluation, rate, own in zip(candidates, evaluations, rates, predicted):
         network, size = candidate.info.network, candidate.info.preprocess.crop_size
         scores, layers = evaluation.summary(), layer_table(network, size, size)
         rows.append(
             Row(
-                str(candidate.model_dir),
-                f"{variant(network)} at {size}",
-                candidate.engine,
-                candidate.precision,
-                *(scores["top1"], scores["top5"], scores["loss"]),
-                candidate.weights_bytes,
-                sum(row.layer.parameters for row in layers),
-                sum(row.multiply_adds for row in layers),
-                rate,
-                tuple(float((mine == other).mean()) for other in predicted),
+                model=str(candidate.model_dir),
+                network=f"{variant(network)} at {size}",
+                engine=candidate.engine,
+                precision=candidate.precision,
+                top1=scores["top1"],
+                top5=scores["top5"],
+                loss=scores["loss"],
+                weights_bytes=candidate.weights_bytes,
+                parameters=sum(row.layer.parameters for row in layers),
+                multiply_adds=sum(row.multiply_adds for row in layers),
+                images_per_second=rate,
+                agreement=tuple(float((own == other).mean()) for other in predicted),
             )
         )
     return rows
 
 
 def variant(config: ModelConfig) -> str:
-    """Version, and what is not as in the original, e.g. "v1.1 simple bypass"."""
+    """The version and what differs from the original, e.g. "v1.1 simple bypass"."""
     parts = [f"v{config.version}"]
     parts += [f"{config.bypass} bypass"] * (config.bypass != "none")
     parts += [config.activation] * (config.activation != "relu")
@@ -142,7 +143,7 @@ def variant(config: ModelConfig) -> str:
 
 
 def measure_rates(predictors: Sequence[Predictor], batch_size: int) -> list[float]:
-    """Images a second of each network alone, medians of rounds in which all take turns."""
+    """Images per second of each network alone: medians of rounds in which all take turns."""
     shapes = [(batch_size, *predictor.info.preprocess.input_shape) for predictor in predictors]
     rng = np.random.default_rng(0)
     inputs = [rng.normal(0, 50, shape).astype("float32") for shape in shapes]
@@ -155,29 +156,29 @@ def measure_rates(predictors: Sequence[Predictor], batch_size: int) -> list[floa
     return [batch_size / median for median in np.median(seconds, axis=0)]
 
 
-def text(rows: Sequence[Row]) -> str:
-    """Aligned columns, numbers to the right."""
-    cells = _cells(rows)
+def text(rows: Sequence[Row], k: int = TOP_K) -> str:
+    """Aligned columns; `k` is what the top-5 accuracy is called, see `metrics.second_k`."""
+    cells = _cells(rows, k)
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = []
     for line in cells:
         padded = [
-            cell.ljust(width) if i in _LEFT else cell.rjust(width)
+            cell.ljust(width) if i in _WORDS else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths))
         ]
         lines.append("  ".join(padded).rstrip() + "\n")
     return "".join(lines)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """A table as GitHub shows it."""
-    head, *body = [[cell.replace("|", r"\|") for cell in line] for line in _cells(rows)]
-    rule = [":--" if i in _LEFT else "--:" for i in range(len(head))]
+def markdown(rows: Sequence[Row], k: int = TOP_K) -> str:
+    """A Markdown table, as GitHub shows it."""
+    head, *body = [[cell.replace("|", r"\|") for cell in line] for line in _cells(rows, k)]
+    rule = [":--" if i in _WORDS else "--:" for i in range(len(head))]
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *body))
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """Exact numbers, under a header."""
+def as_csv(rows: Sequence[Row], k: int = TOP_K) -> str:
+    """The exact numbers, under a header that is the same for any `k`."""
     names = [f"{row.model} {row.engine} {row.precision}" for row in rows]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -190,29 +191,28 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 FORMATS = {"text": text, "markdown": markdown, "csv": as_csv}
 
-_LEFT = (1, 2, 3)  # columns of words
+_WORDS = (1, 2, 3)  # columns of words, aligned to the left
 
 
-def _cells(rows: Sequence[Row]) -> list[list[str]]:
-    """The table for people, under a header."""
-    head = ["", "model", "network", "engine", "top-1", f"top-{TOP_K}", "loss", "size"]
-    head += [
-        "parameters",
-        "multiply-adds",
-        "images/s",
-        *(f"same as {i + 1}" for i in range(len(rows))),
-    ]
-    lines = [head]
+def _cells(rows: Sequence[Row], k: int) -> list[list[str]]:
+    """The rows as text, under a header."""
+    head = f",model,network,engine,top-1,top-{k},loss,size,parameters,multiply-adds,images/s"
+    lines = [[*head.split(","), *(f"same as {i + 1}" for i in range(len(rows)))]]
     for number, row in enumerate(rows, 1):
-        cells: list[Any] = [number, row.model, row.network, f"{row.engine} {row.precision}"]
-        cells += [
-            f"{row.top1:.2%}",
-            f"{row.top5:.2%}",
-            f"{row.loss:.4f}",
-            f"{row.weights_bytes / 1e6:.2f} MB",
-            f"{row.parameters:,}",
-        ]
-        cells += [f"{row.multiply_adds / 1e6:,.0f} M", f"{row.images_per_second:.1f}"]
-        cells += [f"{share:.2%}" for share in row.agreement]
-        lines.append([str(cell) for cell in cells])
+        lines.append(
+            [
+                str(number),
+                row.model,
+                row.network,
+                f"{row.engine} {row.precision}",
+                f"{row.top1:.2%}",
+                f"{row.top5:.2%}",
+                f"{row.loss:.4f}",
+                f"{row.weights_bytes / 1e6:.2f} MB",
+                f"{row.parameters:,}",
+                f"{row.multiply_adds / 1e6:,.0f} M",
+                f"{row.images_per_second:.1f}",
+                *(f"{share:.2%}" for share in row.agreement),
+            ]
+        )
     return lines

@@ -1,35 +1,41 @@
-"""A model over a list file: what it says of each image, and its scores."""
+"""Scores a model on a list of images."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
-from ..data.loader import Loader
+from ..data.decode import MAX_PIXELS
+from ..data.lists import ImageList, read_list
+from ..data.loader import loader_for
+from ..datasets.folders import labelled_images
 from ..errors import InputError, describe_problems
+from ..network.logits import softmax
 from ..predict import Predictor
-from .metrics import Predictions, softmax
+from ..progress import Progress, say
+from .metrics import Predictions
 
 if TYPE_CHECKING:
     from ..parallel.group import Group
-
 
 _NONE = np.empty(0, "int64")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model made of a list.
+    """The predictions of a model for a list.
 
     Attributes:
-        predictions: of every image that could be read, in the order of the list.
-        unreadable: what was wrong with the others.
-        seconds: that reading and predicting took.
+        predictions: for every image that could be read, in the order of the list.
+        unreadable: one message for each of the other images.
+        seconds: time for reading and predicting.
     """
 
     predictions: Predictions
@@ -37,10 +43,11 @@ class Evaluation:
     seconds: float
 
     def summary(self) -> dict[str, Any]:
-        """The scores as a program wants them.
+        """The scores for a program.
 
-        images (how many were counted), top1 and top5 in 0..1, loss (mean cross-entropy, nats),
-        images_per_second, and unreadable.
+        Returns:
+            images (how many were scored), top1 and top5 in 0..1, loss (mean cross-entropy, nats),
+            images_per_second, and unreadable.
         """
         return {
             **self.predictions.scores.summary(),
@@ -50,54 +57,125 @@ class Evaluation:
 
 
 def evaluate(
+    model_dir: str | PathLike[str],
+    images: str | PathLike[str],
+    data_dir: str | PathLike[str] | None = None,
+    *,
+    device: str | None = None,
+    engine: str = "auto",
+    precision: str = "float32",
+    **options: Any,
+) -> dict[str, Any]:
+    """Scores a model directory on a list file, or on a folder that has a folder for each class.
+
+        >>> evaluate("pretrained/squeezenet_v1.1", "data/val_list.txt")["top1"]
+        0.5333333333333333
+
+    Args:
+        model_dir: a model directory, or the directory of a training run for its best model.
+        images: a list file, with "path label" lines or as CSV with the columns image and label,
+            where labels are class ids, or class names of the model; or a folder that has a folder
+            for each class, with the model's class names.
+        data_dir: the folder that the paths of the list start from; None: the list's own folder.
+        device, engine, precision: see `Predictor`.
+        options: see `score_list`.
+
+    Returns:
+        See `Evaluation.summary`.
+
+    Raises:
+        InputError: the model or the list is not usable, or an image cannot be read.
+    """
+    predictor = Predictor(Path(model_dir), device, engine, precision)
+    info, root = predictor.info, None if data_dir is None else Path(data_dir)
+    if Path(images).is_dir():
+        labelled = labelled_images(Path(images), info.names)
+    else:
+        labelled = read_list(Path(images), root, info.network.num_classes, info.names)
+    return score_list(predictor, labelled, **options).summary()
+
+
+def _report_skipped(message: str) -> None:
+    say(f"skipped: {message}")
+
+
+def score_list(
     predictor: Predictor,
-    loader: Loader,
+    images: ImageList,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    ten_crop: bool = False,
     skip_unreadable: bool = False,
+    on_skipped: Callable[[str], object] = _report_skipped,
     group: Group | None = None,
 ) -> Evaluation:
-    """Counts every image of a list exactly once, with a progress bar on standard error.
+    """Runs a model over a list, counting every image exactly once.
+
+    Progress goes to standard error.
 
     Args:
         predictor: the model.
-        loader: of the list, or of this process's share of it, with an `on_unreadable`, so that
-            every bad image can be named at once; its transform may give ten crops, whose
-            probabilities are averaged.
-        skip_unreadable: give a score that leaves images out.
-        group: the processes that share the list; each of them gets what all made of it.
+        images: the list.
+        batch_size: images in a batch, of all processes together.
+        num_workers: processes that read images; with more than 0, a script has to start its work
+            under `if __name__ == "__main__":`, as always with `multiprocessing`.
+        max_pixels: a larger image counts as unreadable.
+        ten_crop: average the probabilities of the usual ten crops, not of the center crop alone.
+        skip_unreadable: leave out images that cannot be read.
+        on_skipped: called once for each of them, with a message that names it; a line on standard
+            error if it is not given.
+        group: the processes that share the list; each of them gets the result for the whole list.
 
     Raises:
-        InputError: an image cannot be read and `skip_unreadable` is not set, or none can.
+        InputError: an image cannot be read and `skip_unreadable` is not set, or none can; all of
+            them are named at once.
     """
-    classes = predictor.info.network.num_classes
-    parts = [Predictions.of(_NONE, np.empty((0, classes), "float32"), _NONE)]
-    counted, total = 0, len(loader.images)
+    rank, world_size = (0, 1) if group is None else (group.rank, group.world_size)
+    loader = loader_for(
+        *(images, predictor.info.preprocess, batch_size),
+        ten_crop=ten_crop,
+        num_workers=num_workers,
+        max_pixels=max_pixels,
+        on_unreadable=on_skipped if skip_unreadable else str,
+        rank=rank,
+        world_size=world_size,
+    )
+    num_classes = predictor.info.network.num_classes
+    parts = [Predictions.from_logits(_NONE, np.empty((0, num_classes), "float32"), _NONE)]
+    share = sum(map(len, loader.sampler.batches()))
     start = time.perf_counter()
-    with tqdm(total=total, unit="image", disable=None) as bar:
+    with loader, Progress("evaluating", share) as progress:
+        read = 0
         for batch in loader.epoch():
-            # Without a score to give, the rest is only read, to name every bad image.
+            # Once there can be no score, the rest is read only to name every bad image.
             if len(batch.indices) and (skip_unreadable or not loader.skipped):
                 logits = _logits(predictor, batch.inputs)
-                parts.append(Predictions.of(batch.indices, logits, batch.labels))
-                counted += len(batch.indices)
-            bar.update(counted + len(loader.skipped) - bar.n)
-    predictions, skipped = Predictions.joined(parts), loader.skipped
+                parts.append(Predictions.from_logits(batch.indices, logits, batch.labels))
+            read += len(batch.indices)
+            progress.reach(read + len(loader.skipped))
+    predictions, skipped = Predictions.concatenate(parts), loader.skipped
     if group is not None:
-        predictions = Predictions.of_array(group.sum(predictions.as_array(total)))
+        predictions = Predictions.from_array(group.sum(predictions.as_array(len(images))))
         skipped = _union(skipped, group)
     seconds = time.perf_counter() - start
     unreadable = [skipped[index] for index in sorted(skipped)]
     if unreadable and not skip_unreadable:
         raise InputError(
-            f"{len(unreadable)} of {total} images cannot be read, and no score is given that "
-            f"leaves images out without --skip_unreadable: {describe_problems(unreadable)}"
+            f"{len(unreadable)} of {len(images)} images cannot be read, and `skip_unreadable` is "
+            f"not set, so there is no score: {describe_problems(unreadable)}"
         )
     if not len(predictions):
-        raise InputError(f"none of the {total} images can be read.")
+        raise InputError(f"none of the {len(images)} images can be read.")
+    if rank == 0:
+        for index in sorted(skipped.keys() - loader.skipped.keys()):  # read by another process
+            on_skipped(skipped[index])
     return Evaluation(predictions, unreadable, seconds)
 
 
-def _union(messages: dict[int, str], group: Group) -> dict[int, str]:
-    """Those of all processes, sent as bytes that stand in a row for each process."""
+def _union(messages: Mapping[int, str], group: Group) -> dict[int, str]:
+    """The messages of all processes, exchanged as rows of bytes, one row per process."""
     data = np.frombuffer(json.dumps(list(messages.items())).encode(), np.uint8)
     lengths = np.zeros(group.world_size)
     lengths[group.rank] = len(data)

@@ -8,26 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-TOP_K = 5  # of the second score; with fewer classes, all of them
+from ..network.logits import log_softmax, top_k
+
+TOP_K = 5  # of the second accuracy; with fewer classes, their number
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithm of the softmax over the last axis, in float64: [N, C] -> [N, C]."""
-    shifted = logits.astype("float64") - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis, in float64: [N, C] -> [N, C]."""
-    return np.exp(log_softmax(logits))
-
-
-def top_k(logits: np.ndarray, k: int) -> np.ndarray:
-    """Ids of the `k` largest logits, largest first, equal ones by id: [N, C] -> int64 [N, k].
-
-    `k` is clamped to the number of classes.
-    """
-    return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+def second_k(num_classes: int) -> int:
+    """The k that the accuracy `top5` has: 5, or the number of classes if that is smaller."""
+    return min(TOP_K, num_classes)
 
 
 @dataclass
@@ -41,7 +29,7 @@ class Scores:
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
         """Counts a batch: float32 [N, C] logits and int64 [N] labels."""
-        hits = top_k(logits, 5) == labels[:, None]
+        hits = top_k(logits, TOP_K) == labels[:, None]
         self.count += len(labels)
         self.top1_hits += int(hits[:, 0].sum())
         self.top5_hits += int(hits.sum())
@@ -54,7 +42,7 @@ class Scores:
 
     @staticmethod
     def of_array(values: np.ndarray) -> Scores:
-        """From what `as_array` gives."""
+        """The inverse of `as_array`."""
         count, top1_hits, top5_hits, loss_sum = values.tolist()
         return Scores(int(count), int(top1_hits), int(top5_hits), loss_sum)
 
@@ -70,10 +58,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network said of images: all that scores are made of, in some 50 bytes an image.
+    """Top classes, confidence and loss of each image: all that the metrics need, in some 50 bytes.
 
     Attributes:
-        indices: int64 [N], which lines of the list they are.
+        indices: int64 [N], the images' places in the list.
         labels: int64 [N].
         top: int32 [N, k], the classes with the largest logits, largest first; k is 5, or the
             number of classes if that is smaller.
@@ -88,8 +76,8 @@ class Predictions:
     loss: np.ndarray
 
     @staticmethod
-    def of(indices: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> Predictions:
-        """Of a batch: int64 [N] indices, float32 [N, C] logits, int64 [N] labels."""
+    def from_logits(indices: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> Predictions:
+        """The predictions for a batch: int64 [N] indices, float32 [N, C] logits, int64 labels."""
         rows = np.arange(len(labels))
         logs = log_softmax(logits)
         top = top_k(logits, TOP_K).astype("int32")
@@ -97,9 +85,9 @@ class Predictions:
         return Predictions(indices, labels, top, confidence, -logs[rows, labels])
 
     def as_array(self, total: int) -> np.ndarray:
-        """float64 [total, 4 + k], a row a line of the list, zeros for the lines that are not here.
+        """float64 [total, 4 + k], one row per image of the list, zeros for images not in here.
 
-        The sum over processes that share a list is the array of all of it.
+        For processes that share a list, the sum of their arrays describes the whole list.
         """
         array = np.zeros((total, 4 + self.top.shape[1]))
         columns = (np.ones(len(self)), self.labels, self.confidence, self.loss, self.top)
@@ -107,8 +95,8 @@ class Predictions:
         return array
 
     @staticmethod
-    def of_array(array: np.ndarray) -> Predictions:
-        """From what `as_array` gives."""
+    def from_array(array: np.ndarray) -> Predictions:
+        """The inverse of `as_array`."""
         indices = np.flatnonzero(array[:, 0])
         _, labels, confidence, loss, *top = array[indices].T
         return Predictions(
@@ -117,20 +105,18 @@ class Predictions:
         )
 
     @staticmethod
-    def joined(parts: Sequence[Predictions]) -> Predictions:
-        """Those of several batches, in the order of the list."""
-        order = np.argsort(np.concatenate([part.indices for part in parts]), kind="stable")
-
-        def join(field: str) -> np.ndarray:
-            return np.concatenate([getattr(part, field) for part in parts])[order]
-
-        return Predictions(*map(join, ("indices", "labels", "top", "confidence", "loss")))
+    def concatenate(parts: Sequence[Predictions]) -> Predictions:
+        """The predictions of several batches as one, in the order of the list."""
+        columns = [np.concatenate(column) for column in zip(*(vars(p).values() for p in parts))]
+        order = np.argsort(columns[0], kind="stable")
+        return Predictions(*(column[order] for column in columns))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def scores(self) -> Scores:
+        """Top-1, top-5 and loss."""
         hits = self.top == self.labels[:, None]
         top1_hits, top5_hits = int(hits[:, 0].sum()), int(hits.sum())
         return Scores(len(self), top1_hits, top5_hits, float(self.loss.sum()))
@@ -142,13 +128,13 @@ class Predictions:
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """int64 [num_classes, num_classes]: how many images of a row's class got a column's."""
+    """int64 [num_classes, num_classes]: images by class (rows) and predicted class (columns)."""
     cells = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes)
 
 
 class ConfusedPair(NamedTuple):
-    """Images of one class that were taken for another."""
+    """How many images of one class were classified as another."""
 
     label: int
     predicted: int
@@ -156,7 +142,7 @@ class ConfusedPair(NamedTuple):
 
 
 def confused_pairs(labels: np.ndarray, predicted: np.ndarray, limit: int) -> list[ConfusedPair]:
-    """The most frequent kinds of error, `limit` at most, equal ones in the order of the ids."""
+    """The `limit` most frequent confusions, equally frequent ones in the order of their ids."""
     wrong = labels != predicted
     errors = np.stack([labels[wrong], predicted[wrong]], axis=1)
     pairs, counts = np.unique(errors, axis=0, return_counts=True)
@@ -166,11 +152,11 @@ def confused_pairs(labels: np.ndarray, predicted: np.ndarray, limit: int) -> lis
 
 @dataclass(frozen=True)
 class ClassReport:
-    """How well each class is found. A share of nothing counts as 0.
+    """Precision, recall and F1 of each class; 0 where they are undefined.
 
     Attributes:
         precision, recall, f1: float64 [C].
-        support, predicted: int64 [C], images that are of the class, and that were taken for it.
+        support, predicted: int64 [C], images labelled with the class, and classified as it.
         macro: the means of precision, recall and F1 over the classes that have images.
         weighted: the same, each class weighted by its images.
     """
@@ -200,13 +186,13 @@ def class_report(labels: np.ndarray, predicted: np.ndarray, num_classes: int) ->
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether a network is right as often as it says (Guo et al. 2017, arXiv:1706.04599).
+    """How far confidence and accuracy agree (Guo et al. 2017, arXiv:1706.04599).
 
     Attributes:
-        counts: int64 [bins], images whose confidence lies in each of the bins, which divide
-            0..1 evenly; an upper edge belongs to its bin.
-        confidence: float64 [bins], mean confidence of these images, NaN where there are none.
-        accuracy: float64 [bins], the share of them that is right, NaN where there are none.
+        counts: int64 [bins], images by confidence, in bins that divide 0..1 evenly; the upper
+            edge belongs to a bin.
+        confidence: float64 [bins], mean confidence of a bin's images, NaN where it is empty.
+        accuracy: float64 [bins], the share of them classified correctly, NaN where it is empty.
         error: expected calibration error: the mean distance of the two, weighted by images.
     """
 
@@ -216,7 +202,7 @@ class Calibration:
     error: float
 
     def rows(self) -> list[dict[str, float | None]]:
-        """A row a bin; None where it has no images."""
+        """One row per bin, with None for the means of an empty bin."""
         bins = len(self.counts)
         return [
             {
@@ -233,11 +219,12 @@ class Calibration:
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> Calibration:
-    """Compares confidences in 0..1 with whether each prediction was right."""
+    """Compares the confidence of predictions, 0..1, with whether they were correct (bool)."""
     number = np.clip(np.ceil(confidence.astype("float64") * bins).astype("int64") - 1, 0, bins - 1)
     counts = np.bincount(number, minlength=bins)
-    said = np.bincount(number, weights=confidence, minlength=bins)
-    right = np.bincount(number, weights=correct, minlength=bins)
+    confidences = np.bincount(number, weights=confidence, minlength=bins)
+    hits = np.bincount(number, weights=correct, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means, accuracy = said / counts, right / counts
-    return Calibration(counts, means, accuracy, float(np.abs(said - right).sum() / counts.sum()))
+        means, accuracy = confidences / counts, hits / counts
+    error = float(np.abs(confidences - hits).sum() / counts.sum())
+    return Calibration(counts, means, accuracy, error)

@@ -1,17 +1,18 @@
-"""Figures as PNG files, by matplotlib's objects: without pyplot, which would keep each figure.
+"""Figures as PNG files, drawn with matplotlib's objects; pyplot would keep every figure in memory.
 
-Names are drawn as they are, in any script that an installed font has; one that is too long ends
-with an ellipsis.
+Text is drawn in any script that an installed font has, and cut with an ellipsis where it is too
+long.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,22 +25,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LARGEST_MATRIX = 2000  # classes; a larger one would be pixels that nobody can tell apart
+LARGEST_MATRIX = 2000  # classes; the cells of a larger matrix could not be told apart
+# Families that have what DejaVu Sans lacks: East Asian scripts, Devanagari, Thai and others.
+FALLBACK_FONTS = (
+    *("Noto Sans", "Source Han Sans", "WenQuanYi", "Droid Sans Fallback", "Unifont"),
+    *("Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic", "Nirmala UI", "Leelawadee UI"),
+    *("PingFang", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS"),
+)
 _NAMED = 150  # classes whose names have room beside a matrix
-_COUNTED = 30  # classes up to which the cells of a matrix are as wide as their numbers
+_COUNTED = 30  # up to so many classes, the cells of a matrix are as wide as their numbers
 _LONGEST_NAME = 32  # columns of a name beside a matrix
-_LETTER = 0.65 / 72  # inches that a letter is wide, a point of its size
+_LETTER = 0.65 / 72  # width of a letter in inches, per point of its size
 _WORDNET_ID = re.compile(r"n[0-9]{8}")
 _TILE, _GAP, _LINE = 200, 16, 17  # pixels of a contact sheet
 _GREEN, _RED, _GREY = "#1b6e2c", "#b3261e", "#5f6368"
 
 
 class Tile(NamedTuple):
-    """An image of a contact sheet.
+    """An image on a contact sheet.
 
     Attributes:
         image: uint8 [H, W, 3], BGR.
-        predicted, label, name: the lines below it.
+        predicted, label, name: the lines of text below it.
     """
 
     image: np.ndarray
@@ -49,47 +56,64 @@ class Tile(NamedTuple):
 
 
 def save_confusion_matrix(path: Path, matrix: np.ndarray, names: Sequence[str]) -> None:
-    """Draws int64 [C, C], rows being the labels; C up to `LARGEST_MATRIX`.
+    """Draws a confusion matrix, int64 [C, C] with a row per label; C is at most `LARGEST_MATRIX`.
 
-    The colour of a cell is its share of its row. Names and counts are written as long as they can
-    be read; at more than 150 classes the axes have class ids.
+    The colour of a cell is its share of its row. Names and counts are written while they are
+    legible; with more than 150 classes the axes have class ids.
     """
-    with _drawing():
-        _save(_confusion_figure(matrix, names), path, 150 if len(matrix) <= _NAMED else 100)
+    with drawing():
+        _save(confusion_figure(matrix, names), path, 150 if len(matrix) <= _NAMED else 100)
 
 
 def save_reliability(path: Path, calibration: Calibration) -> None:
-    """Draws accuracy over confidence, and how many images have which confidence."""
-    with _drawing():
+    """Draws a reliability diagram: accuracy over confidence, and the distribution of confidence."""
+    with drawing():
         _save(_reliability_figure(calibration), path, 120)
 
 
 def save_contact_sheet(path: Path, title: str, tiles: Sequence[Tile], columns: int = 6) -> None:
-    """Draws images side by side, each with its three lines of text."""
-    with _drawing():
+    """Draws images in a grid, each with its three lines of text."""
+    with drawing():
         _save(_contact_sheet(title, tiles, columns), path, 100, tight=False)
 
 
 @contextmanager
-def _drawing() -> Iterator[None]:
-    """Figures look the same whatever style the user has set."""
+def drawing() -> Iterator[None]:
+    """Draws independently of the user's matplotlib style, in every script that has a font here."""
+    import matplotlib
     from matplotlib import style
 
     with style.context("default"), warnings.catch_warnings():
+        matplotlib.rcParams["font.family"] = ["DejaVu Sans", *fallback_families()]
         # A character that no font here has is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph")
         yield
 
 
-def _save(figure: Figure, path: Path, dpi: int, tight: bool = True) -> None:
+@functools.cache
+def fallback_families() -> list[str]:
+    """The installed families of `FALLBACK_FONTS`, in that order."""
+    from matplotlib import font_manager
+
+    # matplotlib keeps its list of fonts in a file, which lacks those installed since.
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        with suppress(Exception):  # a damaged font
+            font_manager.fontManager.addfont(path)
+    names = sorted({f.name for f in font_manager.fontManager.ttflist if "Mono" not in f.name})
+    return [name for start in FALLBACK_FONTS for name in names if name.startswith(start)]
+
+
+def _save(figure: Figure, target: Path | io.BytesIO, dpi: int, tight: bool = True) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
     extra: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.15} if tight else {}
-    figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None}, **extra)
+    figure.savefig(target, format="png", dpi=dpi, metadata={"Software": None}, **extra)
 
 
-def _confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
+def confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
+    """The figure of `save_confusion_matrix`; the axes fill it, names and labels lie outside."""
     import matplotlib
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
@@ -103,7 +127,7 @@ def _confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
         cell, font = max(0.02, 15 / classes), 13.0
     side = cell * classes
     figure = Figure(figsize=(side, side))
-    axes = figure.add_axes((0, 0, 1, 1))  # what stands around it is added when it is saved
+    axes = figure.add_axes((0, 0, 1, 1))  # the room around it is added when it is saved
     axes.set_axisbelow(True)
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
     axes.set_xlabel("predicted", size=max(font, 10.0))
@@ -114,7 +138,7 @@ def _confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     rows, columns = np.nonzero(matrix)
     order = np.argsort(shares[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
-    if classes > _NAMED:  # cells are too small to be seen: squares as large as they are few
+    if classes > _NAMED:  # cells are too small to see: the fewer, the larger the squares
         cell = max(cell, min(0.08, 0.3 * side / len(rows) ** 0.5))
         axes.tick_params(labelsize=font)
         axes.locator_params(nbins=20, integer=True)
@@ -124,7 +148,7 @@ def _confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
         size = 9.0 if classes <= _COUNTED else 5.5
         if digits * _LETTER * size < cell:
             _write_counts(axes, matrix, shares, size)
-    # One error differs from none even where a class has a thousand images.
+    # The palest blue still differs from white: one error in a thousand images is visible.
     blues = matplotlib.colormaps["Blues"](np.linspace(0.2, 1, 256))
     squares = axes.scatter(
         *(columns, rows, (cell * 72) ** 2, shares[rows, columns]),
@@ -141,14 +165,14 @@ def _confusion_figure(matrix: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def _write_names(axes: Axes, names: Sequence[str], cell: float, size: float) -> None:
-    """Names beside rows and columns that are `cell` inches wide, and lines between these."""
+    """Writes names beside rows and columns, which are `cell` inches wide, and draws a grid."""
     classes = len(names)
-    shown = [shortened(short_name(name), _LONGEST_NAME) for name in names]
-    text: dict[str, Any] = {"family": font_families("".join(shown)), "size": size}
-    widest = max(map(_columns, shown)) * _LETTER * size
+    shown = [fitted(short_name(name), _LONGEST_NAME, columns_of) for name in names]
+    text: dict[str, Any] = {"size": size, "parse_math": False}
+    widest = max(map(columns_of, shown)) * _LETTER * size
     rotation = 0 if widest < cell else 90
-    axes.set_xticks(range(classes), shown, rotation=rotation, parse_math=False, **text)
-    axes.set_yticks(range(classes), shown, parse_math=False, **text)
+    axes.set_xticks(range(classes), shown, rotation=rotation, **text)
+    axes.set_yticks(range(classes), shown, **text)
     between = np.arange(classes - 1) + 0.5
     for lines in (axes.hlines, axes.vlines):
         lines(between, -0.5, classes - 0.5, color="#e0e0e0", linewidth=0.5, zorder=0)
@@ -164,7 +188,7 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, size: floa
             color="white" if shares[row, column] > 0.5 else "black",
             ha="center",
             va="center",
-            in_layout=False,  # to look where all these end would take long, and change nothing
+            in_layout=False,  # measuring them all would be slow and change nothing
         )
 
 
@@ -178,7 +202,7 @@ def _reliability_figure(calibration: Calibration) -> Figure:
     accuracy = np.nan_to_num(calibration.accuracy)
     above.bar(edges, accuracy, 1 / bins, align="edge", color="#4c78a8", edgecolor="white")
     filled = calibration.counts > 0
-    above.plot([0, 1], [0, 1], "--", color=_GREY, label="as right as it says")
+    above.plot([0, 1], [0, 1], "--", color=_GREY, label="perfect calibration")
     points = calibration.confidence[filled], calibration.accuracy[filled]
     label = "mean confidence of the bin"
     above.plot(*points, "o", color=_RED, label=label, clip_on=False)
@@ -196,7 +220,6 @@ def _contact_sheet(title: str, tiles: Sequence[Tile], columns: int) -> Figure:
     from matplotlib.figure import Figure
 
     columns = min(columns, max(len(tiles), 3))  # the title needs room, too
-
     lines = (("predicted", _RED), ("label", _GREEN), ("name", _GREY))
     rows = -(-len(tiles) // columns)
     cell = _TILE + _GAP + _LINE * len(lines) + 6
@@ -208,85 +231,87 @@ def _contact_sheet(title: str, tiles: Sequence[Tile], columns: int) -> Figure:
     def write(
         text: str, x: int, y: int, room: int, color: str, size: float, keep_end: bool = False
     ) -> None:
-        font: dict[str, Any] = {"family": font_families(text), "size": size}
-        text = fitted(text, room, functools.partial(_pixels, **font), keep_end)
-        figure.text(x / width, 1 - y / height, text, color=color, parse_math=False, **font)
+        text = fitted(text, room, functools.partial(_pixels, size=size), keep_end)
+        figure.text(x / width, 1 - y / height, text, color=color, parse_math=False, size=size)
 
     write(title, _GAP, 2 * _LINE, width - 2 * _GAP, "black", 10)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         x, y = _GAP + column * (_TILE + _GAP), top + row * cell
-        image = _thumbnail(tile.image)
+        image = resized(tile.image, _TILE)
         h, w = image.shape[:2]
         down, right = y + (_TILE - h) // 2, x + (_TILE - w) // 2
         sheet[down : down + h, right : right + w] = image[:, :, ::-1]
         for line, (field, color) in enumerate(lines, 1):
             bottom = y + _TILE + line * _LINE
-            # Of a path the end tells most.
+            # The end of a path says most.
             write(getattr(tile, field), x, bottom, _TILE, color, 8, keep_end=field == "name")
     figure.figimage(sheet)
     return figure
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """`image` in its proportions, the longer side `_TILE` pixels."""
-    scale = _TILE / max(image.shape[:2])
+def captioned(images: Sequence[np.ndarray], caption: str) -> bytes:
+    """A PNG file: uint8 BGR images of one height side by side, with a line of text below."""
+    from matplotlib.figure import Figure
+
+    gap = np.full((len(images[0]), _GAP // 2, 3), 255, "uint8")
+    row = np.concatenate([part for image in images for part in (image, gap)][:-1], axis=1)
+    height, width = len(row) + 2 * _LINE, row.shape[1]
+    with drawing():
+        figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+        text = fitted(caption, width, functools.partial(_pixels, size=10))
+        figure.text(0, 0.5 * _LINE / height, text, size=10, parse_math=False)
+        figure.figimage(row[:, :, ::-1], 0, 2 * _LINE)
+        stream = io.BytesIO()
+        _save(figure, stream, 100, tight=False)
+    return stream.getvalue()
+
+
+def resized(image: np.ndarray, side: int) -> np.ndarray:
+    """`image` with a longer side of `side` pixels and its aspect ratio."""
+    scale = side / max(image.shape[:2])
     height, width = (max(1, round(n * scale)) for n in image.shape[:2])
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
 def printable(text: str) -> str:
-    """`text` without control characters, and with the bytes of a name that are no text as \\x.."""
+    """`text` without control characters; bytes of a file name that are not UTF-8 become \\x.."""
     safe = text.encode("utf-8", "backslashreplace").decode()
     return "".join(" " if unicodedata.category(c) == "Cc" else c for c in safe)
 
 
 def short_name(name: str) -> str:
-    """A class name without what only programs read: "tabby" of "n02123045 tabby" or "tabby tabby".
+    """A class name for people: "tabby" of "n02123045 tabby" or "tabby tabby".
 
-    Lists of names have an id first, ILSVRC's that of WordNet, others the name once more.
+    Lists of names begin with an id, a WordNet id in ILSVRC's, or with the name once more.
     """
     first, _, rest = name.partition(" ")
     return rest if rest and (rest == first or _WORDNET_ID.fullmatch(first)) else name
 
 
-def shortened(text: str, columns: int) -> str:
-    """The beginning of `text` with an ellipsis, if it is wider than `columns` letters."""
-    return fitted(text, columns, _columns)
-
-
 def fitted(text: str, room: float, width: Callable[[str], float], keep_end: bool = False) -> str:
     """As much of `text` as is at most `room` wide, with an ellipsis where it is cut."""
-
-    def cut(length: int) -> str:
-        if keep_end:
-            return f"…{text[len(text) - length :].lstrip()}"
-        return f"{text[:length].rstrip()}…"
-
     text = printable(text)
     if width(text) <= room:
         return text
-    fits, too_long = 0, len(text)
-    while too_long - fits > 1:
-        middle = (fits + too_long) // 2
-        if width(cut(middle)) <= room:
-            fits = middle
-        else:
-            too_long = middle
-    return cut(fits)
+    longest = int(room)  # a character is at least a pixel, or a column, wide
+    text = text[-longest:] if keep_end else text[:longest]
+    while width(shown := f"…{text.lstrip()}" if keep_end else f"{text.rstrip()}…") > room and text:
+        text = text[1:] if keep_end else text[:-1]
+    return shown
 
 
-def _columns(text: str) -> int:
-    """Width in letters; those of East Asian scripts are twice as wide."""
+def columns_of(text: str) -> int:
+    """Width in columns of a terminal; East Asian characters take two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _pixels(text: str, family: Sequence[str], size: float) -> float:
-    """Width of a line of text at 100 dots an inch."""
+def _pixels(text: str, size: float) -> float:
+    """Width of a line of text at 100 dots per inch, in the fonts of `drawing`."""
     from matplotlib.font_manager import FontProperties
 
-    font = FontProperties(family=list(family), size=size)
+    font = FontProperties(size=size)
     return _renderer().get_text_width_height_descent(text, font, ismath=False)[0]
 
 
@@ -295,35 +320,3 @@ def _renderer() -> Any:
     from matplotlib.backends.backend_agg import RendererAgg
 
     return RendererAgg(1, 1, 100)
-
-
-def font_families(text: str) -> list[str]:
-    """The fonts that `text` needs: matplotlib's own, then installed ones for what it lacks."""
-    from matplotlib.font_manager import fontManager
-
-    families = ["DejaVu Sans"]
-    missing = {ord(c) for c in printable(text)} - _dejavu()
-    for font in fontManager.ttflist if missing else ():
-        found = missing & _characters(font.fname)
-        if found and not font.name.startswith("Last Resort"):
-            families.append(font.name)
-            missing -= found
-    return families
-
-
-def _dejavu() -> frozenset[int]:
-    from matplotlib.font_manager import findfont
-
-    return _characters(findfont("DejaVu Sans"))
-
-
-@functools.cache
-def _characters(font_file: str) -> frozenset[int]:
-    """The code points that a font can draw at any size; none of one that cannot be read."""
-    from matplotlib.ft2font import FT2Font
-
-    try:
-        font = FT2Font(font_file)
-    except (OSError, RuntimeError):
-        return frozenset()
-    return frozenset(font.get_charmap()) if font.scalable else frozenset()

@@ -1,32 +1,43 @@
-"""The report on an evaluation: a folder of numbers and figures, and report.html, which shows them.
+"""Writes the report on an evaluation: one page that holds everything, and its numbers as files.
 
-    report.html             everything, for a browser; it needs no network
+    report.html             the page, with its images embedded; it needs no other file
     metrics.json            every number
     per_class.csv           precision, recall, F1 and support of every class
-    confusion_matrix.csv    a row a label, a column a predicted class
+    confusion_matrix.csv    one row per label, one column per predicted class
     confusion_matrix.png
-    confused_pairs.csv      the most frequent errors
+    confused_pairs.csv      the most frequent confusions
     reliability.png         accuracy over confidence
-    confidently_wrong.png   the errors that the network was most sure of
+    confidently_wrong.png   the errors with the highest confidence
 
-The matrix is left out at more than 2,000 classes, the errors' images where there is no error.
+With more than 2,000 classes there is no matrix, and without an error there are no images of errors.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
+import importlib.metadata
 import json
+import platform
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import cv2
+import jinja2
 import numpy as np
 
+from .. import __version__
 from ..data.decode import MAX_PIXELS, read_image
 from ..data.lists import ImageList
 from ..files import atomic_directory, check_directory
+from ..predict import Predictor
+from ..run_dir import CURVES, MODELS, model_dir_of
 from . import plots
+from .compare import variant
 from .evaluate import Evaluation
 from .metrics import (
     ClassReport,
@@ -35,29 +46,34 @@ from .metrics import (
     class_report,
     confused_pairs,
     confusion_matrix,
+    second_k,
 )
-from .report_html import MATRIX, RELIABILITY, WRONG, page
 
 REPORT, METRICS = "report.html", "metrics.json"
 PER_CLASS, PAIRS, MATRIX_CSV = "per_class.csv", "confused_pairs.csv", "confusion_matrix.csv"
+MATRIX, RELIABILITY, WRONG = "confusion_matrix.png", "reliability.png", "confidently_wrong.png"
 _REQUIRED = (REPORT, METRICS, PER_CLASS, PAIRS, RELIABILITY)
 _OPTIONAL = (MATRIX_CSV, MATRIX, WRONG)
 _CLASS_COLUMNS = ("id", "name", "precision", "recall", "f1", "support", "predicted")
 _PAIR_COLUMNS = ("label", "label_name", "predicted", "predicted_name", "images")
 _PAIRS_KEPT, _WRONG_KEPT = 30, 24
+_EMBEDDED_SIDE = 400  # pixels of an embedded photograph
+_RARE, _ENOUGH, _WORSE = 1 / 3, 5, 0.1  # see `_neglected`
+_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "onnxruntime", "openvino", "numpy")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report is about.
+    """The content of a report.
 
     Attributes:
-        evaluation: of a model over `images`.
+        evaluation: of a model on `images`.
         images: the list.
         num_classes: of the model.
-        names: of the classes; None where unknown.
-        facts: what was evaluated, and how, as the report shows it.
-        max_pixels: that an image may have, as for the evaluation.
+        names: class names; None where unknown.
+        facts: what was evaluated and how, as the report shows it.
+        max_pixels: the limit of an image's size in the evaluation.
+        curves: image of the training curves; None where there is none.
     """
 
     evaluation: Evaluation
@@ -66,16 +82,50 @@ class Report:
     names: Sequence[str] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     max_pixels: int = MAX_PIXELS
+    curves: Path | None = None
 
     def name(self, class_id: int) -> str | None:
         return None if self.names is None else self.names[class_id]
+
+
+def report_of(
+    predictor: Predictor,
+    images: ImageList,
+    evaluation: Evaluation,
+    names: Sequence[str] | None = None,
+    ten_crop: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Report:
+    """The report on what `score_list` returned.
+
+    Args:
+        predictor, images, ten_crop, max_pixels: what `score_list` was called with.
+        evaluation: its result.
+        names: class names; None for those of the model directory.
+    """
+    info = predictor.info
+    crops = "ten crops" if ten_crop else "center crop"
+    size = f"{info.preprocess.resize_size} pixels ({info.preprocess.resize})"
+    facts = {
+        "model": str(predictor.model_dir),
+        "network": f"SqueezeNet {variant(info.network)}, {info.network.num_classes} classes",
+        "list": str(images.source or images.root),
+        "engine": f"{predictor.engine}, {predictor.precision}",
+        "input": f"{crops} of {info.preprocess.crop_size} pixels from {size}",
+    }
+    folder = model_dir_of(predictor.model_dir)
+    curves = folder.parent / CURVES if folder.name in MODELS else folder / CURVES
+    return Report(
+        *(evaluation, images, info.network.num_classes, names or info.names, facts, max_pixels),
+        curves if curves.is_file() else None,
+    )
 
 
 def check_report_target(path: Path) -> None:
     """Refuses a path that `write_report` would refuse, before any work is done.
 
     Raises:
-        InputError: `path` holds something else than a report.
+        InputError: `path` holds something other than a report.
     """
     check_directory(path, _REQUIRED, _OPTIONAL)
 
@@ -84,7 +134,7 @@ def write_report(path: Path, report: Report) -> None:
     """Writes the folder under a temporary name and renames it; an older report is replaced.
 
     Raises:
-        InputError: `path` holds something else than a report, or cannot be written; or an image
+        InputError: `path` holds something other than a report, or cannot be written; or an image
             that the evaluation could read cannot be read any more.
     """
     predictions = report.evaluation.predictions
@@ -102,6 +152,10 @@ def write_report(path: Path, report: Report) -> None:
         "confidently_wrong": _errors(report, wrong),
         "classes": _classes(report, classes),
     }
+    images = [
+        read_image(report.images.path(index), report.max_pixels)
+        for index in predictions.indices[wrong]
+    ]
     with atomic_directory(path, _REQUIRED, _OPTIONAL) as folder:
         text = json.dumps(numbers, indent=2) + "\n"
         (folder / METRICS).write_text(text, encoding="utf-8")
@@ -110,21 +164,21 @@ def write_report(path: Path, report: Report) -> None:
         plots.save_reliability(folder / RELIABILITY, reliability)
         if report.num_classes <= plots.LARGEST_MATRIX:
             _write_matrix(folder, report)
-        if len(wrong):
-            _write_sheet(folder / WRONG, report, wrong)
-        html = page(numbers, {file.name for file in folder.iterdir()})
+        if images:
+            _write_sheet(folder / WRONG, numbers["confidently_wrong"], images)
+        html = _page(numbers, folder, images, report.curves)
         (folder / REPORT).write_text(html, encoding="utf-8")
 
 
-def _classes(report: Report, found: ClassReport) -> list[dict[str, Any]]:
-    """A row a class; a share of nothing is None."""
+def _classes(report: Report, scores: ClassReport) -> list[dict[str, Any]]:
+    """One row per class, with None for an undefined score."""
     rows = []
     for i in range(report.num_classes):
-        support, predicted = int(found.support[i]), int(found.predicted[i])
+        support, predicted = int(scores.support[i]), int(scores.predicted[i])
         shares = (
-            float(found.precision[i]) if predicted else None,
-            float(found.recall[i]) if support else None,
-            float(found.f1[i]) if support + predicted else None,
+            float(scores.precision[i]) if predicted else None,
+            float(scores.recall[i]) if support else None,
+            float(scores.f1[i]) if support + predicted else None,
         )
         rows.append(dict(zip(_CLASS_COLUMNS, (i, report.name(i), *shares, support, predicted))))
     return rows
@@ -181,17 +235,86 @@ def _write_matrix(folder: Path, report: Report) -> None:
     plots.save_confusion_matrix(folder / MATRIX, matrix, names)
 
 
-def _write_sheet(file: Path, report: Report, rows: np.ndarray) -> None:
-    """The images of errors, read once more."""
-    p = report.evaluation.predictions
+def _write_sheet(
+    file: Path, errors: Sequence[Mapping[str, Any]], images: Sequence[np.ndarray]
+) -> None:
     tiles = []
-    for row, error in zip(rows, _errors(report, rows)):
-        image = read_image(report.images.path(p.indices[row]), report.max_pixels)
-        predicted, label = (
-            plots.short_name(error[f"{key}_name"] or f"class {error[key]}")
-            for key in ("predicted", "label")
-        )
+    for error, image in zip(errors, images):
+        predicted = _class_name(error["predicted_name"], error["predicted"])
+        label = _class_name(error["label_name"], error["label"])
         lines = (f"{error['confidence']:.2f} {predicted}", f"label: {label}", error["image"])
         tiles.append(plots.Tile(image, *lines))
     title = "Most confidently wrong: the probability of the predicted class, the label, the file"
     plots.save_contact_sheet(file, title, tiles)
+
+
+def _class_name(name: str | None, class_id: int) -> str:
+    return plots.short_name(name or f"class {class_id}")
+
+
+def _page(
+    numbers: Mapping[str, Any],
+    folder: Path,
+    images: Sequence[np.ndarray],
+    curves: Path | None,
+) -> str:
+    """report.html, from the numbers of metrics.json and the files that are in the folder."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Names may hold bytes that are no text; markup is of another type.
+        finalize=lambda value: plots.printable(value) if type(value) is str else value,
+    )
+    environment.filters["share"] = lambda value: "" if value is None else f"{value:.2%}"
+    environment.filters["named"] = _class_name
+    figures = {"matrix": folder / MATRIX, "reliability": folder / RELIABILITY, "curves": curves}
+    sources = [plots.resized(i, min(_EMBEDDED_SIDE, max(i.shape))) for i in images]
+    return environment.get_template(f"{REPORT}.j2").render(
+        **numbers,
+        k=second_k(len(numbers["classes"])),
+        present=[row for row in numbers["classes"] if row["support"]],
+        neglected=_neglected(numbers["classes"]),
+        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        versions=_versions(),
+        figures={
+            key: _data_uri(file.read_bytes(), "png") if file and file.is_file() else None
+            for key, file in figures.items()
+        },
+        photographs=[
+            _data_uri(cv2.imencode(".jpg", i, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes(), "jpeg")
+            for i in sources
+        ],
+        files=sorted(file.name for file in folder.iterdir()),
+    )
+
+
+def _neglected(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rare classes that are recognised worse, which training with balanced classes may help.
+
+    They have at most a third as many images as the largest class, but at least five, and a recall
+    10 points below the mean of all classes.
+    """
+    present = [row for row in classes if row["support"]]
+    largest = max(row["support"] for row in present)
+    mean = sum(row["recall"] for row in present) / len(present)
+    return [
+        row
+        for row in present
+        if _ENOUGH <= row["support"] <= largest * _RARE and row["recall"] < mean - _WORSE
+    ]
+
+
+def _versions() -> str:
+    """Versions of this package and of what it computes with."""
+    found = [f"squeezenet_paddle {__version__}", f"Python {platform.python_version()}"]
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{package} {importlib.metadata.version(package)}")
+    return ", ".join([*found, f"OpenCV {cv2.__version__}"])
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

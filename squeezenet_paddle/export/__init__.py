@@ -1,1 +1,1 @@
-"""Model directories as files for other programs."""
+"""Writes model directories as files for other programs."""

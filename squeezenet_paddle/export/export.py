@@ -1,7 +1,7 @@
 """Writes the network of a model directory for other programs, and checks what was written.
 
-Each file is run by the program that it is for, on images, before it gets its name, and its logits
-are compared with those of the network in dynamic graph.
+Before the files get their names, the program that they are for runs them on images, and its logits
+are compared with those of the network in dynamic graph. Importing this does not load Paddle.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from typing import Any, Callable
 
 import cv2
 import numpy as np
-import paddle
-from paddle import nn
 
+from .. import export_record as record
 from ..caffe.writer import caffemodel, deploy_prototxt
 from ..data.preprocess import Preprocess
-from ..engines.dynamic import DynamicEngine
+from ..device import use_device
+from ..engines.load import check_installed, version_of
+from ..engines.onnxruntime import compile_onnx
+from ..engines.paddle_inference import compile_paddle
 from ..errors import InputError, RunError
-from ..evaluation.metrics import top_k
 from ..files import atomic_path
-from ..model_dir import ModelInfo, Weights, load_network, read_weights
+from ..model_dir import ModelInfo, Weights, network_of, read_weights
 from ..network.config import layers
-from ..network.model import SqueezeNet
 from ..onnx.quantise import calibrate, to_json
 from ..onnx.writer import GraphInput, onnx_model
-from . import record
+from ..progress import track
+from .description import describe
 
 CHECKED_IMAGES = 32
 _LARGEST_ERROR = {"float32": 1e-4, "int8": 0.3}  # between logits, as a share of the largest one
@@ -40,7 +41,7 @@ Logits = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be written.
+    """The options of an export.
 
     Attributes:
         format: "paddle", the static graph for Paddle Inference; "onnx"; or "caffe".
@@ -60,24 +61,25 @@ class Export:
     def __post_init__(self) -> None:
         if self.format == "caffe" and self.with_preprocess:
             raise InputError(
-                "--with_preprocess: Caffe has no layers for uint8 pixels; leave it out, or "
-                "give --format onnx or paddle."
+                "`with_preprocess`: Caffe has no layers for uint8 pixels; leave it out, or choose "
+                "the `format` onnx or paddle."
             )
         if self.format != "onnx" and self.precision != "float32":
-            raise InputError(f"--precision {self.precision} goes with --format onnx alone.")
+            raise InputError(f"`precision` {self.precision}: only the `format` onnx has it.")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was written, and how it compares with the network in dynamic graph.
+    """The files of an export, and how its logits compare with those of the network.
 
     Attributes:
         files: what was written.
         judge: the program that ran it.
-        images: how many it ran.
-        difference: the largest one between two logits.
+        images: how many it was checked on.
+        difference: the largest difference between two logits.
         relative: the same as a share of the largest logit.
         same_top1: for how many images the first class is the same.
+        calibrated: how many images int8 was fitted to; 0 for float32.
     """
 
     files: list[Path]
@@ -86,9 +88,10 @@ class Result:
     difference: float
     relative: float
     same_top1: int
+    calibrated: int
 
     def record(self) -> dict[str, Any]:
-        """What exports.json keeps of it."""
+        """The check as exports.json keeps it."""
         record = dataclasses.asdict(self)
         del record["files"]
         return record
@@ -101,38 +104,56 @@ def export(
 
     Args:
         model_dir: as `model_dir.py` describes it.
-        info: what it says.
+        info: its description.
         what: to write.
-        images: decoded images, uint8 [H, W, 3] in BGR, to check it on and to quantise with.
+        images: decoded images, uint8 [H, W, 3] in BGR. The export is checked on the first
+            `CHECKED_IMAGES` of them; int8 is fitted to all.
         output_dir: where the files go; the model directory itself, for engines to find them.
 
     Raises:
         InputError: the program that has to check it is not installed.
         RunError: what was written does not compute the network; no file is left.
     """
+    from ..engines.dynamic import DynamicEngine  # Paddle
+
     preprocess = _resized(info.preprocess, what.input_size)
     weights = read_weights(model_dir, info)
-    network = load_network(model_dir, info)
+    use_device("cpu")
+    network = network_of(info.network, weights.state, str(model_dir))
     crops = np.stack([preprocess.center_crop(preprocess.resized(image)) for image in images])
     inputs = np.stack([preprocess.normalise(crop) for crop in crops])
     checked = slice(0, CHECKED_IMAGES)
     expected = DynamicEngine(network, "cpu").logits(inputs[checked])
+    classes = info.network.num_classes
+    description = describe(what.format, preprocess, classes, what.batch, what.with_preprocess)
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=output_dir) as temporary:
         folder = Path(temporary)
         if what.format == "paddle":
-            files = _write_paddle(network, what, preprocess, folder)
+            from .static_graph import save_static_graph
+
+            files = save_static_graph(network, preprocess, what.batch, what.with_preprocess, folder)
             judge, run = _paddle_judge(files)
         elif what.format == "onnx":
-            files = _write_onnx(info, weights, what, preprocess, inputs, folder)
+            files = _write_onnx(info, weights, what, preprocess, description, inputs, folder)
             judge, run = _onnx_judge(files[0])
         else:
-            files = _write_caffe(info, weights, what, folder)
+            files = _write_caffe(info, weights, what, description, folder)
             judge, run = _caffe_judge(info, *files)
         if what.with_preprocess:
             inputs = crops[:, :, :, ::-1] if preprocess.channel_order == "RGB" else crops
         found = _in_batches(run, np.ascontiguousarray(inputs[checked]), what.batch)
-        result = _compared(judge, expected, found, [output_dir / file.name for file in files])
+        difference = float(np.abs(found - expected).max())
+        largest = float(np.abs(expected).max())
+        result = Result(
+            [output_dir / file.name for file in files],
+            judge,
+            len(expected),
+            difference,
+            difference / largest if largest else difference,
+            int((found.argmax(axis=1) == expected.argmax(axis=1)).sum()),
+            len(images) if what.precision == "int8" else 0,
+        )
         limit = _LARGEST_ERROR[what.precision]
         if not result.relative <= limit:
             raise RunError(
@@ -149,30 +170,24 @@ def export(
         "batch": what.batch,
         "with_preprocess": what.with_preprocess,
         "check": result.record(),
+        "description": description,
     }
     kind = what.format if what.precision == "float32" else what.precision
     record.add_record(output_dir, kind, entry, [file.name for file in files])
+    record.write_labels(output_dir, weights.fingerprint, info.names)
     return result
 
 
 def _resized(preprocess: Preprocess, size: int) -> Preprocess:
-    """The same for another size of the input."""
+    """The same preprocessing for another size of the input."""
     if size == preprocess.crop_size:
         return preprocess
     resize_size = round(preprocess.resize_size * size / preprocess.crop_size)
     return dataclasses.replace(preprocess, crop_size=size, resize_size=resize_size)
 
 
-def _compared(judge: str, expected: np.ndarray, found: np.ndarray, files: list[Path]) -> Result:
-    difference = float(np.abs(found - expected).max())
-    largest = float(np.abs(expected).max())
-    same = int((top_k(found, 1) == top_k(expected, 1)).sum())
-    relative = difference / largest if largest else difference
-    return Result(files, judge, len(expected), difference, relative, same)
-
-
 def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarray:
-    """Logits of all images; where any number is taken, of one alone and of the rest at once."""
+    """Logits of all images; if the batch may have any size, of one image and of the rest."""
     if batch is None:
         cuts = [inputs[:1], inputs[1:]]
         return np.concatenate([run(part) for part in cuts if len(part)])
@@ -181,64 +196,10 @@ def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarra
     return np.concatenate([run(part) for part in parts])[: len(inputs)]
 
 
-# The static graph
-
-
-class _Graph(nn.Layer):
-    """The network behind what makes its input, which stays NHWC where the model directory is that.
-
-    The network is NCHW in any case, with the same weights: oneDNN fails on Paddle's NHWC.
-    """
-
-    def __init__(self, network: SqueezeNet, preprocess: Preprocess | None) -> None:
-        super().__init__()
-        self._transposes = preprocess is not None or network.config.data_format == "NHWC"
-        self._preprocess = preprocess
-        # A dropout does nothing here, but oneDNN has none: the maps would change layout for it.
-        config = dataclasses.replace(network.config, data_format="NCHW", dropout=0.0)
-        self.network = SqueezeNet(config)
-        self.network.set_state_dict(network.state_dict())
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        if self._preprocess is not None:
-            x = self._normalised(x, self._preprocess)
-        return self.network(x.transpose([0, 3, 1, 2]) if self._transposes else x)
-
-    def _normalised(self, pixels: paddle.Tensor, preprocess: Preprocess) -> paddle.Tensor:
-        """The arithmetic of `Preprocess.normalise`, in the same order."""
-        x = pixels.astype("float32")
-        if preprocess.scale != 1.0:
-            x = x * preprocess.scale
-        x = x - paddle.to_tensor(preprocess.mean, "float32")
-        if preprocess.std != (1.0, 1.0, 1.0):
-            x = x / paddle.to_tensor(preprocess.std, "float32")
-        return x
-
-
-def _write_paddle(
-    network: SqueezeNet, what: Export, preprocess: Preprocess, folder: Path
-) -> list[Path]:
-    n, size = what.batch, what.input_size
-    if what.with_preprocess:
-        graph = _Graph(network, preprocess)
-        spec = paddle.static.InputSpec([n, size, size, 3], "uint8", "pixels")
-    else:
-        graph = _Graph(network, None)
-        spec = paddle.static.InputSpec([n, *preprocess.input_shape], "float32", "data")
-    graph.eval()
-    paddle.jit.save(graph, str(folder / "inference"), input_spec=[spec])
-    file = next(folder / name for name in record.GRAPHS if (folder / name).is_file())
-    return [file, folder / record.PARAMETERS]
-
-
 def _paddle_judge(files: list[Path]) -> tuple[str, Logits]:
-    from ..engines.runtimes import paddle_run
-
     graph, parameters = files
-    return f"Paddle Inference {paddle.__version__}", paddle_run(graph, parameters, threads=1)
-
-
-# ONNX
+    version = version_of("paddle").partition(" ")[2]
+    return f"Paddle Inference {version}", compile_paddle(graph, parameters, threads=1)
 
 
 def _write_onnx(
@@ -246,47 +207,51 @@ def _write_onnx(
     weights: Weights,
     what: Export,
     preprocess: Preprocess,
+    description: dict[str, Any],
     inputs: np.ndarray,
     folder: Path,
 ) -> list[Path]:
     files, statistics = [folder / record.ONNX], None
     if what.precision == "int8":
-        statistics = calibrate(info.network, weights.state, inputs)
+        statistics = calibrate(info.network, weights.state, track(inputs, "calibrating"))
         files = [folder / record.ONNX_INT8, folder / record.STATISTICS]
         files[1].write_text(to_json(statistics), encoding="utf-8")
     size = what.input_size
     graph_input = GraphInput(size, size, what.batch, preprocess if what.with_preprocess else None)
-    model = onnx_model(info.network, weights.state, graph_input, preprocess, statistics=statistics)
+    model = onnx_model(
+        info.network,
+        weights.state,
+        graph_input,
+        statistics=statistics,
+        metadata={"network": dataclasses.asdict(info.network), **description},
+    )
     files[0].write_bytes(model)
     return files
 
 
 def _onnx_judge(file: Path) -> tuple[str, Logits]:
-    from ..engines.load import check_installed
-    from ..engines.runtimes import onnxruntime_run
-
     check_installed("onnxruntime", "an ONNX file is checked by ONNX Runtime")
-    import onnxruntime
-
-    return f"ONNX Runtime {onnxruntime.__version__}", onnxruntime_run(file.read_bytes(), threads=1)
-
-
-# Caffe
+    [run] = compile_onnx(file.read_bytes(), threads=1)
+    version = version_of("onnxruntime").partition(" ")[2]
+    return f"ONNX Runtime {version}", lambda inputs: run(inputs)[0]
 
 
-def _write_caffe(info: ModelInfo, weights: Weights, what: Export, folder: Path) -> list[Path]:
+def _write_caffe(
+    info: ModelInfo, weights: Weights, what: Export, description: dict[str, Any], folder: Path
+) -> list[Path]:
     size, batch = what.input_size, what.batch or 1
     files = [folder / record.PROTOTXT, folder / record.CAFFEMODEL]
+    steps = "".join(f"# - {step}\n" for step in description["steps"])
+    comment = f"# Input:\n{steps}# Output: prob, the probabilities of the classes\n"
     name = info.source.get("classifier_name", "conv10")  # as in the Caffe file that it came from
-    preprocess = _resized(info.preprocess, size)
-    prototxt = deploy_prototxt(info.network, size, size, batch, name, preprocess)
-    files[0].write_text(prototxt, encoding="utf-8")
+    text = comment + deploy_prototxt(info.network, size, size, batch, name)
+    files[0].write_text(text, encoding="utf-8")
     files[1].write_bytes(caffemodel(info.network, weights.state, size, size, batch, name))
     return files
 
 
 def _caffe_judge(info: ModelInfo, prototxt: Path, weights: Path) -> tuple[str, Logits]:
-    from ..caffe.verify import CaffeJudge
+    from ..caffe.verify import CaffeJudge  # Paddle
 
     judge = CaffeJudge(prototxt, weights)
     last = layers(info.network)[-1].name

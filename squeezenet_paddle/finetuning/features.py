@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.lists import ImageList
 from ..data.loader import Batches
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
+from ..device import choose_device
+from ..engines.batches import FeatureEngine
+from ..engines.load import load_features
 from ..errors import InputError, describe_problems
 from ..files import sha256
 from ..network.stages import boundary, is_trained, state_stages
-from ..predict import choose_device
+from ..progress import say
+from ..run_dir import FEATURES
 from ..training.plan import Plan
 from .cache import FeatureFile, check_room, size_text
-from .frozen import FrozenPart
 from .loaders import CachedFeatures, ViewTransform, fill
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
 
-FEATURES = "features"  # their folder in a run's directory
 
-
-def frozen_part(plan: Plan, network: SqueezeNet) -> FrozenPart:
+def frozen_part(plan: Plan, network: SqueezeNet) -> FeatureEngine:
     """What makes features for a plan's run, with the weights that the network starts from."""
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     config, preprocess = plan.info.network, plan.info.preprocess
     device = choose_device(plan.device)
-    return FrozenPart(config, state, preprocess, plan.recipe.first, device)
+    return load_features(config, state, preprocess, plan.recipe.first, device)
 
 
 def cached(
@@ -83,11 +82,6 @@ def cached(
         CachedFeatures(plan.train, files[0], sampler),
         CachedFeatures(plan.val, files[1], val_sampler),
     )
-
-
-def say(text: str) -> None:
-    """A line on standard error, above a progress bar."""
-    tqdm.write(text, file=sys.stderr)
 
 
 def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[str, str]:

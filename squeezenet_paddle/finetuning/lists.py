@@ -14,13 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ..data.lists import read_list
-from ..datasets.folders import ClassTree, read_tree
-from ..datasets.splitting import split
+from ..datasets.folders import ClassTree, read_tree, split
 from ..errors import InputError
 from ..files import write_bytes
-
-TRAIN, VAL, NAMES = "train_list.txt", "val_list.txt", "synset_words.txt"
-LISTS = (TRAIN, VAL, NAMES)
+from ..run_dir import NAMES, TRAIN_LIST, VAL_LIST
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,8 @@ def find_lists(args: argparse.Namespace) -> Lists:
     ]
     names = "".join(f"{name}\n" for name in tree.classes).encode()
     return Lists(
-        args.output_dir / TRAIN,
-        args.output_dir / VAL,
+        args.output_dir / TRAIN_LIST,
+        args.output_dir / VAL_LIST,
         args.images,
         args.output_dir / NAMES,
         {**_split(tree, args), NAMES: names},
@@ -94,7 +91,7 @@ def _of_lists(args: argparse.Namespace) -> Lists:
     used, labels = np.unique(images.labels, return_inverse=True)
     tree = ClassTree([classes[i] for i in used], paths, labels, 0, 0)
     written = _split(tree, args, used)
-    lists = args.output_dir / TRAIN, args.output_dir / VAL
+    lists = args.output_dir / TRAIN_LIST, args.output_dir / VAL_LIST
     return Lists(*lists, images.root, names, written)
 
 
@@ -106,7 +103,7 @@ def _split(
     labels = tree.labels if ids is None else ids[tree.labels]
     return {
         file: "".join(f"{tree.names[i]} {labels[i]}\n" for i in parts[part]).encode()
-        for file, part in ((TRAIN, "train"), (VAL, "val"))
+        for file, part in ((TRAIN_LIST, "train"), (VAL_LIST, "val"))
     }
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.augment import TrainTransform
 from ..data.lists import ImageList
 from ..data.loader import Batch, Loader, Transform
 from ..data.sampler import Sampler
+from ..engines.batches import FeatureEngine
+from ..progress import Progress
 from .cache import BLOCK, Block, FeatureFile
-from .frozen import FrozenPart
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ComputedFeatures:
         frozen: what makes features of them.
     """
 
-    def __init__(self, loader: Loader, frozen: FrozenPart) -> None:
+    def __init__(self, loader: Loader, frozen: FeatureEngine) -> None:
         self.images, self.sampler, self.skipped = loader.images, loader.sampler, loader.skipped
         self._loader, self._frozen = loader, frozen
 
@@ -90,7 +90,7 @@ def fill(
     what: str,
     images: ImageList,
     transform: Transform,
-    frozen: FrozenPart,
+    frozen: FeatureEngine,
     num_workers: int,
     max_pixels: int,
 ) -> None:
@@ -110,15 +110,8 @@ def fill(
     sampler = Sampler(len(images), BLOCK)
     loader = Loader(images, transform, sampler, num_workers, max_pixels, on_unreadable=str)
     todo = sum(block.stop - block.start for block in missing)
-    bar = tqdm(
-        desc=what,
-        total=file.rows,
-        initial=file.rows - todo,
-        unit="image",
-        disable=None,
-        dynamic_ncols=True,
-    )
-    with loader, file.writer() as writer, bar:
+    progress = Progress(what, file.rows, done=file.rows - todo)
+    with loader, file.writer() as writer, progress:
         for blocks in _runs(missing):
             batches = loader.epoch(blocks[0].view, blocks[0].start // BLOCK)
             for block, batch in zip(blocks, batches):
@@ -126,7 +119,7 @@ def fill(
                 rows[batch.indices - block.start] = frozen.features(batch.inputs)
                 there = set(range(block.start, block.stop)) - set(batch.indices.tolist())
                 writer.write(block, rows, {i: loader.skipped[i] for i in sorted(there)})
-                bar.update(len(rows))
+                progress.update(len(rows))
             batches.close()
 
 

@@ -13,10 +13,10 @@ from itertools import count, islice
 
 import numpy as np
 import paddle
-from tqdm import tqdm
 
 from ..data.loader import Batch, Batches
 from ..network.model import SqueezeNet, load_state
+from ..progress import track
 from ..training.optim import scale_gradients
 from ..training.plan import Plan
 from ..training.recipe import Inputs, Machine
@@ -69,21 +69,20 @@ def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> flo
     network.train()
     losses: list[float] = []
     batches = _batches(inputs.train)
-    with tqdm(rates(), "learning rate", unit="update", disable=None, dynamic_ncols=True) as bar:
-        for lr in bar:
-            loss, images = 0.0, 0
-            for part in islice(batches, recipe.iter_size):
-                loss += gradients.add(part, epoch=0)[0]
-                images += len(part.labels)
-            if not images or not math.isfinite(loss):
-                break
-            losses.append(loss / images)
-            curve = smoothed(losses)
-            if curve[-1] > curve.min() + FAR * math.log(classes):
-                break
-            scale_gradients(trained, 1 / images)
-            solver.optimizer.step(lr)
-            _clear(trained)
+    for lr in track(rates(), "learning rate", "updates"):
+        loss, images = 0.0, 0
+        for part in islice(batches, recipe.iter_size):
+            loss += gradients.add(part, epoch=0)[0]
+            images += len(part.labels)
+        if not images or not math.isfinite(loss):
+            break
+        losses.append(loss / images)
+        curve = smoothed(losses)
+        if curve[-1] > curve.min() + FAR * math.log(classes):
+            break
+        scale_gradients(trained, 1 / images)
+        solver.optimizer.step(lr)
+        _clear(trained)
     _clear(trained)
     load_state(network, before, "the start")
     return choose(losses, classes)

@@ -8,37 +8,41 @@ from typing import TYPE_CHECKING
 
 from ..data.augment import TrainTransform
 from ..data.lists import read_list
-from ..data.loader import Loader
 from ..data.preprocess import EvalTransform
-from ..data.sampler import Sampler
-from ..evaluation.compare import variant
-from ..evaluation.evaluate import Evaluation, evaluate
-from ..evaluation.report import Report, check_report_target, write_report
+from ..device import use_device
+from ..evaluation.evaluate import Evaluation, score_list
+from ..evaluation.report import check_report_target, report_of, write_report
 from ..model_dir import check_target, load_network, read_info, write_model_dir
 from ..network.stages import STAGES
-from ..predict import Predictor, choose_device
-from ..run_dir import BEST, CONTINUED, MODELS, entries, locked, remove
+from ..predict import Predictor
+from ..progress import say
+from ..run_dir import (
+    BEST,
+    FINETUNE_ENTRIES,
+    FIRST_STAGE,
+    MODELS,
+    REPORT_DIR,
+    entries,
+    locked,
+    remove,
+)
 from ..training.plan import Plan
 from ..training.run import (
     is_finished,
     open_loader,
-    report_skipped,
     result,
     start_network,
     train,
 )
-from .features import FEATURES, cached, frozen_part, say
-from .lists import LISTS, Lists, find_lists, write_lists
+from .features import cached, frozen_part
+from .lists import Lists, find_lists, write_lists
 from .loaders import ComputedFeatures, ViewTransform
-from .stages import FIRST_STAGE, Stage, stages, with_lr
+from .stages import Stage, stages, with_lr
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
     from ..parallel.group import Group
     from ..training.trainer import Inputs
-
-REPORT_DIR = "report"
-OURS = (*LISTS, FEATURES, REPORT_DIR, FIRST_STAGE, *CONTINUED, *MODELS)
 
 
 def finetune(args: argparse.Namespace) -> Evaluation | None:
@@ -56,7 +60,7 @@ def finetune(args: argparse.Namespace) -> Evaluation | None:
     check_report_target(args.output_dir / REPORT_DIR)
     with locked(args.output_dir):
         if args.overwrite:
-            remove(entries(args.output_dir, OURS))
+            remove(entries(args.output_dir, FINETUNE_ENTRIES))
         write_lists(lists, args.output_dir)
         if lists.note:
             say(lists.note)
@@ -76,13 +80,10 @@ def _run(stage: Stage) -> bool:
         return True
     if not stage.finds_lr:
         return train(plan, lambda *given: _inputs(stage, *given), lock=False)
-    import paddle  # once everything else is right
-
-    from ..parallel.group import Group
+    from ..parallel.group import Group  # Paddle, once everything else is right
     from .lr_range import find_lr
 
-    device = choose_device(plan.device)
-    paddle.set_device(device)
+    device = use_device(plan.device)
     with contextlib.ExitStack() as stack:
         network, _ = start_network(plan)
         inputs = _inputs(stage, plan, Group(), network, stack)
@@ -132,28 +133,17 @@ def _keep_the_better(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace, lists: Lists) -> Evaluation:
-    """What eval.py says of the best model and the validation list, and its report."""
+    """Scores the best model on the validation list and writes the report."""
     predictor = Predictor(args.output_dir, args.device)
     info = predictor.info
-    classes = info.network.num_classes
-    images = read_list(lists.val_list, lists.root, classes, info.names)
-    note = report_skipped if args.skip_unreadable else str
-    loader = Loader(
+    images = read_list(lists.val_list, lists.root, info.network.num_classes, info.names)
+    evaluation = score_list(
+        predictor,
         images,
-        EvalTransform(info.preprocess),
-        Sampler(len(images), 32),
-        args.num_workers,
-        args.max_pixels,
-        note,
+        num_workers=args.num_workers,
+        max_pixels=args.max_pixels,
+        skip_unreadable=args.skip_unreadable,
     )
-    with loader:
-        evaluation = evaluate(predictor, loader, args.skip_unreadable)
-    facts = {
-        "model": str(args.output_dir / BEST),
-        "network": f"SqueezeNet {variant(info.network)}, {classes} classes",
-        "list": str(lists.val_list),
-        "input": f"center crop of {info.preprocess.crop_size} pixels",
-    }
-    report = Report(evaluation, images, classes, info.names, facts, args.max_pixels)
+    report = report_of(predictor, images, evaluation, max_pixels=args.max_pixels)
     write_report(args.output_dir / REPORT_DIR, report)
     return evaluation

@@ -21,13 +21,12 @@ from ..cli.common import (
 )
 from ..errors import InputError
 from ..network.stages import STAGES, first_trained
-from ..run_dir import CHECKPOINTS, Settings
+from ..run_dir import CHECKPOINTS, FIRST_STAGE, Settings
 from ..training import checkpoint
 from ..training.plan import Plan, make_plan
 from ..training.recipe import OPTIMIZERS
 from .lists import Lists
 
-FIRST_STAGE = "first_stage"  # its run's directory, in that of the whole
 STAND_IN = 1e-3  # for a learning rate that is still to be found
 SAVED_AFTER = 5000  # images, in whole epochs, as saving takes as long as a few hundred
 
@@ -99,11 +98,11 @@ def _stage(
         "overwrite": False,  # what there was is gone by now
     }
     plan = make_plan(argparse.Namespace(**{**_defaults(), **vars(args), **given}))
-    fixed = {**plan.settings.fixed, "--views": args.views}
+    fixed = {**plan.settings.must_match, "--views": args.views}
     epochs_between = max(SAVED_AFTER // len(plan.train), 1)
     intervals = dataclasses.replace(plan.intervals, save=plan.intervals.save * epochs_between)
     plan = dataclasses.replace(
-        plan, intervals=intervals, settings=Settings(fixed, plan.settings.free)
+        plan, intervals=intervals, settings=Settings(fixed, plan.settings.may_change)
     )
     return Stage(plan, args.views, not args.no_cache, finds_lr)
 
@@ -131,7 +130,7 @@ def _defaults() -> dict[str, Any]:
 def _lr_of(output_dir: Path) -> float | None:
     """That of the run which is there to go on, if there is one."""
     found = checkpoint.load_newest(output_dir / CHECKPOINTS)
-    return None if found is None else found.record["settings"]["free"]["--lr"]
+    return None if found is None else found.record["settings"]["may_change"]["--lr"]
 
 
 def with_lr(plan: Plan, lr: float) -> Plan:
@@ -140,7 +139,7 @@ def with_lr(plan: Plan, lr: float) -> Plan:
     return dataclasses.replace(
         plan,
         recipe=dataclasses.replace(plan.recipe, schedule=schedule),
-        settings=Settings(plan.settings.fixed, {**plan.settings.free, "--lr": lr}),
+        settings=Settings(plan.settings.must_match, {**plan.settings.may_change, "--lr": lr}),
     )
 
 

@@ -6,7 +6,6 @@ paddle2onnx would convert a static graph, but needs Paddle 3 for that, has no pa
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,10 +54,10 @@ def onnx_model(
     config: ModelConfig,
     state: Mapping[str, np.ndarray],
     graph_input: GraphInput,
-    preprocess: Preprocess,
     concat: bool = True,
     statistics: Mapping[str, Statistics] | None = None,
     outputs: Sequence[str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The file, from the input to "logits", float32 [N, num_classes].
 
@@ -66,13 +65,13 @@ def onnx_model(
         config: which network.
         state: arrays by state-dict key.
         graph_input: what the graph takes.
-        preprocess: how an image becomes the network's input, for the file's metadata.
         concat: write the concatenations of the fires; if not, their readers read both halves,
             as the sum of two convolutions or as two pools, which copies less and is faster.
         statistics: as `quantise.calibrate` returns them, to write 8-bit integers; None writes
             float32.
         outputs: names of the layers that are the graph's outputs, in NCHW, float32 [N, C, h, w]
             or [N, C]; nothing else is written than what they need. None for the logits.
+        metadata: what the file says of itself, JSON values by key.
     """
     if statistics is None:
         writer = _Writer(config, state, concat)
@@ -83,8 +82,8 @@ def onnx_model(
     )
     model.opset_import.add(domain="", version=OPSET)
     model.graph.CopyFrom(writer.graph_of(graph_input, outputs))
-    for key, value in (("network", config), ("preprocess", preprocess)):
-        model.metadata_props.add(key=key, value=json.dumps(dataclasses.asdict(value)))
+    for key, value in (metadata or {}).items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
     return model.SerializeToString()
 
 

@@ -1,1 +1,1 @@
-"""Several processes: starting them, and sums over all of them."""
+"""Runs of several processes: starting them, waiting for each other, and sums over all."""

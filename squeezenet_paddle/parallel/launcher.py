@@ -1,7 +1,7 @@
-"""Starts the processes of a run on this machine, watches them, and ends with them.
+"""Starts the processes of a run on this machine and watches them until the last one has ended.
 
-Each is this very command again, with the environment that `distributed.join` reads. No Paddle here,
-except to count GPUs. That part, and so NCCL, has not been run.
+Each runs the current command again, with the environment that `group.join` reads. Paddle is loaded
+only to count GPUs; that path, and so NCCL, has never been run.
 """
 
 from __future__ import annotations
@@ -22,63 +22,63 @@ from typing import Callable
 
 from ..errors import InputError, RunError
 
-INTERRUPTED = 130  # the exit code, as a shell has it
-_HELD_LINES = 100  # of what each process but the first writes
-_SAVING_SECONDS = 30.0  # after Ctrl-C, from the first process that ends to the last
-_ENDING_SECONDS = 5.0  # from SIGTERM to SIGKILL
-_TWIN_SECONDS = 1.0  # in which a mistake that all processes find is found by the first one, too
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+INTERRUPTED = 130  # a shell's exit code after Ctrl-C
+_HELD_LINES = 100  # how much output of each process but the first is kept
+_SAVING_SECONDS = 30.0  # after Ctrl-C, between the end of the first process and of the last
+_ENDING_SECONDS = 5.0  # between SIGTERM and SIGKILL
+_TWIN_SECONDS = 1.0  # how long the first process has to report the same mistake itself
+_PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 def is_started() -> bool:
-    """Whether this process is one of a job, and so has none to start."""
+    """Whether a launcher has started this process, which then starts no others."""
     return "PADDLE_TRAINER_ID" in os.environ
 
 
 def processes(device: str | None, num_gpus: int | None, num_procs: int | None) -> int:
-    """How many processes the flags of these names ask for.
+    """How many processes these settings ask for.
 
     Raises:
-        InputError: the flags do not go together, or there are fewer GPUs.
+        InputError: the settings contradict each other, or there are fewer GPUs.
     """
     if num_procs is not None and device != "cpu":
         raise InputError(
-            f"--num_procs {num_procs} is for --device cpu, found "
-            f"{'no --device' if device is None else f'--device {device}'}; for GPUs it is "
-            "--num_gpus."
+            f"`num_procs` {num_procs} is for `device` cpu, found "
+            f"{'no `device`' if device is None else f'`device` {device}'}; for GPUs it is "
+            "`num_gpus`."
         )
     if num_gpus is None:
         return num_procs or 1
     if device not in (None, "gpu"):
         raise InputError(
-            f"--num_gpus {num_gpus} takes the first GPUs, found --device {device} beside it; "
+            f"`num_gpus` {num_gpus} takes the first GPUs, found `device` {device} beside it; "
             "CUDA_VISIBLE_DEVICES chooses others."
         )
     import paddle
 
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if num_gpus > gpus:
-        raise InputError(f"--num_gpus {num_gpus}: Paddle finds {gpus} GPUs on this machine.")
+        raise InputError(f"`num_gpus` {num_gpus}: Paddle finds {gpus} GPUs on this machine.")
     return num_gpus
 
 
 def launch(count: int, device: str) -> int:
-    """Runs this command in `count` processes, which end when one of them fails.
+    """Runs the current command in several processes; when one fails, all end.
 
-    What the first one writes is seen as it comes; the last lines of another one are shown if it is
-    the first to fail. SIGINT (Ctrl-C) and SIGTERM are passed on, for the processes to save and end;
-    a second signal kills them.
+    The output of the first process is shown as usual. Of the others, only the one that fails first
+    shows its last lines. SIGINT (Ctrl-C) and SIGTERM are passed on, so that the processes can save
+    and end; a second signal kills them.
 
     Args:
-        count: of processes.
-        device: "cpu": each has its share of the processor's cores; "gpu": each has one GPU, of
-            those that CUDA_VISIBLE_DEVICES leaves.
+        count: number of processes.
+        device: "cpu" gives each process its share of the cores; "gpu" gives each one GPU among
+            those in CUDA_VISIBLE_DEVICES.
 
     Returns:
-        The exit code: 0; 130 after a signal; 1 or 2 if a process ended so, which has said why.
+        The exit code: 0; 130 after a signal; 1 or 2 if a process ended with it and said why.
 
     Raises:
-        RunError: a process died otherwise.
+        RunError: a process died in another way.
     """
     with _reserved_port() as port, collected_signals() as signals:
         job = _Job()
@@ -91,7 +91,7 @@ def launch(count: int, device: str) -> int:
 
 
 class _Job:
-    """The processes that run, and how the others have ended."""
+    """The running processes, and the exit codes of those that have ended."""
 
     def __init__(self) -> None:
         self._running: list[_Process] = []
@@ -101,10 +101,10 @@ class _Job:
         self._running.append(_Process(rank, count, device, port))
 
     def watch(self, signals: list[int]) -> int:
-        """Waits for the end; `signals` are those that have come, and grows meanwhile."""
+        """Waits for the end of all and returns the exit code; `signals` grows as they arrive."""
         for process in self._running:
-            process.hold_back()
-        passed_on, deadline = False, math.inf
+            process.collect_output()
+        passed_on, deadline = False, math.inf  # whether a signal was, and when to stop waiting
         while self._running:
             if signals and not passed_on:
                 passed_on = True
@@ -119,7 +119,7 @@ class _Job:
         return INTERRUPTED if any(self._codes.values()) else 0
 
     def end(self, grace: float) -> None:
-        """Ends those that run, and kills them after `grace` seconds."""
+        """Terminates what still runs, and kills it after `grace` seconds."""
         until = time.monotonic() + grace
         if self._running and grace:
             self._send(signal.SIGTERM)
@@ -130,24 +130,24 @@ class _Job:
             self._wait()
 
     def _fail(self, process: _Process, code: int) -> int:
-        """Ends the job after `process` has failed, and shows why unless the user has seen it."""
-        said, seen = code in (1, 2), False
-        if said and process.rank:
+        """Ends the job after `process` has failed; shows why, unless the first one has shown it."""
+        has_message, shown = code in (1, 2), False
+        if has_message and process.rank:
             until = time.monotonic() + _TWIN_SECONDS
             while 0 not in self._codes and time.monotonic() < until:
                 self._wait()
-            seen = self._codes.get(0) == code
+            shown = self._codes.get(0) == code
         self.end(_ENDING_SECONDS)
-        if not seen:
-            process.show()
-        if said:
+        if not shown:
+            process.show_output()
+        if has_message:
             return code
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        hint = ", often the system's, for want of memory" if code == -signal.SIGKILL else ""
+        hint = ", often by the system for lack of memory" if code == -signal.SIGKILL else ""
         raise RunError(f"process {process.rank} (the first is 0) {how}{hint}; the run has ended.")
 
     def _wait(self) -> list[tuple[_Process, int]]:
-        """Waits for a moment; those that have ended, with their exit codes."""
+        """Waits for a moment; returns the processes that have ended, with their exit codes."""
         time.sleep(0.05)
         ended = [
             (process, code)
@@ -165,10 +165,10 @@ class _Job:
 
 
 class _Process:
-    """One of the job.
+    """A process of the job.
 
-    It is in a session of its own, so that Ctrl-C reaches the parent alone, which passes it on once;
-    and it is killed if the parent dies.
+    It has a session of its own, so that only the launcher receives Ctrl-C and passes it on once. It
+    is killed if the launcher dies.
     """
 
     def __init__(self, rank: int, count: int, device: str, port: int) -> None:
@@ -180,27 +180,27 @@ class _Process:
             "PADDLE_MASTER": f"127.0.0.1:{port}",
         }
         if device == "gpu":
-            environment["FLAGS_selected_gpus"] = str(rank)  # counts those of CUDA_VISIBLE_DEVICES
-        held = None if rank == 0 else subprocess.PIPE
+            environment["FLAGS_selected_gpus"] = str(rank)  # an index into CUDA_VISIBLE_DEVICES
+        pipe = None if rank == 0 else subprocess.PIPE
         self.popen = subprocess.Popen(
             [sys.executable, *sys.argv],
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=held,
-            stderr=None if held is None else subprocess.STDOUT,
+            stdout=pipe,
+            stderr=None if pipe is None else subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_preparation(_share_of_cores(rank, count) if device == "cpu" else None),
         )
         self._lines: deque[bytes] = deque(maxlen=_HELD_LINES)
         self._reader = threading.Thread(target=self._read, daemon=True)
 
-    def hold_back(self) -> None:
-        """Reads what it writes; once all have been started, as threads and forks do not mix."""
+    def collect_output(self) -> None:
+        """Starts collecting its output; call it when all are started, as threads break forks."""
         self._reader.start()
 
-    def show(self) -> None:
-        """Writes what was held back to standard error."""
-        self._reader.join(1)  # the process has ended; one that it started may hold the pipe open
+    def show_output(self) -> None:
+        """Writes the collected output to standard error."""
+        self._reader.join(1)  # a child of the process may keep the pipe open
         for line in list(self._lines):
             sys.stderr.buffer.write(line)
         sys.stderr.flush()
@@ -211,7 +211,7 @@ class _Process:
 
 
 def _share_of_cores(rank: int, count: int) -> set[int] | None:
-    """Cores of their own for each process; None where the system does not tell of cores."""
+    """The cores of a process, disjoint if there are enough; None if the system has no affinity."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     cores = sorted(os.sched_getaffinity(0))
@@ -220,7 +220,7 @@ def _share_of_cores(rank: int, count: int) -> set[int] | None:
 
 
 def _preparation(cores: set[int] | None) -> Callable[[], None]:
-    """What a process does before it becomes this command."""
+    """Makes the function that a child runs before exec: takes its cores, dies with its parent."""
     parent = os.getpid()
     libc = ctypes.CDLL(None)
 
@@ -229,7 +229,7 @@ def _preparation(cores: set[int] | None) -> Callable[[], None]:
             os.sched_setaffinity(0, cores)
         if sys.platform == "linux":
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it has died before
+            if os.getppid() != parent:  # it died before prctl
                 os._exit(1)
 
     return prepare
@@ -237,9 +237,9 @@ def _preparation(cores: set[int] | None) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _reserved_port() -> Iterator[int]:
-    """A port that no other program is given, and that the first process can listen on.
+    """Reserves a free port, on which the first process can still listen.
 
-    Who binds it with SO_REUSEADDR, too, may listen, as this socket never does.
+    That works because both bind it with SO_REUSEADDR and this socket never listens.
     """
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -249,14 +249,14 @@ def _reserved_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def collected_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM go to this list meanwhile, and do nothing else."""
+    """Collects SIGINT and SIGTERM in a list; they have no other effect inside the context."""
     signals: list[int] = []
     previous = {
         number: signal.signal(number, lambda number, _: signals.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     for number in previous:
-        signal.siginterrupt(number, False)  # Paddle's connections take it for a failure
+        signal.siginterrupt(number, False)  # Paddle takes an interrupted call for a failure
     try:
         yield signals
     finally:

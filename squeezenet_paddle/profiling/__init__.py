@@ -1,1 +1,1 @@
-"""Measuring speed, and tracing where time goes."""
+"""Measures speed, and traces where time goes."""

@@ -1,6 +1,6 @@
-"""How fast each engine runs a model directory, with its input in memory and from files.
+"""Measures how fast each engine runs a model directory, from memory and from image files.
 
-Importing this does not load Paddle; the processes that measure do, where their engine needs it.
+Importing this does not load Paddle; the processes that measure do, if their engine needs it.
 """
 
 from __future__ import annotations
@@ -24,35 +24,33 @@ import numpy as np
 
 from ..data.decode import MAX_PIXELS
 from ..data.lists import ImageList
-from ..data.loader import Loader
-from ..data.preprocess import EvalTransform
-from ..data.sampler import Sampler
+from ..data.loader import loader_for
 from ..engines.load import ENGINES, is_installed
-from ..engines.runtimes import computes_bfloat16
-from ..engines.threads import Cores
+from ..engines.openvino import computes_bfloat16
+from ..engines.threads import PinnedThreads
 from ..errors import InputError, RunError
 from ..evaluation.metrics import TOP_K
 from ..predict import Predictor, predict
-from ..process_settings import tune_process
+from ..process_settings import use_fast_cpu_settings
 
-WARM_UP = 3  # runs with the input in memory, before those that count
-PASSES = 3  # over the files, after one that does not count
+WARM_UP = 3  # runs with the input in memory, not counted
+PASSES = 3  # over the files, after one that is not counted
 
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "onnxruntime", "openvino", "numpy")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured of one engine.
+    """A measurement of one engine.
 
     Attributes:
         model_dir: as `model_dir.py` describes it.
         engine: one of `ENGINES`.
-        precision: one that it has.
-        threads: that compute; None takes all cores that the process may use.
-        batch_sizes: images a batch with the input in memory; the largest counts for files.
+        precision: one of those that it has.
+        threads: that compute; None takes one per core that the process may use.
+        batch_sizes: images per batch with the input in memory; files are run in the largest.
         repeat: runs at each batch size.
-        images: the files; None: the input in memory alone.
+        images: the files; None measures with the input in memory only.
         num_workers: processes that read files.
         max_pixels: a larger image counts as unreadable.
     """
@@ -75,9 +73,9 @@ class Row:
     Attributes:
         engine, precision: of the task.
         what: "forward", a batch in memory to logits; or "files", image files to the top 5.
-        batch_size: images a batch.
-        milliseconds: of each run; of files, a run goes over all of them.
-        images: a run.
+        batch_size: images per batch.
+        milliseconds: of each run; a run over files covers all of them.
+        images: per run.
     """
 
     engine: str
@@ -88,7 +86,7 @@ class Row:
     images: int
 
     def percentile(self, share: float) -> float:
-        """The milliseconds that `share` percent of the runs do not exceed."""
+        """The milliseconds within which `share` percent of the runs ended."""
         return float(np.percentile(self.milliseconds, share))
 
     @property
@@ -96,7 +94,7 @@ class Row:
         return self.images / self.percentile(50) * 1e3
 
     def as_json(self) -> dict[str, Any]:
-        """The line as a program wants it."""
+        """The row as JSON values by key."""
         return {
             "engine": self.engine,
             "precision": self.precision,
@@ -138,16 +136,16 @@ HEADER = (
 
 
 def pairs(engines: Iterable[str], precisions: Iterable[str]) -> list[tuple[str, str]]:
-    """The engines with those of the precisions that they have.
+    """The pairs of engine and precision that exist.
 
     Raises:
-        InputError: none has any.
+        InputError: there are none.
     """
-    wanted = list(precisions)
-    found = [(name, each) for name in engines for each in wanted if each in ENGINES[name]]
+    precisions = list(precisions)
+    found = [(name, each) for name in engines for each in precisions if each in ENGINES[name]]
     if not found:
         raise InputError(
-            f"--precision {' '.join(wanted)}: none of the engines asked for has it; "
+            f"`precision` {' '.join(precisions)}: none of the engines asked for has it; "
             + ", ".join(f"{name} has {' and '.join(has)}" for name, has in ENGINES.items())
             + "."
         )
@@ -155,7 +153,7 @@ def pairs(engines: Iterable[str], precisions: Iterable[str]) -> list[tuple[str, 
 
 
 def measure(task: Task) -> list[Row] | NotRun:
-    """Measures an engine in a process of its own, so that no other one's threads are in its way.
+    """Measures an engine in a process of its own, free of the threads of other engines.
 
     Raises:
         ImageError: one of the files cannot be read.
@@ -170,7 +168,7 @@ def measure(task: Task) -> list[Row] | NotRun:
 
 def _measure_here(task: Task) -> list[Row] | NotRun:
     warnings.filterwarnings("ignore", message="No ccache found")
-    tune_process()
+    use_fast_cpu_settings()
     name, precision = task.engine, task.precision
     if precision == "bfloat16" and is_installed(name) and not computes_bfloat16():
         return NotRun(name, precision, "this processor has no such instructions.")
@@ -190,9 +188,13 @@ def _rows(task: Task, predictor: Predictor) -> Iterator[Row]:
         yield Row(name, precision, "forward", size, times, size)
     if task.images is not None:
         size = max(task.batch_sizes)
-        sampler = Sampler(len(task.images), size)
-        transform = EvalTransform(predictor.info.preprocess)
-        with Loader(task.images, transform, sampler, task.num_workers, task.max_pixels) as loader:
+        with loader_for(
+            task.images,
+            predictor.info.preprocess,
+            size,
+            num_workers=task.num_workers,
+            max_pixels=task.max_pixels,
+        ) as loader:
             times = _timed(lambda: deque(predict(predictor, loader, TOP_K), 0), 1, PASSES)
         yield Row(name, precision, "files", size, times, len(task.images))
 
@@ -209,7 +211,7 @@ def _timed(run: Callable[[], object], warm_up: int, count: int) -> tuple[float, 
 
 
 def machine(threads: int | None) -> dict[str, Any]:
-    """What the numbers belong to: processor, cores, versions."""
+    """The machine that the numbers belong to: processor, cores, versions."""
     versions = {"python": platform.python_version(), "opencv": cv2.__version__}
     for package in _PACKAGES:
         try:
@@ -218,8 +220,8 @@ def machine(threads: int | None) -> dict[str, Any]:
             continue
     return {
         "processor": _processor(),
-        "cores": Cores().threads,
-        "threads": Cores(threads).threads,
+        "cores": PinnedThreads().count,
+        "threads": PinnedThreads(threads).count,
         "system": platform.platform(),
         "versions": versions,
     }

@@ -1,4 +1,4 @@
-"""A Chrome trace of what Paddle does in some steps, and which operators take the time."""
+"""Traces the operators that Paddle runs in a step, as a Chrome trace and a table."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
-import paddle
 from paddle import profiler
 
 from ..data.loader import Batch
+from ..device import use_device
 from ..files import atomic_path
 from ..network.model import squeezenet1_1
 from ..predict import Predictor
 from ..training.gradients import make_gradients
 from ..training.optim import make_optimizer, scale_gradients
 
-WARM_UP = 2  # steps before the first that counts
+WARM_UP = 2  # steps that are not traced
 SHOWN = 12  # operators in the table
 _INPUT_SIZE = 227
-_LR, _MOMENTUM, _WEIGHT_DECAY = 1e-4, 0.9, 2e-4  # whose values make no step faster or slower
+_LR, _MOMENTUM, _WEIGHT_DECAY = 1e-4, 0.9, 2e-4  # the values change no step's speed
 
 Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator over a whole trace.
+    """The calls of an operator in a whole trace.
 
     Attributes:
         name: Paddle's.
         calls: in all steps and threads.
-        milliseconds: of all calls together, without those of operators that it calls; threads
-            that run side by side both count.
+        milliseconds: of all calls together, without the operators that it calls; those of parallel
+            threads add up.
         share: of the milliseconds of all operators.
     """
 
@@ -51,7 +51,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Trace:
-    """What was traced.
+    """The result of tracing.
 
     Attributes:
         milliseconds: of each step, under the profiler.
@@ -62,7 +62,7 @@ class Trace:
     operators: list[Operator]
 
     def summary(self) -> dict[str, Any]:
-        """The steps as a program wants them."""
+        """The times of the steps as JSON values by key."""
         times = self.milliseconds
         return {
             "steps": len(times),
@@ -72,10 +72,10 @@ class Trace:
         }
 
     def table(self) -> str:
-        """The slowest operators, a line each under a header."""
+        """The slowest operators, one line each, under a header."""
         slowest = self.operators[:SHOWN]
         width = max(len("operator"), *(len(each.name) for each in slowest))
-        lines = [f"{'operator':<{width}} {'calls':>7} {'ms':>10} {'ms a call':>10} {'share':>7}"]
+        lines = [f"{'operator':<{width}} {'calls':>7} {'ms':>10} {'ms/call':>10} {'share':>7}"]
         lines += [
             f"{each.name:<{width}} {each.calls:>7} {each.milliseconds:>10.2f} "
             f"{each.milliseconds / each.calls:>10.3f} {each.share:>7.1%}"
@@ -87,13 +87,13 @@ class Trace:
 def inference_step(
     model_dir: Path, batch_size: int, device: str, threads: int | None = None
 ) -> Step:
-    """A batch through the dynamic graph of a model directory.
+    """A step of inference: a batch through the dynamic graph of a model directory.
 
     Args:
         model_dir: as `model_dir.py` describes it.
-        batch_size: made-up images.
+        batch_size: random images.
         device: "cpu", "gpu" or "gpu:N".
-        threads: on a CPU; None takes all cores that the process may use.
+        threads: on a CPU; None takes one per core that the process may use.
     """
     predictor = Predictor(model_dir, device, "dynamic", threads=threads)
     inputs = _images((batch_size, *predictor.info.preprocess.input_shape))
@@ -101,12 +101,12 @@ def inference_step(
 
 
 def training_step(batch_size: int, device: str, threads: int | None = None) -> Step:
-    """Forward, backward and update of SqueezeNet v1.1 with 1000 classes, as train.py does them.
+    """A step of training: forward, backward and update of SqueezeNet v1.1 with 1000 classes.
 
     Args:
         batch_size, device, threads: as for `inference_step`.
     """
-    paddle.set_device(device)
+    use_device(device)
     network = squeezenet1_1()
     inputs = _images((batch_size, 3, _INPUT_SIZE, _INPUT_SIZE))
     labels = np.random.default_rng(1).integers(0, network.config.num_classes, batch_size)
@@ -130,13 +130,13 @@ def _images(shape: Sequence[int]) -> np.ndarray:
 
 
 def trace(step: Step, steps: int, path: Path, device: str = "cpu") -> Trace:
-    """Runs a step some times under Paddle's profiler, after `WARM_UP` times without.
+    """Runs a step under Paddle's profiler, after `WARM_UP` runs without it.
 
     Args:
-        step: what to run; operators that threads of its own call are seen too.
-        steps: how many times.
-        path: the Chrome trace, JSON.
-        device: that the step computes on.
+        step: what to run; operators in threads that it starts are traced too.
+        steps: how often.
+        path: where the Chrome trace goes, JSON.
+        device: which one the step computes on.
 
     Raises:
         InputError: the file cannot be written.
@@ -148,7 +148,7 @@ def trace(step: Step, steps: int, path: Path, device: str = "cpu") -> Trace:
         targets.append(profiler.ProfilerTarget.GPU)
     with tempfile.TemporaryDirectory() as folder, atomic_path(path) as target:
         written = Path(folder) / "trace.json"
-        # What is called at the end; Paddle's own would write to a folder in the current one.
+        # Without a handler Paddle writes to a folder in the working directory.
         watch = profiler.Profiler(
             targets=targets, on_trace_ready=lambda done: done.export(str(written), format="json")
         )
@@ -160,14 +160,14 @@ def trace(step: Step, steps: int, path: Path, device: str = "cpu") -> Trace:
             milliseconds.append((time.perf_counter() - start) * 1e3)
             watch.step()
         watch.stop()
-        found = json.loads(written.read_bytes())
-        found["traceEvents"] = [event for event in found["traceEvents"] if event]  # the last is {}
-        target.write_text(json.dumps(found), encoding="utf-8")
-    return Trace(milliseconds, _operators(found["traceEvents"]))
+        content = json.loads(written.read_bytes())
+        events = content["traceEvents"] = [e for e in content["traceEvents"] if e]  # the last is {}
+        target.write_text(json.dumps(content), encoding="utf-8")
+    return Trace(milliseconds, _operators(events))
 
 
 def _operators(events: Sequence[dict[str, Any]]) -> list[Operator]:
-    """Each operator's own time: without that of the operators that it calls."""
+    """The operators by their own time, without that of the operators that they call."""
     calls: dict[str, int] = defaultdict(int)
     milliseconds: dict[str, float] = defaultdict(float)
     running: dict[str, list[tuple[str, float]]] = defaultdict(list)  # name and end, by thread
@@ -188,6 +188,6 @@ def _operators(events: Sequence[dict[str, Any]]) -> list[Operator]:
 
 
 def _span(event: dict[str, Any]) -> tuple[float, float]:
-    """Start and end in milliseconds, not from "ts", whose fractions Paddle cuts off."""
+    """Start and end in milliseconds; Paddle cuts off the fractions of "ts"."""
     start, end = (float(event["args"][key].split()[0]) for key in ("start_time", "end_time"))
     return start / 1e3, end / 1e3

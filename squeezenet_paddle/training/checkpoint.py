@@ -1,7 +1,7 @@
-"""Training states on disk: written whole, checked when read, the newest good one found.
+"""Checkpoints: writes the state of a run atomically, verifies it on reading, finds the newest one.
 
-A checkpoint is a numpy .npz archive of the arrays and one JSON text, followed by its SHA-256. It is
-no pickle, and the same state gives the same bytes. No Paddle here.
+The file is a numpy .npz archive of the arrays and one JSON text, followed by the SHA-256 of all
+that. It contains no pickle, and equal states give equal bytes. Paddle is not needed to read it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..files import read_bytes, write_bytes
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 2  # of the JSON text; the first one had no number
 _NAME = re.compile(r"step_([0-9]{8,})\.ckpt")
 _LEFTOVERS = ".step_*.ckpt.*"  # what files.atomic_path leaves behind when it is killed
 _DIGEST_SIZE = hashlib.sha256().digest_size
@@ -36,9 +37,9 @@ class Checkpoint:
 
     Attributes:
         step: updates done.
-        arrays: of the network, the optimizer and the like, by names with a slash such as
+        arrays: state of the network, the optimizer and so on, by names such as
             "network/conv1.weight".
-        record: all else, in JSON's types.
+        record: everything else, in JSON's types.
     """
 
     step: int
@@ -47,13 +48,13 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Writes `step_NNNNNNNN.ckpt`; once that is durable, all but the `keep` newest good ones go.
+    """Writes `step_NNNNNNNN.ckpt`; once it is durable, removes all but the `keep` newest good ones.
 
-    Checkpoints of later steps neither count nor go: `load_newest` could not use them.
+    Checkpoints of later steps are neither counted nor removed: `load_newest` could not use them.
 
     Raises:
-        RunError: the disk is full or fails. Nothing is left of the new one, and the others are as
-            they were.
+        RunError: the disk is full or fails. Nothing of the new checkpoint is left, and the others
+            are unchanged.
     """
     path = folder / f"step_{checkpoint.step:08d}.ckpt"
     try:
@@ -65,45 +66,50 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         raise RunError(f"{reason}; the older checkpoints are intact.") from error
     _make_names_durable(folder)
     good = 1
-    for step, old in _found(folder):
+    for step, old in _files(folder):
         if step >= checkpoint.step:
             continue
         if good >= keep:
             old.unlink()
-        elif _is_usable(step, old):
+            continue
+        with contextlib.suppress(InputError):  # a damaged one does not count
+            _read(step, old)
             good += 1
     return path
 
 
 def load_newest(folder: Path, warn: Callable[[str], object] = logger.warning) -> Checkpoint | None:
-    """The newest checkpoint that is whole.
+    """Reads the newest checkpoint that is not damaged; None if there are no checkpoints.
 
     Args:
         folder: where `save` wrote; it need not exist.
-        warn: called with a line for each newer one, which is passed over.
-
-    Returns:
-        None where there are none.
+        warn: called with one line for each damaged one that is passed over.
 
     Raises:
-        InputError: there are some, but none is whole.
+        InputError: all are damaged, or the newest good one has another format.
     """
-    found = _found(folder)
-    for step, path in found:
+    files = _files(folder)
+    for step, path in files:
         try:
             return _read(step, path)
+        except _FormatError:
+            raise
         except InputError as error:
             warn(f"{error} The checkpoint before it is tried.")
-    if found:
+    if files:
         raise InputError(
-            f"{folder}: none of its {len(found)} checkpoints can be used; "
-            "remove the directory to start anew."
+            f"{folder}: none of its {len(files)} checkpoints can be used; `overwrite` starts from "
+            "scratch."
         )
     return None
 
 
-def _found(folder: Path) -> list[tuple[int, Path]]:
-    """Steps and files, by their names, the newest first."""
+class _FormatError(InputError):
+    """A good checkpoint that another version of this package wrote."""
+
+
+def _files(folder: Path) -> list[tuple[int, Path]]:
+    """Steps and paths of the checkpoints, the newest first."""
     if not folder.exists():
         return []
     files = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_file()]
@@ -111,19 +117,19 @@ def _found(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _encoded(checkpoint: Checkpoint) -> bytes:
-    text = json.dumps({"step": checkpoint.step, "record": checkpoint.record})
+    content = {"format": FORMAT, "step": checkpoint.step, "record": checkpoint.record}
     file = io.BytesIO()
-    arrays: Mapping[str, Any] = checkpoint.arrays  # not the switches that savez has too
-    np.savez(file, json=np.frombuffer(text.encode(), np.uint8), **arrays)
+    arrays: Mapping[str, Any] = checkpoint.arrays  # else mypy takes them for savez's options
+    np.savez(file, json=np.frombuffer(json.dumps(content).encode(), np.uint8), **arrays)
     file.write(hashlib.sha256(file.getbuffer()).digest())
     return file.getvalue()
 
 
 def _read(step: int, path: Path) -> Checkpoint:
-    """Reads a checkpoint that should be of this step.
+    """Reads the checkpoint of a step.
 
     Raises:
-        InputError: it cannot be read, is damaged, or is of another step.
+        InputError: it cannot be read, is damaged, or is of another step or format.
     """
     data = read_bytes(path, "checkpoint")
     payload, digest = data[:-_DIGEST_SIZE], data[-_DIGEST_SIZE:]
@@ -132,17 +138,15 @@ def _read(step: int, path: Path) -> Checkpoint:
     with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     content = json.loads(arrays.pop("json").tobytes())
+    if (version := content.get("format", 1)) != FORMAT:
+        raise _FormatError(
+            f"{path}: this checkpoint has format {version}, and this version of squeezenet_paddle "
+            f"reads format {FORMAT}; finish the run with the version that it was started with, or "
+            "train from scratch with `overwrite`."
+        )
     if content["step"] != step:
         raise InputError(f"{path}: this checkpoint is of step {content['step']}, not of {step}.")
     return Checkpoint(step, arrays, content["record"])
-
-
-def _is_usable(step: int, path: Path) -> bool:
-    try:
-        _read(step, path)
-    except InputError:
-        return False
-    return True
 
 
 def _make_names_durable(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""curves.png: how a training run went, drawn from its metrics.jsonl."""
+"""Plots the curves of a training run, curves.png, from its metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.plots import drawing, printable
 from ..files import atomic_path, clear_leftovers
 from ..run_dir import CURVES, METRICS
 from .log import read_metrics
@@ -17,31 +18,30 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TRAIN, VAL, VAL5 = "tab:blue", "tab:orange", "tab:green"
-FEW = 50  # so many points are marked one by one
-MANY = 200  # more are drawn faintly, under their means
+FEW = 50  # up to so many points are marked individually
+MANY = 200  # above so many, they are drawn faintly under the means of neighbours
 
 
 def write_curves(folder: Path) -> None:
-    """Draws loss, accuracy and learning rate of the run in `folder` over its updates.
+    """Plots loss, accuracy and learning rate of the run in `folder` over its updates.
 
     Raises:
         InputError: the file cannot be written.
     """
     clear_leftovers(folder / CURVES)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its font cache
-    import matplotlib
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # not that it builds its font cache
     from matplotlib.figure import Figure
 
     records = read_metrics(folder / METRICS)
     train = [record for record in records if record["kind"] == "train"]
     val = [record for record in records if record["kind"] == "val"]
-    with matplotlib.rc_context(), atomic_path(folder / CURVES) as temporary:
-        matplotlib.rcdefaults()  # whatever the user's own settings are
+    with drawing(), atomic_path(folder / CURVES) as temporary:
         figure = Figure(figsize=(8, 9), layout="constrained")
         loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.5))
         _draw(loss, train, "loss", "training", TRAIN)
         _draw(loss, val, "loss", "validation", VAL)
-        loss.set(ylabel="loss (nats)", title=_title(folder, val))
+        loss.set_title(_title(folder, val), parse_math=False)
+        loss.set_ylabel("loss (nats)")
         loss.set_ylim(0, _highest_loss(train, val))
         _draw(accuracy, train, "top1", "training top-1", TRAIN, scale=100)
         _draw(accuracy, val, "top1", "validation top-1", VAL, scale=100)
@@ -52,7 +52,7 @@ def write_curves(folder: Path) -> None:
         for axes in (loss, accuracy, rate):
             axes.grid(alpha=0.3)
             if axes.lines:
-                axes.legend(borderaxespad=2)  # clear of lines along the edge
+                axes.legend(borderaxespad=2)  # off lines at the edge of the axes
         figure.savefig(temporary, format="png", dpi=100)
 
 
@@ -78,12 +78,12 @@ def _draw(
 
 
 def _values(records: Sequence[dict[str, Any]], field: str) -> np.ndarray:
-    """NaN where a value is None."""
+    """One field of all records, NaN where it is None."""
     return np.array([record[field] for record in records], float)
 
 
 def _highest_loss(train: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]]) -> float | None:
-    """The top of the axis: a few outliers of training may lie above it."""
+    """The upper limit of the loss axis, which leaves out the top 1% of each curve."""
     curves = [_values(records, "loss") for records in (train, val)]
     finite = [curve[np.isfinite(curve)] for curve in curves]
     top = max((float(np.percentile(curve, 99)) for curve in finite if len(curve)), default=0.0)
@@ -91,9 +91,8 @@ def _highest_loss(train: Sequence[dict[str, Any]], val: Sequence[dict[str, Any]]
 
 
 def _title(folder: Path, val: Sequence[dict[str, Any]]) -> str:
-    # What matplotlib's font has, and "$" as itself, where it would begin a formula.
-    name = folder.resolve().name.encode("latin-1", "replace").decode("latin-1").replace("$", r"\$")
+    name = printable(folder.resolve().name)
     if not val:
         return name
-    best = max(val, key=lambda record: record["top1"])
-    return f"{name}: best validation top-1 {best['top1']:.2%} at update {best['step']}"
+    best = max(val, key=lambda record: record["top1"] or 0)
+    return f"{name}: best validation top-1 {best['top1'] or 0:.2%} at update {best['step']}"

@@ -16,7 +16,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ..data.loader import Batch
-from ..engines.threads import Cores, micro_batches, split
+from ..engines.threads import PinnedThreads, micro_batches, split
 from ..errors import InputError
 from ..network import fast_cpu
 from ..network.config import ModelConfig, dropout_shape
@@ -137,11 +137,11 @@ class ThreadedGradients(Gradients):
         micro_pixels = fast_cpu.MICRO_PIXELS
         super().__init__(network, forward, seed, loss, features_size, micro_pixels=micro_pixels)
         self._frozen, self._first = frozen, first
-        self._cores = Cores(threads)
+        self._threads = PinnedThreads(threads)
 
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
         """As `Gradients.add`."""
-        parts = split(slice(0, len(batch.labels)), self._cores.threads)
+        parts = split(slice(0, len(batch.labels)), self._threads.count)
         # Each thread has tensors that share the weights but have gradients of their own.
         leaves = [_shared_leaves(self._network) for _ in parts]
 
@@ -149,7 +149,7 @@ class ThreadedGradients(Gradients):
             forward = partial(self._forward, leaves=leaves[i])
             return self._add(forward, batch, epoch, parts[i])
 
-        total = _total(self._cores.run(work, range(len(parts))))
+        total = _total(self._threads.map(work, range(len(parts))))
         self._take(leaves)
         return total
 
@@ -172,7 +172,7 @@ class NormalisedGradients(ThreadedGradients):
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
         """As `Gradients.add`."""
         whole = slice(0, len(batch.labels))
-        parts = split(whole, self._cores.threads)
+        parts = split(whole, self._threads.count)
         leaves = [_shared_leaves(self._network) for _ in parts]
 
         def features(i: int) -> list[paddle.Tensor]:
@@ -180,7 +180,7 @@ class NormalisedGradients(ThreadedGradients):
             tensors = [self._frozen(paddle.to_tensor(batch.inputs[micro])) for micro in micros]
             return [fast_cpu.features(self._network, x, self._first, leaves[i]) for x in tensors]
 
-        found = self._cores.run(features, range(len(parts)))
+        found = self._threads.map(features, range(len(parts)))
         if not found:
             return 0.0, 0
         x = paddle.concat([each.detach() for some in found for each in some])
@@ -192,7 +192,7 @@ class NormalisedGradients(ThreadedGradients):
         lengths = [len(each) for some in found for each in some]
         grads = iter(paddle.split(x.grad, lengths))
         pairs = [(some, [next(grads) for _ in some]) for some in found]
-        self._cores.run(lambda pair: paddle.autograd.backward(*pair), pairs)
+        self._threads.map(lambda pair: paddle.autograd.backward(*pair), pairs)
         self._take(leaves)
         return total
 

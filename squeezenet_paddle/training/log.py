@@ -1,4 +1,4 @@
-"""What a training run tells: lines on the console and in train.log, and metrics.jsonl for programs.
+"""The log of a training run: lines on the console and in train.log, and metrics.jsonl for programs.
 
 Importing this loads neither Paddle nor VisualDL nor matplotlib.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +18,25 @@ from tqdm import tqdm
 
 from ..errors import RunError
 from ..files import clear_leftovers, write_bytes
+from ..progress import say
 from ..run_dir import METRICS, TRAIN_LOG
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainRecord:
-    """How training went since the record before.
+    """The training since the previous record.
 
     Attributes:
         step: updates done so far.
         epoch: passes over the list done so far, with a fraction.
-        loss: mean of the training loss, in nats.
-        top1: share of augmented images classified rightly, 0..1.
+        loss: mean training loss, in nats.
+        top1: share of augmented images that were classified correctly, 0..1.
         lr: learning rate of the last update.
-        images_per_second: of the whole run, all processes together.
+        images_per_second: of all processes together.
         reader_wait: share of the time spent waiting for images, 0..1.
-        seconds_left: estimate to the end of the run.
+        seconds_left: estimated time to the end of the run.
     """
 
     step: int
@@ -48,15 +51,15 @@ class TrainRecord:
 
 @dataclass(frozen=True)
 class ValRecord:
-    """What an evaluation during training found.
+    """An evaluation during training.
 
     Attributes:
         step, epoch: as in `TrainRecord`.
         loss: mean cross-entropy, in nats.
-        top1, top5: shares 0..1.
-        images: how many were counted.
-        best: no evaluation before it was as good.
-        seconds: it took.
+        top1, top5: shares of correctly classified images, 0..1.
+        images: how many were scored.
+        best: whether it is the best one so far.
+        seconds: how long it took.
     """
 
     step: int
@@ -69,20 +72,23 @@ class ValRecord:
     seconds: float
 
 
+_RECORDS: dict[str, type] = {"train": TrainRecord, "val": ValRecord}
+
+
 class RunLog:
-    """Console, train.log and metrics.jsonl of a run; in its first process only.
+    """Writes the console output, train.log and metrics.jsonl of a run, in its first process only.
 
-    Lines go to standard error; on a terminal a progress bar stays below them. Each is written at
-    once, so that killing the process loses none. Use it as a context, or call `close`.
+    Lines go to standard error; on a terminal a progress bar stays below them. Every line is
+    written immediately, so killing the process loses none. Use it as a context, or call `close`.
 
-    A resumed run drops from metrics.jsonl what an earlier process recorded after `start_step`, so
-    every point is there once: record what belongs to a step before saving its checkpoint.
-    train.log is a history and keeps everything.
+    A resumed run drops from metrics.jsonl what was recorded after `start_step`, so that every point
+    is there once. A step therefore has to be recorded before its checkpoint is saved. train.log is
+    a history and keeps everything.
 
     Args:
-        folder: of the run; made if it does not exist.
+        folder: directory of the run; created if it does not exist.
         max_steps: updates of the whole run.
-        start_step: updates done when this process starts; 0 begins both curves anew.
+        start_step: updates done when this process starts; 0 empties metrics.jsonl.
 
     Raises:
         InputError, RunError: a file cannot be written; the methods raise RunError then.
@@ -111,7 +117,7 @@ class RunLog:
         self.close()
 
     def train(self, record: TrainRecord) -> None:
-        """Tells how training goes: one line."""
+        """Logs a training record: one line."""
         self._record("train", record)
         self.message(
             f"{self._position(record)}  loss {record.loss:.4f}  top-1 {record.top1:6.2%}  "
@@ -120,7 +126,7 @@ class RunLog:
         )
 
     def validation(self, record: ValRecord) -> None:
-        """Tells what an evaluation found: one line."""
+        """Logs an evaluation: one line."""
         self._record("val", record)
         self.message(
             f"{self._position(record)}  validation loss {record.loss:.4f}  "
@@ -130,7 +136,7 @@ class RunLog:
 
     def message(self, text: str) -> None:
         """Shows `text` on the console and appends it to train.log with the time."""
-        tqdm.write(text, file=sys.stderr)
+        say(text)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         lines = "".join(f"{now}  {line}\n" for line in text.splitlines())
         append(self._log, lines.encode("utf-8", "backslashreplace"))
@@ -140,7 +146,7 @@ class RunLog:
         self._bar.update(step - self._bar.n)
 
     def close(self) -> None:
-        """Ends the progress bar and closes the files."""
+        """Closes the progress bar and the files."""
         self._bar.close()
         self._log.close()
         self._metrics.close()
@@ -156,7 +162,7 @@ class RunLog:
 
 
 def append(file: BinaryIO, data: bytes) -> None:
-    """Writes `data` to an unbuffered file, in one piece unless the disk is full.
+    """Writes `data` to an unbuffered file, with a single call unless the disk is full.
 
     Raises:
         RunError: it cannot be written.
@@ -169,10 +175,10 @@ def append(file: BinaryIO, data: bytes) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl in their order; a line that was cut off is left out.
+    """The records of a metrics.jsonl, without lines that are damaged or cut off.
 
     Each has "kind", "train" or "val", the fields of `TrainRecord` or `ValRecord`, and "time" in
-    seconds since 1970. A value that is infinite or no number is None.
+    seconds since 1970. NaN and infinity are None.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -182,7 +188,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as 1:02:03; from a day on, 2d 03:04:05; "?" if not finite."""
+    """Formats a time as 1:02:03, or as 2d 03:04:05 from a day on; "?" if it is not finite."""
     if not math.isfinite(seconds):
         return "?"
     minutes, second = divmod(round(seconds), 60)
@@ -193,30 +199,34 @@ def duration(seconds: float) -> str:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Removes what was recorded after `step`, and lines that were cut off; of 0 nothing stays."""
+    """Removes what was recorded after `step`, everything if that is 0, and damaged lines."""
     if not path.exists():
         return
     before = path.read_bytes()
-    kept = [
-        line + b"\n"
-        for line in before.splitlines()
-        if step > 0 and (record := _parsed(line)) and record["step"] <= step
-    ]
+    lines = before.splitlines() if step > 0 else []
+    records = [_parsed(line) for line in lines]
+    if damaged := records.count(None):
+        logger.warning(
+            f"{path}: {damaged} of its {len(lines)} lines are damaged or cut off and were left out."
+        )
+    kept = [line + b"\n" for line, r in zip(lines, records) if r and r["step"] <= step]
     after = b"".join(kept)
     if after != before:
         write_bytes(path, after)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """The record that a line of metrics.jsonl holds; None if it was cut off."""
+    """The record in a line of metrics.jsonl; None if the line is damaged or cut off."""
     try:
         record = json.loads(line)
-    except ValueError:
+        fields = dataclasses.fields(_RECORDS[record["kind"]])
+        values = [record[field.name] for field in fields]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    ours = isinstance(record, dict) and {"kind", "step"} <= record.keys()
-    return record if ours and isinstance(record["step"], int) else None
+    numbers = all(value is None or isinstance(value, (int, float)) for value in values)
+    return record if numbers and isinstance(record["step"], int) else None
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN."""
+    """None for infinity and NaN, which JSON does not have."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

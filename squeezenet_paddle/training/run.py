@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Callable
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.augment import TrainTransform
 from ..data.lists import ImageList
 from ..data.loader import Batches, Loader, Transform
 from ..data.preprocess import EvalTransform
 from ..data.sampler import Sampler
+from ..device import use_device
 from ..errors import InputError
 from ..files import clear_leftovers
 from ..model_dir import check_target, load_network, read_info
 from ..network.heads import HEADS
 from ..network.stages import STAGES, state_stages
-from ..run_dir import BEST, CHECKPOINTS, CONTINUED, FINAL, MODELS, Settings, entries, locked, remove
+from ..progress import say
+from ..run_dir import (
+    BEST,
+    CHECKPOINTS,
+    FINAL,
+    MODELS,
+    RUN_ENTRIES,
+    Settings,
+    entries,
+    locked,
+    remove,
+)
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .plan import Plan
@@ -40,7 +50,7 @@ def is_finished(plan: Plan) -> bool:
     for name in MODELS:
         check_target(plan.output_dir / name)
     if not plan.resume:
-        there = entries(plan.output_dir, (*CONTINUED, *MODELS))
+        there = entries(plan.output_dir, RUN_ENTRIES)
         if there and not plan.overwrite:
             raise InputError(
                 f"--no_resume: {plan.output_dir} holds a run already ({there[0].name}); "
@@ -93,25 +103,21 @@ def train(plan: Plan, source: Source = images, lock: bool = True) -> bool:
     Raises:
         InputError, RunError: the run cannot start or go on.
     """
-    import paddle  # once everything else is right
-
     from ..parallel.group import join
-    from ..predict import choose_device
     from .report import RunReport
     from .trainer import Trainer
 
-    device = choose_device(plan.device)
-    paddle.set_device(device)
+    device = use_device(plan.device)
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(join(device))
         found = None
         if not group.rank:
             if lock:
                 stack.enter_context(locked(plan.output_dir))
-            for name in (*CONTINUED, *MODELS):
+            for name in RUN_ENTRIES:
                 clear_leftovers(plan.output_dir / name)
             if plan.overwrite:
-                remove(entries(plan.output_dir, (*CONTINUED, *MODELS)))
+                remove(entries(plan.output_dir, RUN_ENTRIES))
             if plan.resume:
                 found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
         found = group.broadcast_object(found)
@@ -258,4 +264,4 @@ def _skipped(loader: Batches, group: Group) -> int:
 
 
 def report_skipped(message: str) -> None:
-    tqdm.write(f"skipped: {message}", file=sys.stderr)
+    say(f"skipped: {message}")

@@ -1,4 +1,4 @@
-"""Learning-rate policies, as Caffe's solver defines them where it has them. No Paddle here."""
+"""Learning-rate policies, with Caffe's definitions where Caffe has them. Needs no Paddle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import InputError
 
 POLICIES = ("poly", "cosine", "step", "multistep", "constant")
 
-# Which policies read a field. It is a mistake to set one that the chosen policy does not.
+# Which policies read a field; setting one that the chosen policy does not read is an error.
 _READ_BY = {
     "power": ("poly",),
     "cosine_t_max": ("cosine",),
@@ -26,29 +26,29 @@ _READ_BY = {
 class Schedule:
     """The learning rate as a function of the update.
 
-    The defaults are the authors' solver.prototxt: a line from 0.04 to 0.
+    The defaults are those of the authors' solver.prototxt: linear from 0.04 to 0.
 
-    The warm-up is a factor that grows linearly, 1/n, 2/n, ..., over the first n updates. The policy
-    runs under it from update 0 on, so that the end of a run is the same with a warm-up and without.
+    Warm-up multiplies the rate of the policy by 1/n, 2/n, ... in the first n updates. The policy
+    itself starts at update 0, so that the end of a run is the same with and without a warm-up.
 
     Attributes:
         max_steps: updates in the whole run.
         base_lr: the rate that the policy starts from.
-        policy: "poly", base_lr * (1 - step / max_steps) ** power; "cosine", half a wave from
-            base_lr down to eta_min in cosine_t_max updates, and again from base_lr (Loshchilov and
+        policy: "poly", base_lr * (1 - step / max_steps) ** power; "cosine", half a cosine wave from
+            base_lr to eta_min over cosine_t_max updates, then again from base_lr (Loshchilov and
             Hutter, arXiv:1608.03983, equation 5); "step", base_lr * gamma ** (step // step_size);
-            "multistep", times gamma at each of `milestones`; "constant".
+            "multistep", multiplied by gamma at each of `milestones`; "constant".
         power: of "poly".
-        cosine_t_max: updates in a period of "cosine"; None for one over the whole run.
+        cosine_t_max: updates in a period of "cosine"; None: one period over the whole run.
         eta_min: the rate at which a period of "cosine" would end.
         gamma: the factor of "step" and "multistep".
         step_size: updates between two drops of "step".
-        milestones: the updates, counted from 0, that are the first at a lower rate of "multistep".
+        milestones: of "multistep", the updates, counted from 0, that are the first at a lower rate.
         warmup_steps: updates in the warm-up.
 
     Raises:
-        InputError: a value is out of range, missing, or of another policy. It is named as the flag
-            of the command line; that of `base_lr` is --lr, that of `policy` --lr_policy.
+        InputError: a value is out of range, missing, or belongs to another policy. It is named as a
+            setting of training: `lr` for `base_lr`, `lr_policy` for `policy`.
     """
 
     max_steps: int
@@ -66,20 +66,20 @@ class Schedule:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         self._check_ranges()
         if self.policy == "step" and self.step_size is None:
-            raise InputError("--lr_policy step needs --step_size, the updates between two drops.")
+            raise InputError("`lr_policy` step needs `step_size`, the updates between two drops.")
         if self.policy == "multistep" and not self.milestones:
-            raise InputError("--lr_policy multistep needs --milestones, the updates of the drops.")
+            raise InputError("`lr_policy` multistep needs `milestones`, the updates of the drops.")
         for field in fields(self):
             policies = _READ_BY.get(field.name, POLICIES)
             if self.policy not in policies and getattr(self, field.name) != field.default:
                 raise InputError(
-                    f"--{field.name} is for --lr_policy {' or '.join(policies)}, "
+                    f"`{field.name}` is for `lr_policy` {' or '.join(policies)}, "
                     f"found with {self.policy}."
                 )
 
     def _check_ranges(self) -> None:
         rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones))
-        for flag, value, good, expected in (
+        for name, value, good, expected in (
             ("max_steps", self.max_steps, self.max_steps >= 1, "at least 1"),
             ("lr", self.base_lr, 0 < self.base_lr < math.inf, "a number above 0"),
             ("lr_policy", self.policy, self.policy in POLICIES, f"one of {', '.join(POLICIES)}"),
@@ -94,7 +94,7 @@ class Schedule:
                 "eta_min",
                 self.eta_min,
                 0 <= self.eta_min <= self.base_lr,
-                f"a number from 0 to --lr {self.base_lr:g}",
+                f"a number from 0 to `lr` {self.base_lr:g}",
             ),
             ("gamma", self.gamma, 0 < self.gamma <= 1, "a number above 0 and at most 1"),
             (
@@ -112,10 +112,10 @@ class Schedule:
             ),
         ):
             if not good:
-                raise InputError(f"--{flag} must be {expected}, found {value}.")
+                raise InputError(f"`{name}` must be {expected}, found {value}.")
 
     def lr(self, step: int) -> float:
-        """The rate of the update `step`, 0 <= step < max_steps."""
+        """The learning rate of update `step`, 0 <= step < max_steps."""
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return warmup * self._policy_lr(step)
 

@@ -31,10 +31,8 @@ from ..parallel.group import Group
 from ..run_dir import BEST, CHECKPOINTS, FINAL
 from . import checkpoint
 from .checkpoint import Checkpoint
-from .ema import Ema
 from .log import TrainRecord, ValRecord
-from .loss_scale import LossScale
-from .optim import joint_norm, scale_gradients
+from .optim import Ema, LossScale, joint_norm, scale_gradients
 from .recipe import Inputs, Intervals, Machine, Recipe
 from .report import RunReport
 from .solver import make_solver
@@ -90,7 +88,7 @@ class Trainer:
         self._buffers = list(network.buffers())
         self._gradients, self._optimizer = solver.gradients, solver.optimizer
         self._engine = DynamicEngine(
-            network, machine.device, first=recipe.first, features_size=inputs.features_size
+            network, machine.device, trained_from=recipe.first, features_size=inputs.features_size
         )
         self._ema = None if recipe.ema_decay is None else Ema(solver.parameters, recipe.ema_decay)
         scaled = machine.amp is not None and machine.amp.dtype == "float16"

@@ -18,8 +18,8 @@ from squeezenet_paddle.data.decode import read_image
 from squeezenet_paddle.data.lists import read_list
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.evaluation.metrics import softmax, top_k
 from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.network.logits import softmax, top_k
 from squeezenet_paddle.network.model import SqueezeNet, load_state
 
 

@@ -70,9 +70,9 @@ def test_conversion_records_what_was_done(model: Path) -> None:
     ]
 
 
-def test_eval(model: Path, files: Path, run_tool: Run) -> None:
+def test_eval(model: Path, files: Path, call_tool: Run) -> None:
     scores = files / "scores.json"
-    done = run_tool(
+    done = call_tool(
         *("eval", "--model_dir", model, "--test_list", files / "list.txt"),
         *("--batch_size", 2, "--metrics_json", scores),
     )
@@ -80,36 +80,36 @@ def test_eval(model: Path, files: Path, run_tool: Run) -> None:
     found = json.loads(scores.read_text())
     assert found["images"] == 5
     assert found["top5"] == 1.0  # of three classes
-    assert done.stdout.startswith(f"top-1 {found['top1']:.2%}  top-5 100.00%")
+    assert done.stdout.startswith(f"top-1 {found['top1']:.2%}  top-3 100.00%")
 
 
-def test_infer_in_every_format(model: Path, files: Path, run_tool: Run) -> None:
+def test_infer_in_every_format(model: Path, files: Path, call_tool: Run) -> None:
     images = [str(files / f"image {i}.png") for i in range(2)]
     arguments = ("infer", "--model_dir", model, "--image", *images, "--top_k", 2)
-    as_json = run_tool(*arguments, "--format", "json")
+    as_json = call_tool(*arguments, "--format", "json")
     results = json.loads(as_json.stdout)
     assert [r["image"] for r in results] == images
     for result in results:
         first, second = result["classes"]
         assert first["probability"] >= second["probability"]
         assert first["name"].endswith("thing")
-    as_csv = run_tool(*arguments, "--format", "csv")
+    as_csv = call_tool(*arguments, "--format", "csv")
     rows = list(csv.DictReader(as_csv.stdout.splitlines()))
     assert [(r["image"], r["rank"]) for r in rows] == [(p, k) for p in images for k in "12"]
     assert [int(r["class_id"]) for r in rows] == [c["id"] for r in results for c in r["classes"]]
-    as_text = run_tool(*arguments)
+    as_text = call_tool(*arguments)
     assert images[0] in as_text.stdout
     assert results[0]["classes"][0]["name"] in as_text.stdout
-    from_list = run_tool(
+    from_list = call_tool(
         *("infer", "--model_dir", model, "--test_list", files / "list.txt", "--format", "json")
     )
     assert json.loads(from_list.stdout)[0]["classes"][0] == results[0]["classes"][0]
 
 
 def test_infer_goes_on_after_a_image_that_cannot_be_read(
-    model: Path, files: Path, run_tool: Run
+    model: Path, files: Path, call_tool: Run
 ) -> None:
-    done = run_tool(
+    done = call_tool(
         *("infer", "--model_dir", model, "--format", "json"),
         *("--image", files / "image 0.png", files / "broken.jpg", files / "image 1.png"),
     )
@@ -122,27 +122,29 @@ def test_infer_goes_on_after_a_image_that_cannot_be_read(
     assert "1 of 3 images cannot be read" in done.stderr
 
 
-def test_eval_leaves_images_out_only_when_asked(model: Path, files: Path, run_tool: Run) -> None:
+def test_eval_leaves_images_out_only_when_asked(model: Path, files: Path, call_tool: Run) -> None:
     (files / "bad.txt").write_text("broken.jpg 0\nimage 1.png 1\nmissing.jpg 2\n")
     arguments = ("eval", "--model_dir", model, "--test_list", files / "bad.txt")
-    done = run_tool(*arguments)
+    done = call_tool(*arguments)
     assert_user_error(done, "2 of 3 images cannot be read", "broken.jpg", "missing.jpg")
     assert done.stdout == ""
-    done = run_tool(*arguments, "--skip_unreadable")
+    done = call_tool(*arguments, "--skip_unreadable")
     assert done.returncode == 0
     assert "1 images  2 skipped" in done.stdout
     assert "skipped: " in done.stderr
 
 
-def test_class_ids_with_a_note_where_names_are_unknown(files: Path, run_tool: Run) -> None:
-    run_tool(
+def test_class_ids_with_a_note_where_names_are_unknown(files: Path, call_tool: Run) -> None:
+    call_tool(
         *("caffe2paddle", "--caffemodel", files / "net.caffemodel"),
         *("--output_dir", files / "nameless"),
     )
-    done = run_tool(*("infer", "--model_dir", files / "nameless", "--image", files / "image 0.png"))
+    done = call_tool(
+        *("infer", "--model_dir", files / "nameless", "--image", files / "image 0.png")
+    )
     assert done.returncode == 0
     assert "no class names" in done.stderr
-    named = run_tool(
+    named = call_tool(
         *("infer", "--model_dir", files / "nameless", "--image", files / "image 0.png"),
         *("--synset_word_list", files / "names.txt"),
     )
@@ -159,22 +161,50 @@ def test_class_ids_with_a_note_where_names_are_unknown(files: Path, run_tool: Ru
         ("image 0.png -1\n", ["line 1", "found '-1'"]),
         ("image 0.png zero\n", ["line 1", "found 'zero'"]),
         ("", ["empty"]),
+        ("image 0.png, 0\nimage 1.png; 1\n", ["line 2", "2 columns were expected, found 1"]),
     ],
 )
-def test_bad_lists(content: str, parts: list[str], model: Path, run_tool: Run) -> None:
+def test_bad_lists(content: str, parts: list[str], model: Path, call_tool: Run) -> None:
     bad = model.parent / "bad_list.txt"
     bad.write_text(content)
-    done = run_tool("eval", "--model_dir", model, "--test_list", bad)
+    done = call_tool("eval", "--model_dir", model, "--test_list", bad)
     assert_user_error(done, "bad_list.txt", *parts)
 
 
-def test_a_synset_list_of_another_length(model: Path, files: Path, run_tool: Run) -> None:
+def test_a_synset_list_of_another_length(model: Path, files: Path, call_tool: Run) -> None:
     (files / "short.txt").write_text("one\ntwo\n")
-    done = run_tool(
+    done = call_tool(
         *("infer", "--model_dir", model, "--image", files / "image 0.png"),
         *("--synset_word_list", files / "short.txt"),
     )
     assert_user_error(done, "short.txt", "3 class names were expected", "found 2")
+
+
+def test_names_of_imagenet_are_for_1000_classes(model: Path, files: Path, call_tool: Run) -> None:
+    done = call_tool(
+        *("infer", "--model_dir", model, "--image", files / "image 0.png"),
+        *("--synset_word_list", "imagenet"),
+    )
+    assert_user_error(done, "imagenet: 3 class names were expected, one on each line; found 1000")
+
+
+def test_paths_that_are_no_images(model: Path, files: Path, call_tool: Run) -> None:
+    for path, part in (
+        ("https://example.org/cat.jpg", "download it first"),
+        ("-", "standard input is not read"),
+        (files / "gone.png", "gone.png"),
+        (model, "no images are in this folder"),
+    ):
+        done = call_tool("infer", "--model_dir", model, "--image", files / "image 0.png", path)
+        assert_user_error(done, f"--image{':' if 'gone' in str(path) else ''} ", part)
+
+
+def test_lists_with_commas_are_read(model: Path, files: Path, call_tool: Run) -> None:
+    text = (files / "list.txt").read_text().replace(".png ", ".png, ")
+    (files / "commas.txt").write_text(text)
+    done = call_tool("eval", "--model_dir", model, "--test_list", files / "commas.txt")
+    assert done.returncode == 0, done.stderr
+    assert "5 images" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -189,10 +219,10 @@ def test_a_synset_list_of_another_length(model: Path, files: Path, run_tool: Run
         (lambda: file_with(np.inf), ["fire5/expand3x3", "NaN or infinite"]),
     ],
 )
-def test_bad_caffemodels(content, parts: list[str], tmp_path: Path, run_tool: Run) -> None:
+def test_bad_caffemodels(content, parts: list[str], tmp_path: Path, call_tool: Run) -> None:
     file = tmp_path / "bad.caffemodel"
     file.write_bytes(content())
-    done = run_tool("caffe2paddle", "--caffemodel", file, "--output_dir", tmp_path / "out")
+    done = call_tool("caffe2paddle", "--caffemodel", file, "--output_dir", tmp_path / "out")
     assert_user_error(done, "bad.caffemodel", *parts)
     assert [p.name for p in tmp_path.iterdir()] == ["bad.caffemodel"]
 
@@ -214,9 +244,9 @@ def test_bad_caffemodels(content, parts: list[str], tmp_path: Path, run_tool: Ru
     ],
 )
 def test_bad_flags_of_caffe2paddle(
-    arguments: list, parts: list[str], files: Path, tmp_path: Path, run_tool: Run
+    arguments: list, parts: list[str], files: Path, tmp_path: Path, call_tool: Run
 ) -> None:
-    done = run_tool(
+    done = call_tool(
         *("caffe2paddle", "--caffemodel", files / "net.caffemodel"),
         *("--output_dir", tmp_path / "out", *arguments),
     )
@@ -225,10 +255,10 @@ def test_bad_flags_of_caffe2paddle(
 
 
 def test_a_directory_with_something_else_is_left_alone(
-    files: Path, tmp_path: Path, run_tool: Run
+    files: Path, tmp_path: Path, call_tool: Run
 ) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    done = run_tool(
+    done = call_tool(
         *("caffe2paddle", "--caffemodel", files / "net.caffemodel", "--output_dir", tmp_path)
     )
     assert_user_error(done, "holds something else")
@@ -257,9 +287,9 @@ def test_a_failed_proof_writes_nothing(
     ],
 )
 def test_bad_model_directories(
-    arguments: list, parts: list[str], files: Path, run_tool: Run
+    arguments: list, parts: list[str], files: Path, call_tool: Run
 ) -> None:
-    done = run_tool("eval", *arguments, "--test_list", files / "list.txt")
+    done = call_tool("eval", *arguments, "--test_list", files / "list.txt")
     assert_user_error(done, *parts)
 
 
@@ -273,34 +303,34 @@ def test_bad_model_directories(
     ],
 )
 def test_bad_flags_of_eval(
-    arguments: list, parts: list[str], model: Path, files: Path, run_tool: Run
+    arguments: list, parts: list[str], model: Path, files: Path, call_tool: Run
 ) -> None:
-    done = run_tool("eval", "--model_dir", model, "--test_list", files / "list.txt", *arguments)
+    done = call_tool("eval", "--model_dir", model, "--test_list", files / "list.txt", *arguments)
     assert_user_error(done, *parts)
 
 
-def test_summary(model: Path, run_tool: Run) -> None:
-    done = run_tool("summary", "--version", "1.1")
+def test_summary(model: Path, call_tool: Run) -> None:
+    done = call_tool("summary", "--version", "1.1")
     assert done.stdout.splitlines()[-1].split() == ["total", "1,235,496", "387,747,520"]
-    done = run_tool("summary", "--version", "1.0", "--bypass", "simple", "--input_size", 224)
+    done = call_tool("summary", "--version", "1.0", "--bypass", "simple", "--input_size", 224)
     assert "1,248,424" in done.stdout.splitlines()[-1]
     assert "fire9/sum" in done.stdout
-    done = run_tool("summary", "--model_dir", model)
+    done = call_tool("summary", "--model_dir", model)
     assert f"{CLASSES} classes" in done.stdout
-    assert_user_error(run_tool("summary", "--input_size", 16), "at least 17x17")
-    assert_user_error(run_tool("summary", "--model_dir", model, "--version", "1.0"), "--version")
+    assert_user_error(call_tool("summary", "--input_size", 16), "at least 17x17")
+    assert_user_error(call_tool("summary", "--model_dir", model, "--version", "1.0"), "--version")
 
 
 @pytest.mark.parametrize("tool", ["caffe2paddle", "eval", "infer", "summary", "download"])
-def test_help_is_the_manual(tool: str, run_tool: Run) -> None:
-    done = run_tool(tool, "--help")
+def test_help_is_the_manual(tool: str, call_tool: Run) -> None:
+    done = call_tool(tool, "--help")
     assert done.returncode == 0
     assert f"python tools/{tool}.py" in done.stdout
 
 
-def test_real_weights_at_both_sizes(assets: Path, tmp_path: Path, run_tool: Run) -> None:
+def test_real_weights_at_both_sizes(assets: Path, tmp_path: Path, call_tool: Run) -> None:
     for version, size in (("1.1", 227), ("1.1", 224), ("1.0", 227), ("1.0", 224)):
-        done = run_tool(
+        done = call_tool(
             "caffe2paddle",
             *("--caffemodel", assets / f"caffe/squeezenet_v{version}.caffemodel"),
             *("--prototxt", assets / f"caffe/deploy_v{version}.prototxt"),
@@ -325,27 +355,27 @@ def test_names_that_this_terminal_cannot_show(model: Path, files: Path, run_tool
 
 
 def test_a_target_that_cannot_be_is_refused_before_the_work(
-    model: Path, files: Path, run_tool: Run
+    model: Path, files: Path, call_tool: Run
 ) -> None:
-    done = run_tool(
+    done = call_tool(
         *("eval", "--model_dir", model, "--test_list", files / "list.txt"),
         *("--metrics_json", files),
     )
     assert_user_error(done, "is a directory")
     assert done.stdout == ""
-    done = run_tool(
+    done = call_tool(
         *("infer", "--model_dir", model, "--image", files / "image 0.png", "--data_dir", files)
     )
     assert_user_error(done, "--data_dir")
 
 
 def test_data_dir_and_names_as_labels_in_a_csv_list(
-    model: Path, files: Path, tmp_path: Path, run_tool: Run
+    model: Path, files: Path, tmp_path: Path, call_tool: Run
 ) -> None:
     (tmp_path / "list.csv").write_text(
         "label,image\nn01,image 0.png\nn02 green thing,image 1.png\n2,image 2.png\n"
     )
-    done = run_tool(
+    done = call_tool(
         *("eval", "--model_dir", model, "--test_list", tmp_path / "list.csv"),
         *("--data_dir", files, "--ten_crop"),
     )

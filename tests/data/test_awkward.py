@@ -141,8 +141,8 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_infer_names_the_rest(folder: Path, model_dir: Path, run_tool: Run) -> None:
-    done = run_tool(
+def test_infer_names_the_rest(folder: Path, model_dir: Path, call_tool: Run) -> None:
+    done = call_tool(
         *("infer", "--model_dir", model_dir, "--image", folder / "*.*", "--format", "json")
     )
     assert done.returncode == 1
@@ -153,18 +153,18 @@ def test_infer_names_the_rest(folder: Path, model_dir: Path, run_tool: Run) -> N
 
 
 def test_eval_scores_the_rest_only_when_asked(
-    folder: Path, awkward_list: Path, model_dir: Path, run_tool: Run, tmp_path: Path
+    folder: Path, awkward_list: Path, model_dir: Path, call_tool: Run, tmp_path: Path
 ) -> None:
     total = len(IMAGES) + len(ERRORS) + 1
     arguments = ("eval", "--model_dir", model_dir, "--test_list", awkward_list)
     arguments += ("--data_dir", folder)
-    done = run_tool(*arguments)
+    done = call_tool(*arguments)
     bad = f"{len(ERRORS)} of {total} images cannot be read"
     assert done.returncode == 2
     assert bad in done.stderr
-    done = run_tool(*arguments, "--skip_unreadable")
+    done = call_tool(*arguments, "--skip_unreadable")
     assert f"{len(IMAGES) + 1} images  {len(ERRORS)} skipped" in done.stdout
-    done = run_tool(*arguments, "--check_files", tmp_path / "bad.txt")
+    done = call_tool(*arguments, "--check_files", tmp_path / "bad.txt")
     assert done.returncode == 2
     assert f"{bad}, {tmp_path / 'bad.txt'} lists them" in done.stderr
     lines = (tmp_path / "bad.txt").read_text(encoding="utf-8").splitlines()

@@ -1,9 +1,8 @@
-"""List files, class names, and the search for images."""
+"""List files of images and of class names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squeezenet_paddle.data.lists import ImageList, find_images, read_list, read_names
+from squeezenet_paddle.data.lists import (
+    ImageList,
+    class_sizes,
+    describe_empty_classes,
+    imagenet_class_names,
+    read_list,
+    read_names,
+)
 from squeezenet_paddle.errors import InputError
 
 
@@ -41,6 +47,12 @@ def entries_of(images: ImageList) -> list[tuple[str, int]]:
         ("a.jpg 1\n\n  \n\r\n", [("a.jpg", 1)]),
         ("a.jpg 1  \n", [("a.jpg", 1)]),
         ("a.jpg 007\n", [("a.jpg", 7)]),
+        ("a.jpg  1\nb c.jpg   2\n", [("a.jpg", 1), ("b c.jpg", 2)]),
+        ("a.jpg\t1\nb c.jpg \t 2 \t\n", [("a.jpg", 1), ("b c.jpg", 2)]),
+        ("a.jpg 1\rb.jpg 2\r", [("a.jpg", 1), ("b.jpg", 2)]),
+        ("a.jpg, 1\nb c.jpg,2\nd,e.jpg , 3\n", [("a.jpg", 1), ("b c.jpg", 2), ("d,e.jpg", 3)]),
+        ('"a, b.jpg",1\r\nc.jpg,2\r\n', [("a, b.jpg", 1), ("c.jpg", 2)]),
+        ("a, b.jpg 1\nc,d.jpg 2\n", [("a, b.jpg", 1), ("c,d.jpg", 2)]),
     ],
 )
 def test_list_is_read(tmp_path: Path, data: str, entries: list[tuple[str, int]]) -> None:
@@ -56,7 +68,8 @@ def test_list_is_read(tmp_path: Path, data: str, entries: list[tuple[str, int]])
         ("", "'path label' was expected, found ''"),
         ("a.jpg", "'path label' was expected, found 'a.jpg'"),
         (" 3", "'path label' was expected, found ' 3'"),
-        ("a.jpg\t3", r"'path label' was expected, found 'a.jpg\\t3'"),
+        ("\t3", r"'path label' was expected, found '\\t3'"),
+        ("a.jpg,cat", "'path label' was expected, or 'image,label' as the first .* 'a.jpg,cat'"),
         ("a.jpg -1", "the label must be at least 0, found '-1'"),
         ("a.jpg 10", "the label must lie in 0..9, found 10"),
         ("a.jpg cat", "a class id was expected as label, found 'cat'"),
@@ -80,40 +93,68 @@ def test_label_of_any_length_is_refused(tmp_path: Path) -> None:
 
 def one_by_one(text: str) -> tuple[list[tuple[str, int]], list[int]]:
     """What a list holds, and the numbers of its wrong lines, the plain way; ten classes."""
-    space = " \t\r\x0b\x0c"
     entries, wrong = [], []
-    for number, line in enumerate(text.rstrip(space + "\n").split("\n"), 1):
-        name, _, label = line.rstrip(space).rpartition(" ")
-        if name.strip(space) and re.fullmatch("[0-9]{1,9}", label) and int(label) < 10:
+    for number, line in enumerate(re.split("\r\n|\r|\n", text.rstrip()), 1):
+        line = line.rstrip(" \t")
+        gap = max(line.rfind(" "), line.rfind("\t"))
+        name, label = line[: max(gap, 0)].rstrip(" \t"), line[gap + 1 :]
+        if name and re.fullmatch("[0-9]{1,9}", label) and int(label) < 10:
             entries.append((name, int(label)))
         else:
             wrong.append(number)
     return entries, wrong
 
 
-words = st.text(st.sampled_from("aé猫19０- \t\r\n"), max_size=6)
-
-
-@settings(max_examples=300)
-@given(
-    st.lists(st.sampled_from(["a 1", "é b 09\r", "  1", "a 19", "a -1"]) | words, min_size=1).map(
-        "\n".join
-    )
-)
-def test_any_text_is_read_as_line_by_line(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
-    path = written(tmp_path_factory.getbasetemp(), text)
-    entries, wrong = one_by_one(text)
-    if not text.strip():
-        with pytest.raises(InputError, match="the list file is empty"):
-            read_list(path, None, 10)
-    elif wrong:
+def assert_read_as(path: Path, entries: list[tuple[str, int]], wrong: list[int]) -> None:
+    """`read_list` gives these entries of ten classes, or names the wrong lines."""
+    if wrong:
         with pytest.raises(InputError) as error:
             read_list(path, None, 10)
         assert re.findall(r"line (\d+): ", str(error.value)) == [str(n) for n in wrong[:10]]
     else:
         assert entries_of(read_list(path, None, 10)) == entries
+
+
+words = st.text(st.sampled_from("aé猫19０-, \t\r\n"), max_size=6)
+lines = st.sampled_from(["a 1", "é b 09\r", "  1", "a 19", "a -1", "a,\t \t2 "]) | words
+
+
+@settings(max_examples=300)
+@given(st.lists(lines, min_size=1).map("\n".join))
+def test_any_text_is_read_as_line_by_line(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    text = f"first 0\n{text}"  # so that it is no CSV file
+    assert_read_as(written(tmp_path_factory.getbasetemp(), text), *one_by_one(text))
+
+
+gaps = st.text(" \t", min_size=1, max_size=3)
+names = st.text(st.sampled_from("aé猫1, \t"), min_size=1).filter(
+    lambda name: name[-1] not in " \t,"
+)
+labels = st.integers(0, 9)
+
+
+@given(st.lists(st.tuples(names, gaps, labels), min_size=1), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_what_was_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, int]], line_end: str
+) -> None:
+    text = line_end.join(f"{name}{gap}{label}" for name, gap, label in rows)
+    path = written(tmp_path_factory.getbasetemp(), text)
+    assert_read_as(path, [(name, label) for name, _, label in rows], [])
+
+
+csv_names = st.text(st.sampled_from('aé猫1," ')).map(str.strip).filter(bool)
+
+
+@given(st.lists(st.tuples(csv_names, st.sampled_from(["", " ", "\t"]), labels), min_size=1))
+def test_csv_without_a_header_is_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, int]]
+) -> None:
+    quoted = [(name.replace('"', '""'), gap, label) for name, gap, label in rows]
+    text = "\n".join(f'"{name}",{gap}{label}' for name, gap, label in quoted)
+    path = written(tmp_path_factory.getbasetemp(), text)
+    assert_read_as(path, [(name, label) for name, _, label in rows], [])
 
 
 def test_ten_wrong_lines_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
@@ -148,7 +189,7 @@ def test_paths_start_from_data_dir(tmp_path: Path) -> None:
         tmp_path / "images" / "a.jpg",
         Path("/abs/b.jpg"),
     ]
-    with pytest.raises(InputError, match=r"--data_dir .*missing: no such folder"):
+    with pytest.raises(InputError, match=r"`data_dir` .*missing: no such folder"):
         read_list(path, tmp_path / "missing", 10)
 
 
@@ -199,8 +240,8 @@ def test_names_are_read_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("a\nb\n", "list.txt: 3 class names were expected, one a line; found 2"),
-        ("a\nb\nc\nd\n", "list.txt: 3 class names were expected, one a line; found 4"),
+        ("a\nb\n", "list.txt: 3 class names were expected, one on each line; found 2"),
+        ("a\nb\nc\nd\n", "list.txt: 3 class names were expected, one on each line; found 4"),
         ("", "found 0"),
         ("a\n \nc\n", "list.txt, line 2: the name of a class is blank"),
     ],
@@ -210,39 +251,61 @@ def test_wrong_names_are_refused(tmp_path: Path, data: str, message: str) -> Non
         read_names(written(tmp_path, data), 3)
 
 
-# Finding images
+def test_names_of_imagenet_come_with_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = read_names("imagenet", 1000)
+    assert names == imagenet_class_names()
+    assert names[0] == "n01440764 tench, Tinca tinca"
+    assert names[999] == "n15075141 toilet tissue, toilet paper, bathroom tissue"
+    ids = [name.split()[0] for name in names]
+    assert ids == sorted(set(ids))  # the challenge's class ids are in the order of WordNet's
+    (tmp_path / "imagenet").mkdir()  # a folder of images, most likely
+    assert len(read_names("imagenet")) == 1000
+    (tmp_path / "imagenet").rmdir()
+    (tmp_path / "imagenet").write_text("one\ntwo\n")
+    assert read_names("imagenet") == ["one", "two"]
 
 
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    folder = tmp_path / "album"
-    for name in ("b.JPG", "a.png", "sub/c.webp", "sub/deep/d.tiff", "notes.txt", "sub/odd.dat"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    for name in (".hidden.jpg", ".thumbs/e.jpg", "folder.jpg/f.txt", "empty/g.txt"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
+def test_names_of_imagenet_are_those_of_ilsvrc(assets: Path) -> None:
+    assert imagenet_class_names() == read_names(assets / "caffe/synset_words.txt", 1000)
 
 
-@pytest.mark.parametrize(
-    ("patterns", "names"),
-    [
-        ([""], ["a.png", "b.JPG", "sub/c.webp", "sub/deep/d.tiff"]),
-        ([".thumbs"], [".thumbs/e.jpg"]),
-        (["notes.txt", "a.png"], ["notes.txt", "a.png"]),
-        (["*.jpg"], []),
-        (["*"], ["a.png", "b.JPG", "notes.txt"]),
-        (["sub/*"], ["sub/c.webp", "sub/odd.dat"]),
-        (["**/[cd].*"], ["sub/c.webp", "sub/deep/d.tiff"]),
-        (["missing.jpg"], []),
-        (["empty"], []),
-    ],
-)
-def test_images_are_found(album: Path, patterns: Sequence[str], names: list[str]) -> None:
-    asked = [str(album / pattern) for pattern in patterns]
-    if names:
-        assert [str(p.relative_to(album)) for p in find_images(asked)] == names
-    else:
-        with pytest.raises(InputError, match=r"no such file or folder|holds no images"):
-            find_images(asked)
+# Classes
+
+
+def listed(tmp_path: Path, labels: list[int]) -> ImageList:
+    return read_list(written(tmp_path, "".join(f"{i}.jpg {n}\n" for i, n in enumerate(labels))))
+
+
+def test_sizes_of_classes(tmp_path: Path) -> None:
+    images = listed(tmp_path, [2, 0, 2, 1])
+    assert class_sizes(images).tolist() == [1, 1, 2]
+    assert class_sizes(images, 5).tolist() == [1, 1, 2, 0, 0]
+    assert describe_empty_classes(class_sizes(images)) == ""
+    assert describe_empty_classes(class_sizes(images, 5)) == "2 of 5 classes have no images: 3, 4"
+
+
+def test_labels_that_start_at_1_are_told(tmp_path: Path) -> None:
+    note = describe_empty_classes(class_sizes(listed(tmp_path, [1, 2, 3, 2])))
+    assert note == "class 0 has no images: the labels start at 1, and class ids at 0"
+
+
+def test_many_empty_classes_are_counted() -> None:
+    note = describe_empty_classes(np.array([1, *[0] * 30, 1]))
+    assert note == "30 of 32 classes have no images: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ..."
+
+
+def test_a_label_that_is_no_class_id_is_named(tmp_path: Path) -> None:
+    images = listed(tmp_path, [0, 20240131, 1])
+    message = r"list\.txt, line 2: the largest label is 20240131, .* 20240132 classes of 3 images"
+    with pytest.raises(InputError, match=message):
+        class_sizes(images)
+    assert class_sizes(listed(tmp_path, [0, 9, 1]), 10).tolist() == [1, 1, *[0] * 7, 1]
+
+
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_a_list_of_one_class_is_refused(tmp_path: Path, num_classes: int | None) -> None:
+    with pytest.raises(InputError, match=r"list\.txt: .*at least two classes .* the label 0"):
+        class_sizes(listed(tmp_path, [0, 0, 0]), num_classes)

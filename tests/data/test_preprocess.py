@@ -6,7 +6,6 @@ import io
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageFile, ImageOps
 
 from squeezenet_paddle.data.decode import decode, read_image
 from squeezenet_paddle.data.preprocess import EvalTransform, Preprocess
@@ -357,28 +357,37 @@ def claims(name: str, side: int) -> bytes:
     return bytes(data)
 
 
+@pytest.fixture
+def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails where a decoder is given the pixels of a file, for which it would take memory."""
+
+    def forbidden(*args: object) -> None:
+        raise AssertionError("a decoder was called")
+
+    monkeypatch.setattr(cv2, "imdecode", forbidden)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", forbidden)
+
+
+@pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("side", [20_000, 60_000])
 @pytest.mark.parametrize("name", ["jpeg", "jpeg-progressive", "png", "bmp", "gif"])
 def test_a_huge_claim_is_refused_before_memory_is_taken(name: str, side: int) -> None:
     data = claims(name, side)
     tracemalloc.start()
-    begin = time.monotonic()
     with pytest.raises(ImageError, match=r"^x: .*limit"):
         decode(data, "x")
-    seconds, peak = time.monotonic() - begin, tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 1
     assert peak < 1_000_000
 
 
+@pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("at", [8, 33], ids=["header", "second"])
 def test_a_huge_png_chunk_is_refused_before_memory_is_taken(at: int) -> None:
     data = bytearray(LOSSLESS["png"])
     data[at : at + 4] = struct.pack(">I", 2_000_000_000)
-    begin = time.monotonic()
     with pytest.raises(ImageError):
         decode(bytes(data), "x")
-    assert time.monotonic() - begin < 0.3  # to fill the memory that it claims takes seconds
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -426,3 +435,19 @@ def test_bytes_after_the_end_of_a_png_are_passed_over() -> None:
 def test_a_tiff_without_a_range_is_refused(mode: str) -> None:
     with pytest.raises(ImageError, match="32-bit values"):
         decode(encode(Image.new(mode, (4, 4)), "TIFF"), "x")
+
+
+@given(
+    arrays("uint8", (5, 5, 3)),
+    st.sampled_from(["BGR", "RGB"]),
+    st.sampled_from(["NCHW", "NHWC"]),
+    st.sampled_from([(1.0, (104, 117, 123), (1, 1, 1)), (1 / 255, (0.4, 0.5, 0.6), (0.2, 0.3, 1))]),
+)
+def test_denormalising_gives_the_crop_back(
+    crop: np.ndarray, order: str, layout: str, values: tuple
+) -> None:
+    preprocess = Preprocess("squash", 5, "linear", 5, order, *values, layout)
+    x = preprocess.normalise(crop)
+    assert np.array_equal(preprocess.denormalise(x), crop)
+    assert np.array_equal(preprocess.denormalise(np.stack([x, x + 1e6, x - 1e6]))[0], crop)
+    assert set(np.unique(preprocess.denormalise(np.stack([x + 1e6, x - 1e6])))) == {0, 255}

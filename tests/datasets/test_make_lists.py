@@ -17,8 +17,13 @@ from hypothesis import strategies as st
 
 from squeezenet_paddle.data.lists import read_list, read_names
 from squeezenet_paddle.datasets import folders
-from squeezenet_paddle.datasets.folders import ClassTree, class_names, read_tree, write_lists
-from squeezenet_paddle.datasets.splitting import split
+from squeezenet_paddle.datasets.folders import (
+    ClassTree,
+    class_names,
+    read_tree,
+    split,
+    write_lists,
+)
 from squeezenet_paddle.errors import InputError
 
 
@@ -48,14 +53,22 @@ def tree_of(counts: list[int]) -> ClassTree:
 # The tool
 
 
-def test_lists_names_and_table(tmp_path: Path, run_tool: Run) -> None:
+def test_lists_names_and_table(tmp_path: Path, call_tool: Run) -> None:
     images = classes(tmp_path / "images", zebra=10, ant=20)
     touch(images, "ant/deeper/and deeper/größe 猫.JPEG", "ant/notes.txt", "README", "loose.png")
     touch(images, "ant/.hidden.jpg", ".git/a.jpg", "ant/.thumbs/b.jpg", "zebra/noext")
     (images / "ant/000.jpg").unlink()
     lists = tmp_path / "lists"
-    done = run_tool(
-        "make_lists", "--images", images, "--output_dir", lists, "--val", 0.2, "--test", 0.1
+    done = call_tool(
+        "make_lists",
+        "--images",
+        images,
+        "--output_dir",
+        lists,
+        "--val_share",
+        0.2,
+        "--test_share",
+        0.1,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
@@ -103,13 +116,13 @@ def test_caltech_names(tmp_path: Path) -> None:
     assert not (lists / "test_list.txt").exists()
 
 
-def test_mistakes_end_with_one_line(tmp_path: Path, run_tool: Run) -> None:
+def test_mistakes_end_with_one_line(tmp_path: Path, call_tool: Run) -> None:
     images = classes(tmp_path / "images", cat=1, dog=9)
     touch(images, "notes.txt")
     flags = ("--images", images, "--output_dir", tmp_path / "lists")
-    assert_user_error(run_tool("make_lists", *flags), "'cat' with 1", "at least 2")
+    assert_user_error(call_tool("make_lists", *flags), "'cat' with 1", "at least 2")
     assert_user_error(
-        run_tool("make_lists", *flags, "--class_name_pattern", "(a"), "not a regular expression"
+        call_tool("make_lists", *flags, "--class_name_pattern", "(a"), "not a regular expression"
     )
     assert not (tmp_path / "lists").exists()
 
@@ -183,7 +196,7 @@ def test_trees_that_are_refused(tmp_path: Path, files: list[str], message: str) 
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     for path in (tmp_path / "none", touch(tmp_path, "file") / "file"):
-        with pytest.raises(InputError, match=f"--images {path}: no such folder"):
+        with pytest.raises(InputError, match=f"`images` {path}: no such folder"):
             read_tree(path)
 
 
@@ -277,11 +290,11 @@ def test_small_classes_in_great_number() -> None:
 @pytest.mark.parametrize(
     ("val", "test", "message"),
     [
-        (-0.1, 0, r"--val must lie in 0..1, 1 excluded; found -0.1\."),
-        (1, 0, "--val must lie in"),
-        (0, 20, r"--test must lie in 0..1, 1 excluded; found 20\."),
-        (math.nan, 0, "--val must lie in .* found nan"),
-        (0.5, 0.5, r"must add to less than 1, .* found 0.5 and 0.5\."),
+        (-0.1, 0, r"`val_share` must lie in 0..1, 1 excluded; found -0.1\."),
+        (1, 0, "`val_share` must lie in"),
+        (0, 20, r"`test_share` must lie in 0..1, 1 excluded; found 20\."),
+        (math.nan, 0, "`val_share` must lie in .* found nan"),
+        (0.5, 0.5, r"must add up to less than 1, .* found 0.5 and 0.5\."),
     ],
 )
 def test_shares_that_are_refused(val: float, test: float, message: str) -> None:
@@ -290,7 +303,7 @@ def test_shares_that_are_refused(val: float, test: float, message: str) -> None:
 
 
 def test_seeds_that_are_refused() -> None:
-    with pytest.raises(InputError, match="--seed must lie in 0..4294967295"):
+    with pytest.raises(InputError, match="`seed` must lie in 0..4294967295"):
         split(tree_of([5, 5]), 0.2, 0, 2**32)
 
 

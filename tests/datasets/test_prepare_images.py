@@ -22,8 +22,14 @@ from hypothesis import strategies as st
 from squeezenet_paddle.data.decode import read_image
 from squeezenet_paddle.data.lists import ImageList, read_list
 from squeezenet_paddle.data.preprocess import Preprocess
-from squeezenet_paddle.datasets.prepare import Report, plan, prepare
-from squeezenet_paddle.datasets.resize import Output, encode, statistics
+from squeezenet_paddle.datasets.prepare import (
+    Output,
+    Report,
+    encode,
+    plan,
+    prepare,
+    statistics,
+)
 from squeezenet_paddle.errors import ImageError, InputError
 
 SMALL = Preprocess(resize_size=24, crop_size=21)
@@ -62,7 +68,7 @@ def times(folder: Path) -> dict[str, int]:
 # What is written
 
 
-def test_tool(tmp_path: Path, run_tool: Run) -> None:
+def test_tool(tmp_path: Path, call_tool: Run) -> None:
     names = ["a/x.png", "a/y z.JPEG", "b/größe.jpg", "b/deep/x.bmp", "top.webp"]
     images = draw(tmp_path / "images", *names, "val.png")
     train = listed(tmp_path / "lists" / "train_list.txt", *names, "./a//x.png")
@@ -72,7 +78,7 @@ def test_tool(tmp_path: Path, run_tool: Run) -> None:
         *("--list", train, val, "--data_dir", images, "--output_dir", out, "--format", "png"),
         *("--mean_json", tmp_path / "mean.json", "--resize_size", 24),
     )
-    done = run_tool("prepare_images", *command)
+    done = call_tool("prepare_images", *command)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = json.loads((tmp_path / "mean.json").read_text())
@@ -102,7 +108,7 @@ def test_tool(tmp_path: Path, run_tool: Run) -> None:
         "images": 6,
         "list": "train_list.txt",
     }
-    again = run_tool("prepare_images", *command)
+    again = call_tool("prepare_images", *command)
     assert again.stdout.splitlines()[0] == "6 images: 0 written, 6 already there, 0 unreadable"
     assert json.loads((tmp_path / "mean.json").read_text()) == found
 
@@ -126,7 +132,7 @@ def test_short_side_and_jpg(tmp_path: Path) -> None:
                 assert (resize(found) == expected).all()
 
 
-def test_files_of_a_image() -> None:
+def test_files_of_an_image() -> None:
     image = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8), (90, 60))
     sizes, errors = [], []
     for output in (Output(Path(), "png"), Output(Path()), Output(Path(), quality=30)):
@@ -182,8 +188,8 @@ def test_csv_lists_and_names_without_a_suffix(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text('image,label\n"a,b.png",7\nimg.001,0\nimg.002,1\n')
     out = tmp_path / "out"
-    prepare([path], images, SMALL, Output(out), False, 1)
-    again = read_list(out / "list.txt", None, None)
+    prepare([str(path)], str(images), SMALL, Output(str(out)), False, 1)
+    again = read_list(out / "list.txt")
     assert [again.name(i) for i in range(3)] == ["a,b.jpg", "img.001.jpg", "img.002.jpg"]
     assert again.labels.tolist() == [7, 0, 1]
     assert all(again.path(i).is_file() for i in range(3))
@@ -225,7 +231,7 @@ def test_other_settings_need_another_folder(
     settings.update({"interpolation": "cubic", "format": "jpg", "quality": 95})
     (out / "prepare.json").write_text(json.dumps(settings))
     path = listed(tmp_path / "list.txt", "a.png")
-    with pytest.raises(InputError, match=f"other settings {message}; give another --output_dir"):
+    with pytest.raises(InputError, match=f"other settings {message}; give another `output_dir`"):
         prepare([path], None, resize, Output(out, **output), False, 1)  # type: ignore[arg-type]
 
 
@@ -249,7 +255,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     refused("data_dir None, asked .*images; resize None", [path], images, foreign)
     other = listed(tmp_path / "other" / "list.txt", "a.png")
     refused("2 of the lists would be written to list.txt", [path, other], images, tmp_path / "out")
-    refused("--data_dir must say where", [path, other], None, tmp_path / "out")
+    refused("`data_dir` must say where", [path, other], None, tmp_path / "out")
 
 
 # Names
@@ -282,18 +288,18 @@ names = st.builds(
 @given(st.lists(names, min_size=1, max_size=12))
 def test_every_image_gets_a_file_of_its_own(listed_names: list[str]) -> None:
     images = ImageList.of_paths([Path(name) for name in listed_names])
-    wanted = {}
+    expected = {}
     for name in listed_names:
         path = PurePosixPath(name)
         known = path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.name != path.suffix
-        wanted[name] = (str(path.with_suffix("")) if known else name) + ".png"
+        expected[name] = (str(path.with_suffix("")) if known else name) + ".png"
     output = Output(Path("out"), "png")
-    if len(set(wanted.values())) < len(wanted):
+    if len(set(expected.values())) < len(expected):
         with pytest.raises(InputError, match="would both be"):
             plan([images, images], output, True)
         return
     jobs = plan([images, images], output, True)
-    assert {job.source: job.target for job in jobs.values()} == wanted
+    assert {job.source: job.target for job in jobs.values()} == expected
     assert {job.source: job.weight for job in jobs.values()} == {
         name: listed_names.count(name) for name in listed_names
     }
@@ -302,20 +308,20 @@ def test_every_image_gets_a_file_of_its_own(listed_names: list[str]) -> None:
 # Images that cannot be read, and other mishaps
 
 
-def test_unreadable_images(tmp_path: Path, run_tool: Run) -> None:
+def test_unreadable_images(tmp_path: Path, call_tool: Run) -> None:
     images = draw(tmp_path / "images", "good.png", "cut.png")
     (images / "cut.png").write_bytes((images / "cut.png").read_bytes()[:200])
     path = listed(tmp_path / "lists" / "list.txt", "cut.png", "good.png", "none.png")
     out = tmp_path / "out"
     flags = ("--list", path, "--data_dir", images, "--output_dir", out, "--resize", "short_side",
              "--mean_json", tmp_path / "mean.json")  # fmt: skip
-    done = run_tool("prepare_images", *flags)
+    done = call_tool("prepare_images", *flags)
     names = ("cut.png: the image is cut off", "none.png: cannot read")
     assert_user_error(done, "2 of 3 images cannot be prepared", "--skip_unreadable", *names)
     assert sorted(p.name for p in out.iterdir()) == ["good.jpg", "prepare.json"]
     assert not (tmp_path / "mean.json").exists()
 
-    done = run_tool("prepare_images", *flags, "--skip_unreadable")
+    done = call_tool("prepare_images", *flags, "--skip_unreadable")
     assert done.returncode == 0, done.stderr
     assert [line.split(": ")[0] for line in done.stderr.splitlines()] == ["skipped"] * 2
     assert all(name in done.stderr for name in names)
@@ -332,9 +338,9 @@ def test_a_list_of_which_nothing_can_be_read(tmp_path: Path) -> None:
         prepare([path], None, SMALL, None, True, 1, skip_unreadable=True)
 
 
-def test_something_to_do_is_expected(tmp_path: Path, run_tool: Run) -> None:
-    done = run_tool("prepare_images", "--list", listed(tmp_path / "list.txt", "a.png"))
-    assert_user_error(done, "--output_dir, --mean_json or both were expected, found neither")
+def test_something_to_do_is_expected(tmp_path: Path, call_tool: Run) -> None:
+    done = call_tool("prepare_images", "--list", listed(tmp_path / "list.txt", "a.png"))
+    assert_user_error(done, "--output_dir or --mean_json or both were expected, found neither")
 
 
 def test_an_error_of_the_disk_is_named(tmp_path: Path) -> None:
@@ -344,7 +350,7 @@ def test_an_error_of_the_disk_is_named(tmp_path: Path) -> None:
     (out.folder / "a" / "x.jpg").unlink()
     (out.folder / "a").rmdir()
     (out.folder / "a").touch()
-    with pytest.raises(InputError, match="out/a is no folder that may be written to"):
+    with pytest.raises(InputError, match="out/a is not a writable folder"):
         prepared(images, ["a/x.png"], out)
 
 

@@ -35,7 +35,7 @@ def content(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six training and two validation images a class."""
+    """Six training and two validation images of each class."""
     folder = tmp_path_factory.mktemp("data") / "sample"
     make_sample_data(folder, seed=0, train=6, val=2)
     return folder
@@ -132,11 +132,11 @@ def test_folder_of_the_user_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["train_list.txt"]
 
 
-def test_tool(tmp_path: Path, run_tool: Run) -> None:
+def test_tool(tmp_path: Path, call_tool: Run) -> None:
     out = tmp_path / "sample"
-    command = ("make_sample_data", "--output_dir", out, "--train", 2, "--val", 1)
+    command = ("make_sample_data", "--output_dir", out, "--train_images", 2, "--val_images", 1)
     for seed in (3, 4):  # the second run replaces what the first one made
-        done = run_tool(*command, "--seed", seed)
+        done = call_tool(*command, "--seed", seed)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{out}: 20 training and 10 validation images of 10 classes\n"
         assert done.stderr == ""
@@ -146,7 +146,11 @@ def test_tool(tmp_path: Path, run_tool: Run) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
-    [(("--seed", "-1"), "--seed"), (("--train", "0"), "--train"), (("--val", "x"), "--val")],
+    [
+        (("--seed", "-1"), "--seed"),
+        (("--train_images", "0"), "--train"),
+        (("--val_images", "x"), "--val"),
+    ],
 )
-def test_tool_wrong_flags(arguments: tuple[str, ...], part: str, run_tool: Run) -> None:
-    assert_user_error(run_tool("make_sample_data", *arguments), part)
+def test_tool_wrong_flags(arguments: tuple[str, ...], part: str, call_tool: Run) -> None:
+    assert_user_error(call_tool("make_sample_data", *arguments), part)

@@ -1,4 +1,4 @@
-"""The dynamic-graph engine: the network's logits, whatever an image comes with."""
+"""The dynamic-graph engine: the network's logits, for any size of batch."""
 
 from __future__ import annotations
 

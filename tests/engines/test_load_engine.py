@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from conftest import Run, assert_user_error
 from networks import VARIANTS, assert_same, name_of, pixels, small_model_dir
+from spoiled import spoil_onnxruntime
 
 from squeezenet_paddle.caffe.convert import read_weights
 from squeezenet_paddle.conversion import build_network
@@ -25,10 +25,10 @@ from squeezenet_paddle.datasets import samples
 from squeezenet_paddle.engines import load as engine_loading
 from squeezenet_paddle.engines.load import ENGINES, load_engine
 from squeezenet_paddle.errors import InputError, RunError
-from squeezenet_paddle.evaluation.metrics import top_k
 from squeezenet_paddle.export.export import Export, export
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.network.logits import top_k
 from squeezenet_paddle.predict import Predictor
 
 FLOAT32 = [name for name, has in ENGINES.items() if "float32" in has]
@@ -89,7 +89,7 @@ def test_int8_is_near(engine: str, shared_dir: Path) -> None:
     assert 0 < np.abs(found - expected).max() < 0.1 * np.ptp(expected)
 
 
-def test_logits_do_not_depend_on_what_comes_with_a_image(shared_dir: Path) -> None:
+def test_logits_do_not_depend_on_the_rest_of_the_batch(shared_dir: Path) -> None:
     inputs = pixels(VARIANTS[0], 9, 40)
     engine = Predictor(shared_dir, "cpu", "onnxruntime", threads=2)
     together = engine.logits(inputs)
@@ -111,7 +111,7 @@ def test_auto_takes_the_first_that_is_installed(
     assert load(shared_dir) == "paddle"
     with pytest.raises(InputError, match="no engine that has int8.* onnxruntime, openvino"):
         load(shared_dir, precision="int8")
-    with pytest.raises(InputError, match=r"--engine openvino: the package openvino is not inst"):
+    with pytest.raises(InputError, match=r"`engine` openvino: the package openvino is not inst"):
         load(shared_dir, "openvino")
 
 
@@ -128,46 +128,48 @@ def test_auto_without_an_export_is_the_network_itself(
         load(path, precision="int8")
 
 
-class Wrong:
-    """An engine that is a little off."""
-
-    def __init__(self, engine: Any) -> None:
-        self.engine = engine
-
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
-        logits = self.engine.logits(inputs)
-        if len(inputs) > 1:  # for an image alone it is right
-            logits[-1] *= 1.001
-        return logits
+def slightly_wrong(logits: np.ndarray) -> np.ndarray:
+    return logits * np.float32(1.001)
 
 
+@pytest.mark.parametrize("threads", [1, 2], ids=["one core", "all cores"])
 def test_an_engine_that_disagrees_is_not_taken(
-    shared_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    threads: int,
+    shared_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make = engine_loading._make
-
-    def mostly_wrong(*args: Any) -> Any:
-        return make(*args) if args[3] == "openvino" else Wrong(make(*args))
-
-    monkeypatch.setattr(engine_loading, "_make", mostly_wrong)
+    """Also if only single images are wrong, or only batches."""
+    spoil_onnxruntime(monkeypatch, slightly_wrong, threads)
+    info = read_info(shared_dir)
     with pytest.raises(RunError, match=r"onnxruntime \d.* does not compute this network here"):
-        load(shared_dir, "onnxruntime")
-    assert load(shared_dir) == "openvino"
-    assert "Another engine is tried." in caplog.text
+        load_engine(shared_dir, info, "onnxruntime", threads=2)
+    assert load_engine(shared_dir, info, threads=2)[0] == "openvino"
+    assert "Trying another engine, openvino." in caplog.text
 
 
 def test_not_a_number_is_not_taken(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Nan:
-        def logits(self, inputs: np.ndarray) -> np.ndarray:
-            return np.full((len(inputs), 5), np.nan, "float32")
-
-    monkeypatch.setattr(engine_loading, "_make", lambda *args: Nan())
+    spoil_onnxruntime(monkeypatch, lambda logits: logits * np.float32("nan"))
     with pytest.raises(RunError, match="off by nan"):
         load(shared_dir, "onnxruntime")
 
 
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_on_a_processor_without_it_is_told(
+    supported: bool,
+    shared_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(engine_loading, "computes_bfloat16", lambda: supported)
+    assert load(shared_dir, "openvino", "float32") == "openvino"
+    assert not caplog.text
+    assert load(shared_dir, "openvino", "bfloat16") == "openvino"
+    assert ("no bfloat16 instructions; it uses float32" in caplog.text) != supported
+
+
 def test_a_precision_that_an_engine_lacks(shared_dir: Path) -> None:
-    with pytest.raises(InputError, match=r"--precision int8: the engine paddle has float32 alone"):
+    with pytest.raises(InputError, match=r"`precision` int8: the engine paddle has only float32"):
         load(shared_dir, "paddle", "int8")
 
 
@@ -175,7 +177,7 @@ def test_an_export_of_other_weights_is_refused(model_dir: Path, tmp_path: Path) 
     other = small_model_dir(tmp_path / "other", VARIANTS[0], seed=1)
     shutil.copy(other / "model.pdparams", model_dir)
     for precision, engine in (("float32", "paddle"), ("int8", "onnxruntime")):
-        with pytest.raises(InputError, match="export is of other weights .* make it anew by"):
+        with pytest.raises(InputError, match="export is of other weights .* replace it by"):
             load(model_dir, engine, precision)
 
 
@@ -232,9 +234,9 @@ def test_wrong_arguments(shared_dir: Path, tmp_path: Path, run_tool: Run) -> Non
     cv2.imwrite(str(tmp_path / "x.png"), drawn(1)[0])
     arguments = ("--model_dir", shared_dir, "--image", tmp_path / "x.png")
     done = run_tool("infer", *arguments, "--engine", "paddle", "--precision", "bfloat16")
-    assert_user_error(done, "the engine paddle has float32 alone; bfloat16 takes openvino")
+    assert_user_error(done, "--precision bfloat16: the engine paddle has only float32", "openvino")
     done = run_tool("infer", *arguments, "--engine", "openvino", "--explain", tmp_path / "maps")
-    assert_user_error(done, "--explain takes the engine dynamic")
+    assert_user_error(done, "--explain needs the --engine dynamic")
     assert not (tmp_path / "maps").exists()
 
 

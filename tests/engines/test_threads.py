@@ -1,4 +1,4 @@
-"""Threads on cores, and how work is cut for them."""
+"""Pinned threads, and how work is cut for them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezenet_paddle.engines.threads import Cores, micro_batches, split
+from squeezenet_paddle.engines.threads import PinnedThreads, micro_batches, split
 from squeezenet_paddle.errors import InputError
 
 
 def test_parts_run_side_by_side_and_stay_in_order() -> None:
-    cores = Cores(3)
+    threads = PinnedThreads(3)
     barrier = threading.Barrier(3, timeout=10)  # breaks unless all three are there at once
 
     def work(part: int) -> int:
@@ -25,7 +25,7 @@ def test_parts_run_side_by_side_and_stay_in_order() -> None:
         return 10 * part
 
     for _ in range(3):
-        assert cores.run(work, range(3)) == [0, 10, 20]
+        assert threads.map(work, range(3)) == [0, 10, 20]
 
 
 def test_an_error_in_a_thread_is_raised() -> None:
@@ -34,20 +34,20 @@ def test_an_error_in_a_thread_is_raised() -> None:
             raise InputError("no")
 
     with pytest.raises(InputError, match="no"):
-        Cores(2).run(work, [0, 1])
+        PinnedThreads(2).map(work, [0, 1])
 
 
 def test_threads_stay_on_the_cores_of_the_process() -> None:
-    """Each on one of its own where there is a thread a core; the caller's thread may roam."""
+    """Each on its own core if there is one thread per core; the caller's thread is not bound."""
     before = os.sched_getaffinity(0)
-    cores = Cores()
-    assert cores.threads == len(before)
-    found = cores.run(lambda _: os.sched_getaffinity(0), range(cores.threads))
-    if cores.threads > 1:
+    threads = PinnedThreads()
+    assert threads.count == len(before)
+    found = threads.map(lambda _: os.sched_getaffinity(0), range(threads.count))
+    if threads.count > 1:
         assert set().union(*found) == before
         assert all(len(cpus) == 1 for cpus in found)
-        more = Cores(cores.threads + 1)
-        assert more.run(lambda _: os.sched_getaffinity(0), range(2)) == [before] * 2
+        more = PinnedThreads(threads.count + 1)
+        assert more.map(lambda _: os.sched_getaffinity(0), range(2)) == [before] * 2
     assert os.sched_getaffinity(0) == before
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import paddle
 import pytest
-from conftest import Run, assert_user_error
 
+from squeezenet_paddle.cli.compare import main
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation.compare import (
@@ -23,41 +22,41 @@ from squeezenet_paddle.evaluation.compare import (
     table,
     text,
 )
-from squeezenet_paddle.evaluation.evaluate import Evaluation
+from squeezenet_paddle.evaluation.evaluate import Evaluation, evaluate
 from squeezenet_paddle.evaluation.metrics import Predictions
-from squeezenet_paddle.export.record import ONNX_INT8
+from squeezenet_paddle.export_record import ONNX_INT8
 from squeezenet_paddle.model_dir import WEIGHTS, ModelInfo, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.model import SqueezeNet
 
 ROWS = [
     Row(
-        "a|b",
-        "v1.1 at 227",
-        "auto",
-        "int8",
-        0.5,
-        0.75,
-        1.25,
-        4_946_364,
-        1_235_496,
-        387_747_520,
-        40.25,
-        (1, 0.5),
+        model="a|b",
+        network="v1.1 at 227",
+        engine="auto",
+        precision="int8",
+        top1=0.5,
+        top5=0.75,
+        loss=1.25,
+        weights_bytes=4_946_364,
+        parameters=1_235_496,
+        multiply_adds=387_747_520,
+        images_per_second=40.25,
+        agreement=(1, 0.5),
     ),
     Row(
-        "long/name",
-        "v1.0 at 227",
-        "auto",
-        "int8",
-        1,
-        1,
-        0.5,
-        4_998_076,
-        1_248_424,
-        861_339_936,
-        9.5,
-        (0.5, 1),
+        model="long/name",
+        network="v1.0 at 227",
+        engine="auto",
+        precision="int8",
+        top1=1,
+        top5=1,
+        loss=0.5,
+        weights_bytes=4_998_076,
+        parameters=1_248_424,
+        multiply_adds=861_339_936,
+        images_per_second=9.5,
+        agreement=(0.5, 1),
     ),
 ]
 
@@ -68,7 +67,9 @@ def info(names: list[str] | None = None, **config: object) -> ModelInfo:
 
 def evaluation(predicted: list[int], labels: list[int]) -> Evaluation:
     logits = np.eye(4, dtype="float32")[predicted]
-    return Evaluation(Predictions.of(np.arange(len(labels)), logits, np.array(labels)), [], 1.0)
+    return Evaluation(
+        Predictions.from_logits(np.arange(len(labels)), logits, np.array(labels)), [], 1.0
+    )
 
 
 def test_a_table_by_hand(tmp_path: Path) -> None:
@@ -103,26 +104,19 @@ def test_a_table_by_hand(tmp_path: Path) -> None:
 
 def test_text_is_aligned() -> None:
     lines = text(ROWS).splitlines()
-    assert lines[1].split() == [
-        *(
-            "1",
-            "a|b",
-            "v1.1",
-            "at",
-            "227",
-            "auto",
-            "int8",
-            "50.00%",
-            "75.00%",
-            "1.2500",
-            "4.95",
-            "MB",
-            "1,235,496",
-        ),
-        *("388", "M", "40.2", "100.00%", "50.00%"),
-    ]
+    cells = "1 a|b v1.1 at 227 auto int8 50.00% 75.00% 1.2500 4.95 MB 1,235,496 388 M 40.2 100.00%"
+    assert lines[1].split() == [*cells.split(), "50.00%"]
     assert len({len(line) for line in lines}) == 1
     assert lines[0].index("network") == lines[1].index("v1.1") == lines[2].index("v1.0")
+
+
+def test_the_second_accuracy_is_named_after_what_it_counts() -> None:
+    for k in (2, 5):
+        for table_of in (text, markdown):
+            head = table_of(ROWS, k).splitlines()[0]
+            assert f"top-{k}" in head
+            assert f"top-{7 - k}" not in head
+        assert as_csv(ROWS, k) == as_csv(ROWS)
 
 
 def test_markdown_keeps_its_columns_whatever_a_name_holds() -> None:
@@ -144,7 +138,7 @@ def test_models_of_other_classes_are_refused() -> None:
     paths = [Path("a"), Path("b"), Path("c")]
     infos = [info(num_classes=2), info(["x", "y"], num_classes=2), info(["x", "z"], num_classes=2)]
     check_comparable(paths[:2], infos[:2])  # one of them knows no names
-    with pytest.raises(InputError, match="class 1 is 'y' in b and 'z' in c.*--synset_word_list"):
+    with pytest.raises(InputError, match="class 1 is 'y' in b and 'z' in c.*`synset_word_list`"):
         check_comparable(paths, infos)
     with pytest.raises(InputError, match="a has 2 and b has 3"):
         check_comparable(paths, [info(num_classes=2), info(num_classes=3)])
@@ -181,36 +175,45 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_compare(models: Path, tmp_path: Path, run_tool: Run) -> None:
+def compared(capsys: pytest.CaptureFixture, *arguments: object) -> list[dict[str, str]]:
+    main([*map(str, arguments), "--format", "csv"])
+    return list(csv.DictReader(capsys.readouterr().out.splitlines()))
+
+
+def test_compare(models: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ("--model_dir", models / "one", models / "two", "--test_list", models / "list.txt")
-    assert_user_error(run_tool("compare", *arguments), "class 2 is 'z'", "'Z'")
-    done = run_tool(
-        "compare", *arguments, "--synset_word_list", models / "names.txt", "--format", "csv"
-    )
-    assert done.returncode == 0, done.stderr
-    one, two = csv.DictReader(done.stdout.splitlines())
+    with pytest.raises(InputError, match="class 2 is 'z'.*'Z'"):
+        main([*map(str, arguments)])
+    one, two = compared(capsys, *arguments, "--synset_word_list", models / "names.txt")
     names = [" ".join(row[key] for key in ("model", "engine", "precision")) for row in (one, two)]
     assert one[f"agreement with {names[1]}"] == two[f"agreement with {names[0]}"]
     for name, row in zip(names, (one, two)):
         assert float(row[f"agreement with {name}"]) == 1
         assert float(row["images_per_second"]) > 0
     assert [row["network"] for row in (one, two)] == ["v1.1 at 33", "v1.0 at 50"]
-    run_tool(
-        *("eval", "--model_dir", models / "two", "--test_list", models / "list.txt"),
-        *("--metrics_json", tmp_path / "scores.json"),
-    )
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    scores = evaluate(models / "two", models / "list.txt")
     assert float(two["top1"]) == scores["top1"]
     assert float(two["loss"]) == pytest.approx(scores["loss"])
 
 
-def test_compare_engines(models: Path, run_tool: Run) -> None:
-    done = run_tool(
-        *("compare", "--model_dir", models / "one", "--test_list", models / "list.txt"),
-        *("--engine", "dynamic", "onnxruntime", "--format", "csv"),
+def test_compare_engines(models: Path, capsys: pytest.CaptureFixture) -> None:
+    dynamic, other = compared(
+        capsys,
+        *("--model_dir", models / "one", "--test_list", models / "list.txt"),
+        *("--engine", "dynamic", "onnxruntime"),
     )
-    assert done.returncode == 0, done.stderr
-    dynamic, other = csv.DictReader(done.stdout.splitlines())
     assert [dynamic["engine"], other["engine"]] == ["dynamic", "onnxruntime"]
     assert float(dynamic[f"agreement with {models}/one onnxruntime float32"]) == 1
     assert float(dynamic["loss"]) == pytest.approx(float(other["loss"]), abs=1e-5)
+
+
+def test_compare_leaves_out_what_cannot_be_read(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "list.txt").write_text("gone.png 0\n" + (models / "list.txt").read_text())
+    arguments = ("--test_list", tmp_path / "list.txt", "--data_dir", models)
+    [row] = compared(capsys, "--model_dir", models / "one", *arguments, "--skip_unreadable")
+    [expected] = compared(capsys, "--model_dir", models / "one", "--test_list", models / "list.txt")
+    assert [row["top1"], row["loss"]] == [expected["top1"], expected["loss"]]
+    main([*map(str, ("--model_dir", models / "one", "--test_list", models / "list.txt"))])
+    assert "top-3" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,14 +11,14 @@ import numpy as np
 import pytest
 
 from squeezenet_paddle.data.lists import ImageList, read_list
-from squeezenet_paddle.data.loader import Loader
-from squeezenet_paddle.data.preprocess import EvalTransform, Preprocess
-from squeezenet_paddle.data.sampler import Sampler
+from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.evaluation.evaluate import evaluate
-from squeezenet_paddle.evaluation.metrics import softmax
-from squeezenet_paddle.model_dir import ModelInfo
+from squeezenet_paddle.evaluation.evaluate import Evaluation, evaluate, score_list
+from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.network.logits import softmax
+from squeezenet_paddle.network.model import SqueezeNet
+from squeezenet_paddle.predict import Predictor
 
 PREPROCESS = Preprocess(resize_size=8, crop_size=6, interpolation="area")
 
@@ -44,19 +46,18 @@ def images(tmp_path: Path) -> ImageList:
     return read_list(tmp_path / "list.txt", None, 3)
 
 
-def loader_of(images: ImageList, ten_crop: bool = False) -> Loader:
-    transform = EvalTransform(PREPROCESS, ten_crop)
-    return Loader(images, transform, Sampler(len(images), 2), on_unreadable=str)
+def score(images: ImageList, **options: bool) -> Evaluation:
+    return score_list(MeanColors(), images, batch_size=2, **options)
 
 
 def crops(images: ImageList) -> list[list[np.ndarray]]:
     """The ten crops of each image."""
-    pictures = [cv2.imread(str(images.path(i))) for i in range(len(images))]
-    return [[PREPROCESS.normalise(c) for c in PREPROCESS.ten_crops(p)] for p in pictures]
+    decoded = [cv2.imread(str(images.path(i))) for i in range(len(images))]
+    return [[PREPROCESS.normalise(c) for c in PREPROCESS.ten_crops(p)] for p in decoded]
 
 
 def test_every_image_counts_once(images: ImageList) -> None:
-    found = evaluate(MeanColors(), loader_of(images))
+    found = score(images)
     logits = MeanColors().logits(np.stack([ten[4] for ten in crops(images)]))
     labels = np.arange(5) % 2
     assert found.unreadable == []
@@ -72,7 +73,7 @@ def test_every_image_counts_once(images: ImageList) -> None:
 
 
 def test_ten_crops_average_probabilities(images: ImageList) -> None:
-    found = evaluate(MeanColors(), loader_of(images, ten_crop=True)).predictions
+    found = score(images, ten_crop=True).predictions
     for row, ten in enumerate(crops(images)):
         mean = softmax(MeanColors().logits(np.stack(ten))).mean(axis=0)
         assert found.confidence[row] == pytest.approx(mean.max(), rel=1e-5)
@@ -83,12 +84,64 @@ def test_images_are_left_out_only_when_asked(images: ImageList) -> None:
     for index in (1, 4):
         images.path(index).write_bytes(b"no image")
     with pytest.raises(InputError, match=r"2 of 5 images cannot be read.*1\.png.*4\.png"):
-        evaluate(MeanColors(), loader_of(images))
-    found = evaluate(MeanColors(), loader_of(images), skip_unreadable=True)
+        score(images)
+    found = score(images, skip_unreadable=True)
     assert found.predictions.indices.tolist() == [0, 2, 3]
     assert found.summary()["images"] == 3
     assert ["1.png" in found.unreadable[0], "4.png" in found.unreadable[1]] == [True, True]
     for index in (0, 2, 3):
         images.path(index).unlink()
     with pytest.raises(InputError, match="none of the 5 images can be read"):
-        evaluate(MeanColors(), loader_of(images), skip_unreadable=True)
+        score(images, skip_unreadable=True)
+
+
+def test_skipped_images_are_named_on_standard_error(
+    images: ImageList, capsys: pytest.CaptureFixture
+) -> None:
+    images.path(3).unlink()
+    score(images, skip_unreadable=True)
+    assert capsys.readouterr().err.count("3.png") == 1
+    skipped: list[str] = []
+    score_list(MeanColors(), images, skip_unreadable=True, on_skipped=skipped.append)
+    assert capsys.readouterr().err == ""
+    assert ["3.png" in message for message in skipped] == [True]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_progress_bar_goes_on_after_an_unreadable_image(
+    images: ImageList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images.path(0).unlink()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(InputError, match="1 of 5"):
+        score(images)
+    assert "5/5" in sys.stderr.getvalue()
+
+
+def test_a_model_directory_is_scored_in_one_line(images: ImageList, tmp_path: Path) -> None:
+    """Paths are text, labels may be names, and the list may start elsewhere."""
+    config = ModelConfig(num_classes=3)
+    info = ModelInfo(config, Preprocess(resize_size=40, crop_size=33), ["red", "green", "blue"])
+    write_model_dir(tmp_path / "model", info, SqueezeNet(config).state_dict())
+    (tmp_path / "elsewhere").mkdir()
+    names = tmp_path / "elsewhere" / "names.txt"
+    names.write_text("".join(f"{i}.png {info.names[i % 2]}\n" for i in range(5)))
+    found = evaluate(str(tmp_path / "model"), str(names), str(tmp_path), device="cpu")
+    expected = score_list(Predictor(tmp_path / "model", "cpu"), images).summary()
+    for scores in (found, expected):
+        assert scores.pop("images_per_second") > 0
+    assert found == expected
+    for i in range(5):
+        target = tmp_path / "folder" / info.names[i % 2] / f"{i}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(images.path(i).read_bytes())
+    assert evaluate(tmp_path / "model", tmp_path / "folder")["top1"] == expected["top1"]
+    images.path(1).unlink()
+    with pytest.raises(InputError, match=r"1\.png"):
+        evaluate(str(tmp_path / "model"), names, tmp_path)
+    options = {"skip_unreadable": True, "batch_size": 2, "ten_crop": True}
+    assert evaluate(tmp_path / "model", names, tmp_path, **options)["images"] == 4

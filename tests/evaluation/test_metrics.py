@@ -18,10 +18,9 @@ from squeezenet_paddle.evaluation.metrics import (
     class_report,
     confused_pairs,
     confusion_matrix,
-    log_softmax,
-    softmax,
-    top_k,
+    second_k,
 )
+from squeezenet_paddle.network.logits import log_softmax, softmax, top_k
 
 
 def test_top_k_is_ordered_and_equal_logits_go_by_id() -> None:
@@ -31,6 +30,10 @@ def test_top_k_is_ordered_and_equal_logits_go_by_id() -> None:
 
 def test_top_k_has_at_most_as_many_columns_as_there_are_classes() -> None:
     assert top_k(np.array([[1, 2]], "float32"), 5).tolist() == [[1, 0]]
+
+
+def test_the_second_accuracy_is_named_after_what_it_counts() -> None:
+    assert [second_k(classes) for classes in (2, 3, 5, 6, 1000)] == [2, 3, 5, 5, 5]
 
 
 def test_log_softmax_by_hand() -> None:
@@ -81,7 +84,9 @@ def test_predictions_of_batches_in_any_order_are_those_of_the_whole(
     labels = data.draw(arrays("int64", count, elements=st.integers(0, classes - 1)))
     order = np.array(data.draw(st.permutations(range(count))))
     parts = [order[start : start + batch] for start in range(0, count, batch)]
-    found = Predictions.joined([Predictions.of(rows, logits[rows], labels[rows]) for rows in parts])
+    found = Predictions.concatenate(
+        [Predictions.from_logits(rows, logits[rows], labels[rows]) for rows in parts]
+    )
 
     scores = Scores()
     scores.add(logits, labels)
@@ -104,11 +109,11 @@ def test_the_arrays_of_processes_sum_to_that_of_all(
     labels = data.draw(arrays("int64", 6, elements=st.integers(0, classes - 1)))
     rank = data.draw(arrays("int64", 6, elements=st.integers(-1, world_size - 1)))  # -1: left out
     shares = [
-        Predictions.of(rows, logits[rows], labels[rows])
+        Predictions.from_logits(rows, logits[rows], labels[rows])
         for rows in (np.flatnonzero(rank == i) for i in range(world_size))
     ]
-    found = Predictions.of_array(sum(share.as_array(6) for share in shares))
-    expected = Predictions.joined(shares)
+    found = Predictions.from_array(sum(share.as_array(6) for share in shares))
+    expected = Predictions.concatenate(shares)
     for name, values in vars(expected).items():
         assert getattr(found, name).dtype == values.dtype
         np.testing.assert_array_equal(getattr(found, name), values)

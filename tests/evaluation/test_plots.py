@@ -8,11 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.font_manager import fontManager
-from matplotlib.ft2font import FT2Font
 
 from squeezenet_paddle.evaluation import plots
 from squeezenet_paddle.evaluation.metrics import calibration
@@ -53,8 +54,8 @@ def rendered(figure) -> np.ndarray:
 def ink_of_cells(matrix: np.ndarray) -> np.ndarray:
     """How far the middle of each cell is from white, 0..765; the axes fill the figure."""
     classes = len(matrix)
-    with plots._drawing():
-        figure = plots._confusion_figure(matrix, [str(i) for i in range(classes)])
+    with plots.drawing():
+        figure = plots.confusion_figure(matrix, [str(i) for i in range(classes)])
         figure.set_dpi(150 if classes <= 150 else 100)
         pixels = rendered(figure).astype(int)
     middles = ((np.arange(classes) + 0.5) * len(pixels) / classes).astype(int)
@@ -88,8 +89,8 @@ def test_a_larger_share_of_its_row_is_darker() -> None:
 @pytest.mark.parametrize("classes", [2, 10, 31, 100])
 def test_names_beside_a_matrix_do_not_overlap(classes: int) -> None:
     names = [f"{i} {ODD_NAMES[i % len(ODD_NAMES)]}" for i in range(classes)]
-    with plots._drawing():
-        figure = plots._confusion_figure(matrix_of(classes), names)
+    with plots.drawing():
+        figure = plots.confusion_figure(matrix_of(classes), names)
         figure.set_dpi(150)
         rendered(figure)
         axes = figure.axes[0]
@@ -152,18 +153,58 @@ def test_a_contact_sheet_shows_every_image_in_its_proportions(tmp_path: Path) ->
     assert lefts[3] < lefts[0]  # which is narrower than its place
 
 
-def test_fonts_are_sought_for_what_the_first_one_lacks() -> None:
-    assert plots.font_families("plain größe кошка") == ["DejaVu Sans"]
-    own = plots._dejavu()
-    for font in fontManager.ttflist:
-        beyond = set(FT2Font(font.fname).get_charmap()) - own
-        printable = sorted(c for c in beyond if chr(c).isprintable())
-        if printable and not font.name.startswith("Last Resort"):
-            break
-    families = plots.font_families(f"plain {chr(printable[0])}")
-    assert len(families) == 2
-    files = [f.fname for f in fontManager.ttflist if f.name == families[1]]
-    assert any(printable[0] in plots._characters(file) for file in files)
+def font_with(character: str, family: str, path: Path) -> None:
+    """Writes a font that has one character, a triangle."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    pen.lineTo((900, 0))
+    pen.lineTo((500, 800))
+    pen.closePath()
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "triangle"])
+    builder.setupCharacterMap({ord(character): "triangle"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "triangle": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (500, 0), "triangle": (1000, 100)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": family, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+
+
+def drawn(text: str) -> np.ndarray:
+    return cv2.imdecode(
+        np.frombuffer(plots.captioned([np.zeros((9, 300, 3), "uint8")], text), "uint8"), 0
+    )
+
+
+def test_a_script_is_drawn_once_a_font_for_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if matplotlib's own list of fonts is older than the font."""
+    plots.fallback_families.cache_clear()
+    character = "\U000f1234"  # of no installed font
+    box, plain = drawn(character), drawn("plain größe кошка")
+    font_with(character, "Noto Sans Test", tmp_path / "test.ttf")
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(tmp_path / "test.ttf")])
+    fonts = list(font_manager.fontManager.ttflist)
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    plots.fallback_families.cache_clear()
+    assert "Noto Sans Test" in plots.fallback_families()
+    assert (drawn("plain größe кошка") == plain).all()
+    ink = drawn(character)[9:] < 128
+    assert (ink != (box[9:] < 128)).any()
+    widths = ink.sum(axis=1)[ink.any(axis=1)]
+    assert len(widths) > 5
+    assert (np.diff(widths) >= 0).all()  # wider from the top down
+    plots.fallback_families.cache_clear()
+
+
+def test_no_font_is_asked_for_that_is_not_installed(caplog: pytest.LogCaptureFixture) -> None:
+    with plots.drawing():
+        for family in plots.fallback_families():
+            font_manager.findfont(family, fallback_to_default=False)
+    assert caplog.messages == []
 
 
 def test_a_long_path_keeps_its_end() -> None:
@@ -174,13 +215,13 @@ def test_a_long_path_keeps_its_end() -> None:
 
 @given(st.text(max_size=40), st.integers(2, 30))
 def test_a_shortened_name_fits_and_begins_as_the_name(name: str, room: int) -> None:
-    short = plots.shortened(name, room)
-    assert plots._columns(short) <= room
+    short = plots.fitted(name, room, plots.columns_of)
+    assert plots.columns_of(short) <= room
     whole = plots.printable(name)
     if short != whole:
         assert short.endswith("…")
         assert whole.startswith(short[:-1])
-        assert plots._columns(whole) > room
+        assert plots.columns_of(whole) > room
 
 
 @pytest.mark.parametrize(

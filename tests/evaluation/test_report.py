@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import dataclasses
 import json
+import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,16 +17,27 @@ import paddle
 import pytest
 from conftest import Run, assert_user_error
 
-from squeezenet_paddle.data.lists import ImageList
+from squeezenet_paddle import __version__
+from squeezenet_paddle.cli import compare
+from squeezenet_paddle.cli.common import with_flags
+from squeezenet_paddle.cli.eval import main
+from squeezenet_paddle.data.lists import ImageList, read_list
 from squeezenet_paddle.data.preprocess import Preprocess
+from squeezenet_paddle.datasets.folders import labelled_images
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation import plots
-from squeezenet_paddle.evaluation.evaluate import Evaluation
+from squeezenet_paddle.evaluation.evaluate import Evaluation, score_list
 from squeezenet_paddle.evaluation.metrics import Predictions
-from squeezenet_paddle.evaluation.report import Report, check_report_target, write_report
+from squeezenet_paddle.evaluation.report import (
+    Report,
+    check_report_target,
+    report_of,
+    write_report,
+)
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.model import SqueezeNet
+from squeezenet_paddle.predict import Predictor
 
 NAMES = ["<b>cat</b> & dog", 'a "quoted", name', "größe 猫", "=1+1"]
 LABELS = [0, 0, 1, 2, 2, 2]
@@ -50,6 +65,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.images: dict[str, str] = {}  # sources by alternative text
         self.ids: set[str] = set()
         self.tables: list[list[list[str]]] = []
         self.open: list[str] = []
@@ -59,9 +75,12 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
-        given = dict(attributes)
-        self.links += [given[key] for key in ("href", "src") if key in given]
-        self.ids |= {given["id"]} if "id" in given else set()
+        values = dict(attributes)
+        self.links += [values["href"]] if "href" in values else []
+        self.ids |= {values["id"]} if "id" in values else set()
+        if "src" in values:
+            assert tag == "img"
+            self.images[values["alt"]] = values["src"]
         if tag not in ("img", "meta"):
             self.open.append(tag)
         if tag == "table":
@@ -75,9 +94,21 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
+        if "style" in self.open or "script" in self.open:
+            return
         self.text += data
         if self.open and self.open[-1] in ("td", "th"):
             self.tables[-1][-1][-1] += data
+
+
+def page_of(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def embedded(source: str) -> bytes:
+    head, _, data = source.partition(";base64,")
+    assert head in ("data:image/png", "data:image/jpeg")
+    return base64.b64decode(data, validate=True)
 
 
 @pytest.fixture
@@ -87,7 +118,7 @@ def report(tmp_path: Path) -> Report:
     paths = [tmp_path / "images" / f"{i} & <{i}>.png" for i in range(len(LABELS))]
     for i, path in enumerate(paths):
         path.write_bytes(cv2.imencode(".png", np.full((8, 9, 3), 40 * i, "uint8"))[1].tobytes())
-    predictions = Predictions.of(np.arange(6), LOGITS.astype("float32"), np.array(LABELS))
+    predictions = Predictions.from_logits(np.arange(6), LOGITS.astype("float32"), np.array(LABELS))
     evaluation = Evaluation(predictions, ["list, line 7: <gone>.jpg"], 2.0)
     return Report(evaluation, ImageList.of_paths(paths), 4, NAMES, {"model": "the <model>"})
 
@@ -158,44 +189,123 @@ def test_tables_hold_any_name(report: Report, tmp_path: Path) -> None:
     ]
 
 
-def test_the_page_needs_nothing_but_its_folder(report: Report, tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file(report: Report, tmp_path: Path) -> None:
     folder = tmp_path / "report"
     write_report(folder, report)
     assert {file.name for file in folder.iterdir()} == FILES
     text = (folder / "report.html").read_text(encoding="utf-8")
-    page = Page(text)
+    page = page_of(folder)
     anchors = {link[1:] for link in page.links if link.startswith("#")}
     assert anchors <= page.ids
     assert len(anchors) == 6
-    files = [link for link in page.links if not link.startswith("#")]
-    assert set(files) == FILES - {"report.html"}
-    assert "url(" not in text
-    assert "@import" not in text
-    # Names come out as they are, whatever is in them.
-    facts, pairs, wrong, _, averages, classes = page.tables
-    assert facts == [["model", "the <model>"]]
-    assert [row[1] for row in classes] == ["class", *NAMES]
+    assert {link for link in page.links if not link.startswith("#")} == FILES - {"report.html"}
+    for remote in ("url(", "@import", "http:", "https:", "<link"):
+        assert remote not in text
+    for name in ("confusion matrix", "accuracy over confidence"):
+        assert embedded(page.images[name]) in [f.read_bytes() for f in folder.glob("*.png")]
+
+
+def test_the_page_holds_any_name(report: Report, tmp_path: Path) -> None:
+    write_report(tmp_path / "report", report)
+    page = page_of(tmp_path / "report")
+    assert "the <model>" in page.text
+    pairs, _, classes = page.tables
+    assert pairs[1] == ["2", NAMES[2], NAMES[0]]
+    # Class 3 has no images.
+    assert [row[1] for row in classes[1:4]] == NAMES[:3]
+    assert "3 of the 4 classes have images" in page.text
+    assert len(classes) == 1 + 3 + 2
     assert classes[1][2:] == ["33.33%", "50.00%", "40.00%", "2", "3"]
-    assert classes[4][2:] == ["", "", "", "0", "0"]
-    assert pairs[1] == ["2", "2", NAMES[2], "0", NAMES[0]]
-    assert wrong[1][-1].endswith("4 & <4>.png")
-    assert averages[1][0] == "macro: mean of the 3 classes with images"
+    assert [row[1] for row in classes[4:]] == ["mean of the classes", "weighted by images"]
     assert "line 7: <gone>.jpg" in page.text
 
 
+def test_classes_without_images_are_only_counted(report: Report, tmp_path: Path) -> None:
+    labels = np.array([0, 0, 1])
+    logits = np.eye(4, dtype="float32")[[0, 3, 2]]
+    predictions = Predictions.from_logits(np.arange(3), logits, labels)
+    few = dataclasses.replace(report, evaluation=Evaluation(predictions, [], 1.0))
+    write_report(tmp_path / "report", few)
+    page = page_of(tmp_path / "report")
+    assert [row[1] for row in page.tables[-1][1:3]] == NAMES[:2]
+    assert "2 of the 4 classes" in page.text
+    assert "one of the others: 2." in page.text
+
+
+def test_the_page_shows_the_images_of_errors(report: Report, tmp_path: Path) -> None:
+    large = np.zeros((900, 1200, 3), "uint8")
+    large[:, 600:] = (0, 0, 255)
+    report.images.path(4).write_bytes(cv2.imencode(".png", large)[1].tobytes())
+    write_report(tmp_path / "report", report)
+    page = page_of(tmp_path / "report")
+    shown = {}
+    for index in (4, 1, 5):
+        data = embedded(page.images[report.images.name(index)])
+        shown[index] = cv2.imdecode(np.frombuffer(data, "uint8"), 1)
+    assert abs(shown[1].astype(int) - 40).max() <= 2
+    assert shown[1].shape == (8, 9, 3)  # smaller ones are not enlarged
+    assert shown[4].shape == (300, 400, 3)
+    assert abs(shown[4][150, [20, 380]].astype(int) - [(0, 0, 0), (0, 0, 255)]).max() < 9
+
+
+def test_the_page_says_when_and_with_what(report: Report, tmp_path: Path) -> None:
+    write_report(tmp_path / "report", report)
+    text = page_of(tmp_path / "report").text
+    assert re.search(r"20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}", text)
+    assert f"squeezenet_paddle {__version__}" in text
+    assert f"numpy {np.__version__}" in text
+    assert f"OpenCV {cv2.__version__}" in text
+
+
+def test_training_curves_are_in_the_page(report: Report, tmp_path: Path) -> None:
+    write_report(tmp_path / "report", report)
+    assert "training" not in page_of(tmp_path / "report").ids
+    curves = cv2.imencode(".png", np.full((9, 9, 3), 77, "uint8"))[1].tobytes()
+    (tmp_path / "curves.png").write_bytes(curves)
+    write_report(tmp_path / "report", dataclasses.replace(report, curves=tmp_path / "curves.png"))
+    page = page_of(tmp_path / "report")
+    assert embedded(page.images["training curves"]) == curves
+    assert "training" in page.ids
+
+
+@pytest.mark.parametrize(
+    ("counts", "hits", "hinted"),
+    [
+        ((30, 30, 9), (30, 30, 3), True),
+        ((30, 30, 9), (30, 30, 9), False),  # rare, and recognised
+        ((30, 30, 20), (30, 30, 5), False),  # not rare
+        ((30, 30, 3), (30, 30, 0), False),  # too few to say
+    ],
+)
+def test_balance_is_suggested_where_a_rare_class_is_worse(
+    counts: tuple, hits: tuple, hinted: bool, report: Report, tmp_path: Path
+) -> None:
+    labels = np.repeat(np.arange(3), counts)
+    right = np.concatenate([np.arange(n) < hit for n, hit in zip(counts, hits)])
+    logits = np.eye(4, dtype="float32")[np.where(right, labels, 0)]
+    predictions = Predictions.from_logits(np.arange(len(labels)), logits, labels)
+    images = ImageList.of_paths([report.images.path(0)] * len(labels))
+    write_report(tmp_path / "report", Report(Evaluation(predictions, [], 1.0), images, 4, NAMES))
+    text = page_of(tmp_path / "report").text
+    assert ("--balance" in text) == hinted
+    assert (f"{NAMES[2]} ({hits[2] / counts[2]:.2%} of {counts[2]} images)" in text) == hinted
+
+
 def test_without_an_error_there_are_no_images_of_errors(report: Report, tmp_path: Path) -> None:
-    right = Predictions.of(np.arange(2), LOGITS[[0, 2]].astype("float32"), np.array([0, 1]))
+    right = Predictions.from_logits(
+        np.arange(2), LOGITS[[0, 2]].astype("float32"), np.array([0, 1])
+    )
     perfect = Report(Evaluation(right, [], 1.0), report.images, 4)
     write_report(tmp_path / "report", report)
     write_report(tmp_path / "report", perfect)  # which replaces it
     folder = tmp_path / "report"
     assert {file.name for file in folder.iterdir()} == FILES - {"confidently_wrong.png"}
-    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    page = page_of(folder)
     assert set(page.links) & FILES == FILES - {"confidently_wrong.png", "report.html"}
-    assert page.text.count("Every image was classified rightly.") == 2
+    assert page.text.count("Every image was classified correctly.") == 2
     assert rows_of(folder / "confused_pairs.csv") == []
-    # Nor have the tables a column for names that nobody knows.
-    assert page.tables[-1][0] == ["id", "precision", "recall", "F1", "images", "predicted"]
+    # Classes without a name are shown by their id.
+    assert [row[1] for row in page.tables[-1][1:3]] == ["class 0", "class 1"]
     assert rows_of(folder / "per_class.csv")[0]["name"] == ""
 
 
@@ -206,7 +316,7 @@ def test_of_very_many_classes_no_matrix_is_written(
     write_report(tmp_path / "report", report)
     left = FILES - {"confusion_matrix.csv", "confusion_matrix.png"}
     assert {file.name for file in (tmp_path / "report").iterdir()} == left
-    assert "Too many classes" in (tmp_path / "report" / "report.html").read_text()
+    assert "Too many classes" in page_of(tmp_path / "report").text
 
 
 def test_a_report_is_written_whole_or_not_at_all(report: Report, tmp_path: Path) -> None:
@@ -240,14 +350,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_eval_writes_a_report(model: Path, tmp_path: Path, run_tool: Run) -> None:
-    done = run_tool(
-        *("eval", "--model_dir", model / "model", "--test_list", model / "list.txt"),
+def test_eval_writes_a_report(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = (
+        *("--model_dir", model / "model", "--test_list", model / "list.txt"),
         *("--report_dir", tmp_path / "report", "--metrics_json", tmp_path / "scores.json"),
         *("--skip_unreadable", "--ten_crop"),
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(f"report: {tmp_path}/report/report.html\n")
+    assert main([*map(str, arguments)]) == 0
+    output = capsys.readouterr().out
+    assert output.endswith(f"report: {tmp_path}/report/report.html\n")
+    assert "top-3 100.00%" in output
     scores = json.loads((tmp_path / "scores.json").read_text())
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert metrics["facts"]["engine"] == f"{scores.pop('engine')}, {scores.pop('precision')}"
@@ -255,10 +367,69 @@ def test_eval_writes_a_report(model: Path, tmp_path: Path, run_tool: Run) -> Non
     assert metrics["images"] == 5
     assert sum(row["support"] for row in metrics["classes"]) == 5
     assert "ten crops" in metrics["facts"]["input"]
-    page = Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8"))
+    page = page_of(tmp_path / "report")
     assert "gone.png" in page.text
     assert f"{metrics['top1']:.2%}" in page.text
     assert "top-3" in page.text
+    for fact in metrics["facts"].values():
+        assert fact in page.text
+    assert metrics["facts"]["list"] == str(model / "list.txt")
+
+
+@pytest.mark.parametrize("name", ["run", "run/best"])
+def test_the_curves_of_a_run_are_found(name: str, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model / "model", tmp_path / "run" / "best")
+    (tmp_path / "run" / "curves.png").write_bytes(b"a drawing")
+    predictor = Predictor(tmp_path / name, "cpu")
+    images = read_list(model / "list.txt", None, 3)
+    evaluation = score_list(predictor, images, skip_unreadable=True)
+    assert report_of(predictor, images, evaluation).curves == tmp_path / "run" / "curves.png"
+    apart = Predictor(model / "model", "cpu")
+    assert report_of(apart, images, evaluation).curves is None
+
+
+def test_a_folder_of_class_folders_is_scored_by_their_names(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As by a list of the same labels; the order of the folders is not that of the classes."""
+    names = tmp_path / "names.txt"
+    names.write_text("zebra\nn01 apple\nmango tree\n")
+    folders = {0: "zebra", 1: "n01", 2: "mango tree"}
+    for i in range(5):
+        target = tmp_path / "images" / folders[i % 3] / f"{i}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((model / f"{i}.png").read_bytes())
+    readable = tmp_path / "list.txt"
+    readable.write_text("".join((model / "list.txt").read_text().splitlines(True)[1:]))
+    common = ["--model_dir", str(model / "model"), "--synset_word_list", str(names)]
+    scores = []
+    for number, source in enumerate(
+        (
+            ["--images", str(tmp_path / "images")],
+            ["--test_list", str(readable), "--data_dir", str(model)],
+        )
+    ):
+        file = tmp_path / f"{number}.json"
+        assert main([*common, *source, "--metrics_json", str(file)]) == 0
+        scores.append(json.loads(file.read_text()))
+        del scores[-1]["images_per_second"]
+        scores[-1]["loss"] = pytest.approx(scores[-1]["loss"])
+    assert scores[0] == scores[1]
+    with pytest.raises(InputError, match="that has none; `synset_word_list`"):
+        labelled_images(tmp_path / "images", None)
+    (tmp_path / "images" / "n01").rename(tmp_path / "images" / "pear")
+    with pytest.raises(InputError, match=r"zebra.*expected, found 'pear'"):
+        main([*common, "--images", str(tmp_path / "images")])
+    with pytest.raises(InputError, match="`data_dir`"):
+        main([*common, "--images", str(tmp_path / "images"), "--data_dir", str(tmp_path)])
+
+
+def test_an_unreadable_image_names_the_flag_that_leaves_it_out(model: Path) -> None:
+    arguments = ["--model_dir", str(model / "model"), "--test_list", str(model / "list.txt")]
+    for command in (main, compare.main):
+        with pytest.raises(InputError, match=r"1 of 6.*`skip_unreadable`") as error:
+            command(arguments)
+        assert "--skip_unreadable is not set" in with_flags(str(error.value))
 
 
 def test_processes_share_a_list(model: Path, tmp_path: Path, run_tool: Run) -> None:
@@ -279,10 +450,10 @@ def test_processes_share_a_list(model: Path, tmp_path: Path, run_tool: Run) -> N
     assert_user_error(refused, "1 of 6 images cannot be read", "gone.png")
 
 
-def test_eval_refuses_a_wrong_folder_before_the_work(model: Path, run_tool: Run) -> None:
-    done = run_tool(
-        *("eval", "--model_dir", model / "model", "--test_list", model / "list.txt"),
-        *("--report_dir", model),
-    )
-    assert_user_error(done, "holds something else")
-    assert done.stdout == ""
+def test_eval_refuses_a_wrong_folder_before_the_work(
+    model: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["--model_dir", str(model / "model"), "--test_list", str(model / "list.txt")]
+    with pytest.raises(InputError, match="holds something else"):
+        main([*arguments, "--report_dir", str(model)])
+    assert capsys.readouterr().out == ""

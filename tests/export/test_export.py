@@ -26,9 +26,10 @@ from networks import (
 
 from squeezenet_paddle.caffe.convert import read_weights
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
+from squeezenet_paddle.cli.export import main
 from squeezenet_paddle.conversion import build_network
 from squeezenet_paddle.datasets import samples
-from squeezenet_paddle.engines.runtimes import paddle_run
+from squeezenet_paddle.engines.paddle_inference import compile_paddle
 from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.export.export import Export, export
 from squeezenet_paddle.model_dir import load_network, read_info
@@ -88,7 +89,7 @@ def test_paddle(model_dir: Path, images: list[np.ndarray], tmp_path: Path) -> No
     assert result.same_top1 == result.images == 10
     assert result.relative < 1e-5
     inputs = pixels(info.network, 7, 40)
-    run = paddle_run(*result.files, threads=1)
+    run = compile_paddle(*result.files, threads=1)
     assert_same(run(inputs), logits_of(load_network(model_dir, info), inputs))
     record = json.loads((tmp_path / "out" / "exports.json").read_text())
     assert list(record) == ["paddle"]
@@ -106,7 +107,7 @@ def test_pixels_to_logits(
     assert result.same_top1 == 10
     pixels = np.random.default_rng(0).integers(0, 256, (4, 56, 56, 3), "uint8")
     if kind == "paddle":
-        logits = paddle_run(*result.files, threads=1)(pixels)
+        logits = compile_paddle(*result.files, threads=1)(pixels)
     else:
         onnx.checker.check_model(str(result.files[0]), full_check=True)
         session = onnxruntime.InferenceSession(str(result.files[0]))
@@ -124,8 +125,9 @@ def test_an_export_that_gives_other_logits_is_not_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The writers are given weights of which one bias is another."""
+    """The writers get weights in which one bias is different."""
     from squeezenet_paddle.export import export as module
+    from squeezenet_paddle.export import static_graph
 
     def changed(weights: object) -> dict[str, np.ndarray]:
         state = {key: value.copy() for key, value in weights.items()}  # type: ignore[attr-defined]
@@ -133,13 +135,13 @@ def test_an_export_that_gives_other_logits_is_not_written(
         return state
 
     if kind == "paddle":
-        original = module._write_paddle
+        original = static_graph.save_static_graph
 
         def write(network, *args):  # type: ignore[no-untyped-def]
             network.set_state_dict(changed(state_of(network)))
             return original(network, *args)
 
-        monkeypatch.setattr(module, "_write_paddle", write)
+        monkeypatch.setattr(static_graph, "save_static_graph", write)
     else:
         name = {"onnx": "onnx_model", "caffe": "caffemodel"}[kind]
         writer = getattr(module, name)
@@ -163,6 +165,7 @@ def test_the_tool(model_dir: Path, tmp_path: Path, images: list[np.ndarray], run
         assert done.returncode == 0, done.stderr
         *written, report = done.stdout.splitlines()
         assert [Path(line.split("  ")[0]) for line in written] == [model_dir / n for n in names]
+        assert report.startswith("checked by ")
         assert "on 10 images: largest difference" in report
         assert report.endswith("the same first class for 10")
     done = run_tool("export", *arguments, "onnx", "--precision", "int8")
@@ -173,12 +176,39 @@ def test_the_tool(model_dir: Path, tmp_path: Path, images: list[np.ndarray], run
     assert not list(model_dir.glob(".*"))
 
 
+def test_int8_says_how_many_images_it_is_fitted_to_and_checked_on(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(70):
+        image = np.random.default_rng(i).integers(0, 256, (12, 12, 3), "uint8")
+        cv2.imwrite(str(folder / f"{i:02}.png"), image)
+    arguments = [str(model_dir), "--format", "onnx", "--image", str(folder)]
+    for count, precision in ((0, "float32"), (64, "int8")):
+        main([*arguments, "--precision", precision])
+        out = capsys.readouterr().out
+        assert ("int8: fitted to 64 images" in out) == (count > 0)
+        assert " on 32 images: largest difference" in out
+        entry = json.loads((model_dir / "exports.json").read_text())[
+            "onnx" if precision == "float32" else precision
+        ]
+        assert (entry["check"]["calibrated"], entry["check"]["images"]) == (count, 32)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "32 to check the export, 64 to fit int8 to" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--format", "caffe", "--with_preprocess"], "--with_preprocess: Caffe has no layers"),
-        (["--format", "paddle", "--precision", "int8", "--image", "."], "--format onnx alone"),
-        (["--format", "onnx", "--precision", "int8"], "--precision int8 takes --image"),
+        (
+            ["--format", "paddle", "--precision", "int8", "--image", "."],
+            "only the --format onnx has it",
+        ),
+        (["--format", "onnx", "--precision", "int8"], "--precision int8 needs --image"),
         (["--format", "onnx", "--input_size", "16"], "at least 17x17 pixels"),
         (["--format", "onnx", "--batch", "0"], "--batch"),
         (["--format", "onnx", "--image", "/nowhere"], "/nowhere: no such file"),
@@ -201,7 +231,6 @@ def test_wrong_arguments(
 def test_a_missing_package_is_named(
     model_dir: Path, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     from squeezenet_paddle.engines import load
 
     monkeypatch.setattr(load, "is_installed", lambda name: False)
@@ -211,7 +240,7 @@ def test_a_missing_package_is_named(
 
 
 def test_training_into_it_again_removes_exports(model_dir: Path, images: list[np.ndarray]) -> None:
-    """A model directory that is written anew holds nothing of the old weights."""
+    """Rewriting a model directory leaves no export of the old weights."""
     info = read_info(model_dir)
     export(model_dir, info, Export("onnx", 40), images, model_dir)
     small_model_dir(model_dir, VARIANTS[0], seed=1)

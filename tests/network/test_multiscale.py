@@ -13,10 +13,6 @@ from networks import network_of, noise, random_state
 
 from squeezenet_paddle.caffe.verify import CaffeJudge
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
-from squeezenet_paddle.data.preprocess import Preprocess
-from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.explain import Explainer
-from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.network import numpy_forward
 from squeezenet_paddle.network.config import ModelConfig, layers
 from squeezenet_paddle.network.stages import boundary
@@ -98,7 +94,7 @@ def test_onnx_runtime_computes_the_onnx_file(version: str, concat: bool) -> None
     onnxruntime = pytest.importorskip("onnxruntime")
     config = ModelConfig(version=version, num_classes=6, head="multiscale", bypass="complex")
     state, x = random_state(config), noise(2, 3, 67, 67)
-    model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), concat)
+    model = onnx_model(config, state, GraphInput(67, 67), concat)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     [logits] = session.run(None, {"data": x})
     for found, image in zip(logits, x):
@@ -109,7 +105,7 @@ def test_openvino_computes_the_onnx_file() -> None:
     openvino = pytest.importorskip("openvino")
     config = ModelConfig(num_classes=6, head="multiscale")
     state, x = random_state(config), noise(1, 3, 67, 67)
-    model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), concat=False)
+    model = onnx_model(config, state, GraphInput(67, 67), concat=False)
     core = openvino.Core()
     exact = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 on a processor that has it
     logits = core.compile_model(core.read_model(model, b""), "CPU", exact)([x])[0]
@@ -121,7 +117,7 @@ def test_eight_bits_are_near() -> None:
     config = ModelConfig(num_classes=6, head="multiscale")
     state, x = random_state(config), noise(3, 3, 67, 67)
     statistics = calibrate(config, state, x)
-    model = onnx_model(config, state, GraphInput(67, 67), Preprocess(), statistics=statistics)
+    model = onnx_model(config, state, GraphInput(67, 67), statistics=statistics)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     [logits] = session.run(None, {"data": x})
     for found, image in zip(logits, x):
@@ -146,7 +142,7 @@ def test_the_frozen_part_alone_in_onnx(variant: dict[str, str], first: str, conc
     config = ModelConfig(num_classes=6, **variant)
     state, x = random_state(config), noise(2, 3, 62, 67)
     names = boundary(config, first)
-    model = onnx_model(config, state, GraphInput(62, 67), Preprocess(), concat, outputs=names)
+    model = onnx_model(config, state, GraphInput(62, 67), concat, outputs=names)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == names
     found = session.run(None, {"data": x})
@@ -159,10 +155,3 @@ def test_the_frozen_part_alone_in_onnx(variant: dict[str, str], first: str, conc
         assert output.shape[1:] == list(values.shape[1:])
     weights = {key for key in state if key.encode() in model}
     assert not any(key.startswith(("conv10", "fc", "bn")) for key in weights)
-
-
-def test_there_are_no_class_activation_maps(tmp_path: Path) -> None:
-    config = ModelConfig(num_classes=3, head="multiscale")
-    write_model_dir(tmp_path / "model", ModelInfo(config, Preprocess()), random_state(config))
-    with pytest.raises(InputError, match="head multiscale has no class activation maps"):
-        Explainer(tmp_path / "model", "cpu")

@@ -43,8 +43,7 @@ def test_logits_are_those_of_paddle(config: ModelConfig, concat: bool) -> None:
     network = network_of(config)
     for size in (40, 43):
         graph_input = GraphInput(size, size)
-        preprocess = Preprocess(crop_size=size, data_format=config.data_format)
-        model = onnx_model(config, state_of(network), graph_input, preprocess, concat)
+        model = onnx_model(config, state_of(network), graph_input, concat)
         for count in (1, 7):
             inputs = pixels(config, count, size)
             assert_same(run(model, inputs), logits_of(network, inputs))
@@ -56,7 +55,7 @@ def test_real_sizes(version: str, size: int) -> None:
     """Each version shows a pool that rounds down at only one of them."""
     config = ModelConfig(version, 7)
     network = network_of(config)
-    model = onnx_model(config, state_of(network), GraphInput(size, size), Preprocess())
+    model = onnx_model(config, state_of(network), GraphInput(size, size))
     inputs = pixels(config, 1, size)
     assert_same(run(model, inputs), logits_of(network, inputs))
 
@@ -73,7 +72,7 @@ def test_preprocessing_in_the_graph(preprocess: Preprocess) -> None:
     config = ModelConfig(num_classes=5, data_format=preprocess.data_format)
     network = network_of(config)
     graph_input = GraphInput(40, 40, preprocess=preprocess)
-    model = onnx_model(config, state_of(network), graph_input, preprocess)
+    model = onnx_model(config, state_of(network), graph_input)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), "uint8")
     inputs = np.stack([preprocess.normalise(each) for each in pixels])
     assert_same(run(model, pixels), logits_of(network, inputs))
@@ -82,7 +81,7 @@ def test_preprocessing_in_the_graph(preprocess: Preprocess) -> None:
 def test_a_batch_may_be_fixed() -> None:
     config = VARIANTS[0]
     state = state_of(network_of(config))
-    model = onnx_model(config, state, GraphInput(40, 40, batch=3), Preprocess())
+    model = onnx_model(config, state, GraphInput(40, 40, batch=3))
     assert run(model, pixels(config, 3, 40)).shape == (3, 5)
     with pytest.raises(Exception, match="Got: 2 Expected: 3"):
         run(model, pixels(config, 2, 40))
@@ -103,9 +102,8 @@ def test_eight_bits_keep_the_logits_roughly(config: ModelConfig) -> None:
     network = network_of(config)
     state, inputs = state_of(network), pixels(config, 8, 40)
     statistics = calibrate(config, state, inputs)
-    preprocess = Preprocess(data_format=config.data_format)
-    float32 = onnx_model(config, state, GraphInput(40, 40), preprocess)
-    int8 = onnx_model(config, state, GraphInput(40, 40), preprocess, statistics=statistics)
+    float32 = onnx_model(config, state, GraphInput(40, 40))
+    int8 = onnx_model(config, state, GraphInput(40, 40), statistics=statistics)
     assert len(int8) < 0.45 * len(float32)
     expected = logits_of(network, inputs)
     found = run(int8, inputs)
@@ -124,6 +122,6 @@ def test_eight_bits_with_channels_of_zeros() -> None:
     inputs = pixels(config, 4, 40)
     statistics = calibrate(config, state, inputs)
     graph_input = GraphInput(40, 40)
-    expected = run(onnx_model(config, state, graph_input, Preprocess()), inputs)
-    int8 = onnx_model(config, state, graph_input, Preprocess(), statistics=statistics)
+    expected = run(onnx_model(config, state, graph_input), inputs)
+    int8 = onnx_model(config, state, graph_input, statistics=statistics)
     np.testing.assert_allclose(run(int8, inputs), expected, atol=0.05 * np.abs(expected).max())

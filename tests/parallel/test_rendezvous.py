@@ -1,4 +1,4 @@
-"""Processes that wait for each other and notice a death, played by threads."""
+"""A barrier over processes, which are threads here, and the death of one of them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pytest
 
 from squeezenet_paddle.errors import RunError
 from squeezenet_paddle.parallel import rendezvous
-from squeezenet_paddle.parallel.rendezvous import Contact
+from squeezenet_paddle.parallel.rendezvous import Rendezvous
 
-InTouch = Callable[[int], "list[Contact]"]
+Connected = Callable[[int], "list[Rendezvous]"]
 
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Contact, "LOST_SECONDS", 0.1)
+    monkeypatch.setattr(Rendezvous, "LOST_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -40,63 +40,66 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def in_touch(pool: ThreadPoolExecutor) -> Iterator[InTouch]:
-    """Makes the contacts of a number of processes."""
-    made: list[Contact] = []
+def connected(pool: ThreadPoolExecutor) -> Iterator[Connected]:
+    """Connects a number of processes."""
+    made: list[Rendezvous] = []
 
-    def in_touch(count: int) -> list[Contact]:
+    def connected(count: int) -> list[Rendezvous]:
         port = free_port()
-        contacts = list(pool.map(lambda i: Contact(i, count, "127.0.0.1", port), range(count)))
-        made.extend(contacts)
-        return contacts
+        points = list(pool.map(lambda i: Rendezvous(i, count, "127.0.0.1", port), range(count)))
+        made.extend(points)
+        return points
 
-    yield in_touch
+    yield connected
     for each in made:
         each.close(done=False)
 
 
-def die(each: Contact) -> None:
+def die(each: Rendezvous) -> None:
     """As the system does for a process that is killed."""
     each._closed.set()  # this one's threads must not end the tests
     for connection in each._sockets:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def test_all_wait_for_the_slowest(in_touch: InTouch, pool: ThreadPoolExecutor) -> None:
-    contacts = in_touch(3)
+def test_all_wait_for_the_slowest(connected: Connected, pool: ThreadPoolExecutor) -> None:
+    points = connected(3)
     for slowest in (0, 1, 2, 1):
-        others = [pool.submit(each.meet) for each in contacts if each.rank != slowest]
+        others = [pool.submit(each.barrier) for each in points if each.rank != slowest]
         time.sleep(0.1)
         assert not any(each.done() for each in others)
-        contacts[slowest].meet()
+        points[slowest].barrier()
         for each in others:
-            each.result(timeout=5)
+            each.result(timeout=60)
 
 
 @pytest.mark.parametrize("dying", [0, 1])
-def test_a_death_is_noticed(dying: int, in_touch: InTouch, pool: ThreadPoolExecutor) -> None:
-    contacts = in_touch(2)
-    waiting = pool.submit(contacts[1 - dying].meet)
-    die(contacts[dying])
+def test_a_death_is_noticed(dying: int, connected: Connected, pool: ThreadPoolExecutor) -> None:
+    points = connected(2)
+    waiting = pool.submit(points[1 - dying].barrier)
+    die(points[dying])
     with pytest.raises(RunError, match="another process of the run has ended"):
-        waiting.result(timeout=5)
+        waiting.result(timeout=60)
 
 
 def test_a_process_that_has_done_its_part_may_leave_but_is_not_waited_for(
-    in_touch: InTouch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    connected: Connected, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Contact, "STUCK_SECONDS", 0.1)
+    monkeypatch.setattr(Rendezvous, "STUCK_SECONDS", 0.1)
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
-    contacts = in_touch(2)
-    contacts[1].close(done=True)
+    points = connected(2)
+    points[1].close(done=True)
     time.sleep(0.3)
     assert not ended
     with pytest.raises(RunError, match="another process of the run has ended"):
-        contacts[0].meet()
-    contacts = in_touch(2)
-    die(contacts[1])
-    time.sleep(0.5)
+        points[0].barrier()
+    points = connected(2)
+    die(points[1])
+    until = time.monotonic() + 60
+    while not ended:
+        assert time.monotonic() < until
+        time.sleep(0.01)
     assert ended == [1]
     assert "process 0: another process of the run has ended" in capfd.readouterr().err
 
@@ -104,27 +107,29 @@ def test_a_process_that_has_done_its_part_may_leave_but_is_not_waited_for(
 def test_those_who_do_not_come_are_counted(
     pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendezvous, "JOIN_SECONDS", 0.5)
+    monkeypatch.setattr(rendezvous, "JOIN_SECONDS", 2.0)
     port = free_port()
-    there = [pool.submit(Contact, rank, 3, "127.0.0.1", port) for rank in (0, 1)]
-    with pytest.raises(RunError, match=f"2 of 3 processes have come to port {port} within 0.5 s"):
-        there[0].result(timeout=5)
+    there = [pool.submit(Rendezvous, rank, 3, "127.0.0.1", port) for rank in (0, 1)]
     with pytest.raises(
-        RunError, match=f"process 1 has not found the other processes at 127.0.0.1:{port}"
+        RunError, match=f"2 of 3 processes have arrived at port {port} within 2.0 s"
     ):
-        there[1].result(timeout=5)
+        there[0].result(timeout=60)
+    with pytest.raises(
+        RunError, match=f"process 1 has not reached the other processes at 127.0.0.1:{port}"
+    ):
+        there[1].result(timeout=60)
 
 
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(RunError, match=f"cannot listen on port {port}: Address already in use"):
-            Contact(0, 2, "127.0.0.1", port)
+            Rendezvous(0, 2, "127.0.0.1", port)
 
 
 def test_a_stranger_at_the_port_is_not_counted(pool: ThreadPoolExecutor) -> None:
     port = free_port()
-    first = pool.submit(Contact, 0, 2, "127.0.0.1", port)
+    first = pool.submit(Rendezvous, 0, 2, "127.0.0.1", port)
     for message in (b"", b"GET / HTTP/1.1\r\n\r\n"):
         while True:
             try:
@@ -133,12 +138,12 @@ def test_a_stranger_at_the_port_is_not_counted(pool: ThreadPoolExecutor) -> None
                 break
             except ConnectionRefusedError:  # it does not listen yet
                 time.sleep(0.01)
-    contacts = [Contact(1, 2, "127.0.0.1", port), first.result(timeout=5)]
-    meeting = [pool.submit(each.meet) for each in contacts]
-    for each in meeting:
-        each.result(timeout=5)
-    assert contacts[0].interface == "lo"
-    for each in contacts:
+    points = [Rendezvous(1, 2, "127.0.0.1", port), first.result(timeout=60)]
+    waiting = [pool.submit(each.barrier) for each in points]
+    for each in waiting:
+        each.result(timeout=60)
+    assert points[0].interface == "lo"
+    for each in points:
         each.close(done=True)
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks: their numbers by hand, a whole run, and what is refused."""
+"""Benchmarks: numbers computed by hand, a whole run, and what is refused."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_a_row_by_hand() -> None:
 def test_pairs_keep_what_an_engine_has() -> None:
     found = pairs(["openvino", "dynamic"], ["float32", "int8"])
     assert found == [("openvino", "float32"), ("openvino", "int8"), ("dynamic", "float32")]
-    with pytest.raises(InputError, match="--precision int8: none .* dynamic has float32"):
+    with pytest.raises(InputError, match="`precision` int8: none .* dynamic has float32"):
         pairs(["dynamic", "paddle"], ["int8"])
 
 
 def test_an_engine_that_cannot_run_says_why(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark, "tune_process", lambda: None)
+    monkeypatch.setattr(benchmark, "use_fast_cpu_settings", lambda: None)
     monkeypatch.setattr(benchmark, "is_installed", lambda name: True)
     monkeypatch.setattr(benchmark, "computes_bfloat16", lambda: False)
     found = benchmark._measure_here(Task(model_dir, "openvino", "bfloat16"))

@@ -20,7 +20,8 @@ from squeezenet_paddle.errors import RunError
 from squeezenet_paddle.model_dir import ModelInfo
 from squeezenet_paddle.network.config import CHOICES, ModelConfig, layers
 from squeezenet_paddle.training.log import TrainRecord, ValRecord
-from squeezenet_paddle.training.visualdl.board import CAPTION, Board, image_grid, pixels
+from squeezenet_paddle.training.visualdl.board import CAPTION, Board, image_grid
+from squeezenet_paddle.training.visualdl.records import read_records
 
 INFO = ModelInfo(
     ModelConfig(num_classes=3), Preprocess(resize_size=40, crop_size=32), ["apple", "car", "cow"]
@@ -124,6 +125,44 @@ def test_record_cut_off(tmp_path: Path) -> None:
     assert kept == {1, 2, 3, 4, 5}
 
 
+def test_any_flipped_bit_costs_one_record(tmp_path: Path) -> None:
+    """All other records are kept, VisualDL reads the file, and damage is reported in one line.
+
+    A record whose step or value is another one now looks like any other.
+    """
+    with Board(tmp_path, INFO, {}) as board:
+        board.train(train(1))
+        board.histograms(1, {"fc": np.arange(3.0)})
+        board.validation(val(1))
+    (file,) = tmp_path.glob("*vdlrecords*")
+    whole = file.read_bytes()
+    warnings: list[str] = []
+    records = read_records(file, 1, warnings.append)
+    assert (len(records), warnings) == (9, [])
+    for position, bit in itertools.product(range(len(whole)), range(8)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << bit
+        file.write_bytes(damaged)
+        warnings.clear()
+        kept = read_records(file, 1, warnings.append)
+        intact = [record for record in kept if record in records]
+        assert len(intact) >= len(records) - 1
+        if warnings:
+            (warning,) = warnings
+            assert warning.startswith(f"{file}: ")
+            assert f"the {len(kept)} records that can be read" in warning
+        if position % 16 == bit:  # VisualDL takes milliseconds
+            Board(tmp_path, INFO, {}, 1).train(train(2))
+            assert [p.id for p in read(tmp_path)["train/top1"]][-1] == 2
+
+
+def test_noise_for_a_record_file(tmp_path: Path) -> None:
+    """Nothing of it can be read; the run goes on with an empty board."""
+    (tmp_path / "vdlrecords.log").write_bytes(np.random.default_rng(0).bytes(5000))
+    Board(tmp_path, INFO, SETTINGS, 4).train(train(5))
+    assert [p.id for p in read(tmp_path)["train/loss"]] == [5]
+
+
 def test_hyper_parameters_with_last_scores(tmp_path: Path) -> None:
     """As the board's table shows them, for two runs of which one has no score yet."""
     write(tmp_path / "a", 1, 8)
@@ -172,7 +211,6 @@ def test_images_are_what_the_network_sees(
     )
     images = np.random.default_rng(0).integers(0, 256, (10, 40, 40, 3), dtype=np.uint8)
     inputs = np.stack([preprocess.normalise(image) for image in images])
-    assert np.array_equal(pixels(inputs, preprocess), images)
     info = ModelInfo(ModelConfig(num_classes=3, data_format=data_format), preprocess)
     with Board(tmp_path, info, {}) as board:
         board.images(0, inputs, np.zeros(10, int))
@@ -195,6 +233,15 @@ def test_captions() -> None:
     strips = np.split(grid[:CAPTION], 3, axis=1)
     assert [bool((strip < 128).any()) for strip in strips] == [True, False, True]
     assert not grid[CAPTION:].any()
+
+
+def test_captions_in_other_scripts() -> None:
+    """Each letter is drawn as itself, where OpenCV's own text would be question marks."""
+    captions = ["?", "é", "Ω", "Ж"]
+    png = image_grid(np.zeros((4, 64, 64, 3), "uint8"), captions)
+    grid = cv2.imdecode(np.frombuffer(png, "uint8"), cv2.IMREAD_COLOR)
+    strips = {strip.tobytes() for strip in np.split(grid[:CAPTION], 4, axis=1)}
+    assert len(strips) == len(captions)
 
 
 def test_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,13 +22,15 @@ COLOURS = {"blue": (31, 119, 180), "orange": (255, 127, 14), "green": (44, 160, 
 
 def records(train: int, val: int = 0, **values: Any) -> list[dict[str, Any]]:
     """So many points of each kind over 1000 updates; `values` replace those of training."""
-    common = {"loss": 2.0, "top1": 0.25}
+    common = {"loss": 2.0, "top1": 0.25, "images_per_second": 9.0, "reader_wait": 0.0}
+    common["seconds_left"] = 0.0
     found: list[dict[str, Any]] = [
-        {"kind": "train", "step": step, **common, "lr": 0.04, **values}
+        {"kind": "train", "step": step, "epoch": 0.5, **common, "lr": 0.04, **values}
         for step in np.linspace(1000 / max(train, 1), 1000, train).astype(int).tolist()
     ]
+    rest = {"epoch": 0.5, "images": 9, "best": False, "seconds": 1.0}
     found += [
-        {"kind": "val", "step": step, "loss": 1.0, "top1": 0.5, "top5": 0.75}
+        {"kind": "val", "step": step, "loss": 1.0, "top1": 0.5, "top5": 0.75, **rest}
         for step in np.linspace(1000 / max(val, 1), 1000, val).astype(int).tolist()
     ]
     return found
@@ -64,6 +66,16 @@ def test_lines_are_where_their_values_are(tmp_path: Path) -> None:
     assert loss["blue"] < loss["orange"]  # 2 nats stand higher than 1
     assert top["green"] < top["orange"] < top["blue"]  # 75, 50 and 25 %
     assert top["orange"] - top["green"] == pytest.approx(top["blue"] - top["orange"], abs=2)
+
+
+def test_the_name_of_the_run_is_drawn_as_it_is(tmp_path: Path) -> None:
+    """In any script, and without reading it as a formula: it is longer with each character."""
+    ends = []
+    for name in ("run", "run \u0436", "run \u0436 $x$", "run \u0436 $x$ \u0e01"):
+        draw(tmp_path / name, records(3))
+        title = cv2.imread(str(tmp_path / name / "curves.png"), 0)[:25] < 128
+        ends.append(np.ptp(np.flatnonzero(title.any(axis=0))))
+    assert ends[0] < ends[1] < ends[2] < ends[3]
 
 
 def test_outliers_and_no_numbers_leave_the_curve_readable(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.training.ema import Ema
+from squeezenet_paddle.training.optim import Ema
 
 SHAPES = {"conv1.weight": (4, 3, 2, 2), "conv1.bias": (4,)}
 

@@ -1,10 +1,11 @@
-"""What a training run tells on the console, in train.log and in metrics.jsonl."""
+"""The log of a training run on the console, in train.log and in metrics.jsonl."""
 
 from __future__ import annotations
 
 import dataclasses
 import fcntl
 import io
+import itertools
 import json
 import os
 import pty
@@ -18,9 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from squeezenet_paddle.errors import RunError
+from squeezenet_paddle.training.curves import write_curves
 from squeezenet_paddle.training.log import (
     RunLog,
     TrainRecord,
@@ -141,11 +144,43 @@ def test_line_cut_off(tmp_path: Path, cut: int) -> None:
 
 
 def test_lines_that_are_no_records_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(
-        b'\xff\n[1]\n{"kind": "val"}\n{"step": "a", "kind": "val"}\n\n{"step": 5, "kind": "val"}\n'
-    )
-    assert steps(tmp_path) == [5]
+    good = json.dumps({"kind": "val", **dataclasses.asdict(VALIDATION)})
+    bad = [
+        *("\xff", "", "[1]", '"step"', '{"kind": "val"}', '{"step": 5, "kind": "val"}'),
+        *(good.replace("120", text) for text in ('"a"', "null", "1.5", "[1]")),
+        *(good.replace('"val"', text) for text in ("[]", "{}", '"other"')),
+        good.replace("0.875", '"0.875"'),
+        "[" * 100_000,
+    ]
+    (tmp_path / "metrics.jsonl").write_bytes("\n".join([*bad, good]).encode("latin-1"))
+    assert steps(tmp_path) == [120]
     assert read_metrics(tmp_path / "none") == []
+
+
+def test_any_flipped_bit_costs_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A resume goes on with what can be read, and what is read can be plotted."""
+    with RunLog(tmp_path, max_steps=50) as log:
+        log.train(at(10))
+        log.validation(dataclasses.replace(VALIDATION, step=10))
+        log.train(at(20))
+    file = tmp_path / "metrics.jsonl"
+    whole = file.read_bytes()
+    for position, bit in itertools.product(range(len(whole)), range(8)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << bit
+        file.write_bytes(damaged)
+        records = read_metrics(file)
+        assert len(records) >= (1 if whole[position] == ord("\n") else 2)
+        for record in records:
+            fields = dataclasses.fields(TRAIN if record["kind"] == "train" else VALIDATION)
+            np.array([record[field.name] for field in fields], float)
+        if (position, bit) in ((0, 0), (40, 1)):  # the braces of a line; a digit's neighbour
+            caplog.clear()
+            RunLog(tmp_path, max_steps=50, start_step=20).close()
+            message = f"{file}: 1 of its 3 lines are damaged or cut off and were left out."
+            assert caplog.messages == [message]
+            assert len(read_metrics(file)) == 2
+            write_curves(tmp_path)
 
 
 def test_untouched_file_is_not_rewritten(tmp_path: Path) -> None:
@@ -171,7 +206,7 @@ def test_kill_leaves_whole_lines(tmp_path: Path) -> None:
         cwd=Path(__file__).parent,
     )
     file = tmp_path / "metrics.jsonl"
-    deadline = time.time() + 60
+    deadline = time.time() + 600
     while not (file.exists() and file.stat().st_size > 100_000):
         assert time.time() < deadline
         assert process.poll() is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from squeezenet_paddle.training.loss_scale import GROWTH_INTERVAL, LARGEST, SMALLEST, LossScale
+from squeezenet_paddle.training.optim import GROWTH_INTERVAL, LARGEST, SMALLEST, LossScale
 
 
 def test_it_halves_on_an_overflow_and_doubles_after_a_long_good_time() -> None:

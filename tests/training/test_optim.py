@@ -241,7 +241,7 @@ def test_a_state_that_does_not_fit_is_refused_whole() -> None:
 
 def test_an_unknown_name_is_refused() -> None:
     assert tuple(optim._CLASSES) == OPTIMIZERS  # what the command line offers
-    message = re.escape("--optimizer must be one of momentum, adam, adamw, rmsprop, found sgd.")
+    message = re.escape("`optimizer` must be one of momentum, adam, adamw, rmsprop, found sgd.")
     with pytest.raises(InputError, match=message):
         make_optimizer("sgd", {}, 0.9, 0.0)
 

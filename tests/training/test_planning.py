@@ -117,8 +117,8 @@ def test_a_mean_file_is_put_in_order_and_scale(data: Path, tmp_path: Path, order
         (("--weight_decay", -1), "--weight_decay: at least 0 was expected"),
         (("--clip_norm", 0), "--clip_norm: above 0"),
         (("--ema_decay", 1), "--ema_decay: at least 0 and below 1"),
-        (("--lr", 0), "--lr"),
-        (("--lr_policy", "step"), "--step_size"),
+        (("--lr", 0), "`lr`"),
+        (("--lr_policy", "step"), "`step_size`"),
         (("--flip", 2), "flip must be a probability"),
         (("--mean", 1, 2, 3, "--mean_json", "x"), "--mean and --mean_json both give the mean"),
         (("--mean_json", "/nowhere.json"), "/nowhere.json"),
@@ -160,8 +160,8 @@ def test_an_interval_is_a_number_above_0(
 
 def test_settings_are_json(data: Path) -> None:
     settings = plan_of(flags(data, data.parent / "run")).settings
-    assert settings.fixed["--trainable"] == "all"
-    assert settings.free["--patience"] is None
-    for values in (settings.fixed, settings.free):
+    assert settings.must_match["--trainable"] == "all"
+    assert settings.may_change["--patience"] is None
+    for values in (settings.must_match, settings.may_change):
         assert json.loads(json.dumps(values)) == values
-    assert np.isclose(settings.free["--lr"], 1e-3)
+    assert np.isclose(settings.may_change["--lr"], 1e-3)

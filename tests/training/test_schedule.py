@@ -88,45 +88,45 @@ NAN = math.nan
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_steps": 0}, "--max_steps must be at least 1, found 0"),
+        ({"max_steps": 0}, "`max_steps` must be at least 1, found 0"),
         *(
-            ({"base_lr": value}, f"--lr must be a number above 0, found {value}")
+            ({"base_lr": value}, f"`lr` must be a number above 0, found {value}")
             for value in (0, -0.1, math.inf, NAN)
         ),
-        ({"policy": "exp"}, "--lr_policy must be one of poly, cosine, .*, found exp"),
-        *(({"power": value}, "--power must be a number above 0") for value in (0, NAN, math.inf)),
-        ({"policy": "cosine", "cosine_t_max": 0}, "--cosine_t_max must be at least 1, found 0"),
+        ({"policy": "exp"}, "`lr_policy` must be one of poly, cosine, .*, found exp"),
+        *(({"power": value}, "`power` must be a number above 0") for value in (0, NAN, math.inf)),
+        ({"policy": "cosine", "cosine_t_max": 0}, "`cosine_t_max` must be at least 1, found 0"),
         *(
-            ({"policy": "cosine", "eta_min": value}, "--eta_min must be a number from 0 to")
+            ({"policy": "cosine", "eta_min": value}, "`eta_min` must be a number from 0 to")
             for value in (-0.1, 0.05, NAN)
         ),
         *(
-            ({"policy": "step", "step_size": 5, "gamma": value}, "--gamma must be .* at most 1")
+            ({"policy": "step", "step_size": 5, "gamma": value}, "`gamma` must be .* at most 1")
             for value in (0, 1.1, NAN)
         ),
-        ({"policy": "step"}, "--lr_policy step needs --step_size"),
-        ({"policy": "step", "step_size": 0}, "--step_size must be at least 1, found 0"),
-        ({"policy": "multistep"}, "--lr_policy multistep needs --milestones"),
+        ({"policy": "step"}, "`lr_policy` step needs `step_size`"),
+        ({"policy": "step", "step_size": 0}, "`step_size` must be at least 1, found 0"),
+        ({"policy": "multistep"}, "`lr_policy` multistep needs `milestones`"),
         *(
             (
                 {"policy": "multistep", "milestones": value},
-                "--milestones must be rising numbers of at least 1",
+                "`milestones` must be rising numbers of at least 1",
             )
             for value in ([5, 3], [3, 3], [0, 3])
         ),
         *(
-            ({"warmup_steps": value}, "--warmup_steps must be from 0 to the 60 updates of the run")
+            ({"warmup_steps": value}, "`warmup_steps` must be from 0 to the 60 updates of the run")
             for value in (-1, 61)
         ),
-        ({"policy": "step", "step_size": 5, "power": 2.0}, "--power is for --lr_policy poly"),
-        ({"cosine_t_max": 5}, "--cosine_t_max is for --lr_policy cosine, found with poly"),
-        ({"eta_min": 0.01}, "--eta_min is for --lr_policy cosine, found with poly"),
-        ({"gamma": 0.5}, "--gamma is for --lr_policy step or multistep, found with poly"),
-        ({"policy": "constant", "step_size": 5}, "--step_size is for --lr_policy step, found with"),
-        ({"milestones": [5]}, "--milestones is for --lr_policy multistep, found with poly"),
+        ({"policy": "step", "step_size": 5, "power": 2.0}, "`power` is for `lr_policy` poly"),
+        ({"cosine_t_max": 5}, "`cosine_t_max` is for `lr_policy` cosine, found with poly"),
+        ({"eta_min": 0.01}, "`eta_min` is for `lr_policy` cosine, found with poly"),
+        ({"gamma": 0.5}, "`gamma` is for `lr_policy` step or multistep, found with poly"),
+        ({"policy": "constant", "step_size": 5}, "`step_size` is for `lr_policy` step, found with"),
+        ({"milestones": [5]}, "`milestones` is for `lr_policy` multistep, found with poly"),
     ],
 )
-def test_a_wrong_value_is_named_by_its_flag(options: dict[str, Any], message: str) -> None:
+def test_a_wrong_value_is_named_by_its_setting(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Schedule(**{"max_steps": STEPS, **options})
 

@@ -1,1 +1,1 @@
-"""VisualDL records of a run, and reading and repairing them."""
+"""VisualDL's files of a training run: what they show, and how they are written and repaired."""

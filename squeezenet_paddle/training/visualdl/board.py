@@ -1,4 +1,4 @@
-"""What VisualDL's board shows of a training run; `visualdl --logdir output` opens it."""
+"""The VisualDL records of a training run; `visualdl --logdir output` shows them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ...data.preprocess import Preprocess
 from ...files import clear_leftovers, write_bytes, write_text
+from ...fonts import draw_text
 from ...model_dir import ModelInfo
 from ..log import TrainRecord, ValRecord, append
 from . import graph, records
@@ -24,18 +24,18 @@ CAPTION = 18  # height of the strip above each, in pixels
 
 
 class Board:
-    """Curves, images, histograms, hyper-parameters and the network's graph, for VisualDL.
+    """Writes curves, images, histograms, hyper-parameters and the network's graph for VisualDL.
 
-    Everything is written at once, so that killing the process loses nothing. A resumed run drops
-    what an earlier process wrote after `start_step` and goes on in the same file, so its curves
-    have every point once. Use it as a context, or call `close`.
+    Everything is written immediately, so killing the process loses nothing. A resumed run drops
+    what was written after `start_step` and goes on in the same file, so that its curves have every
+    point once. Use it as a context, or call `close`.
 
     Args:
-        folder: made if it does not exist.
-        info: the network, its preprocessing, and the names of the classes.
+        folder: created if it does not exist.
+        info: the network, its preprocessing, and the class names.
         settings: hyper-parameters by name. Few, with short names: VisualDL's view of parallel
             coordinates hangs the browser where a name is wider than its column.
-        start_step: updates done when this process starts; 0 begins anew.
+        start_step: updates done when this process starts; 0 starts with an empty board.
 
     Raises:
         InputError, RunError: a file cannot be written; the methods raise RunError then.
@@ -48,7 +48,7 @@ class Board:
         records_file, graph_file = folder / records.FILE, folder / graph.FILE
         for path in (records_file, graph_file):
             clear_leftovers(path)
-        kept = records.records_until(records_file, start_step) if start_step > 0 else ()
+        kept = records.read_records(records_file, start_step) if start_step > 0 else ()
         write_bytes(records_file, b"".join((records.header(settings, SCORES), *kept)))
         write_text(graph_file, graph.graph(info.network, info.preprocess.crop_size))
         self._file = records_file.open("ab", buffering=0)
@@ -60,16 +60,16 @@ class Board:
         self.close()
 
     def train(self, record: TrainRecord) -> None:
-        """A point of every curve of training."""
+        """Adds a point to each training curve."""
         values = dataclasses.asdict(record)
         self._scalars("train", values, ("loss", "top1", "lr", "images_per_second", "reader_wait"))
 
     def validation(self, record: ValRecord) -> None:
-        """A point of every curve of evaluation."""
+        """Adds a point to each validation curve."""
         self._scalars("val", dataclasses.asdict(record), ("loss", "top1", "top5"))
 
     def images(self, step: int, inputs: np.ndarray, labels: np.ndarray) -> None:
-        """The first 32 images of a batch as the network sees them, each below its class.
+        """Shows the first 32 images of a batch as the network sees them, with their classes.
 
         Args:
             step: updates done.
@@ -78,11 +78,11 @@ class Board:
         """
         names = self._info.names
         captions = [f"{label} {names[label]}" if names else str(label) for label in labels[:SHOWN]]
-        png = image_grid(pixels(inputs[:SHOWN], self._info.preprocess), captions)
+        png = image_grid(self._info.preprocess.denormalise(inputs[:SHOWN]), captions)
         append(self._file, image("batch/augmented", step, png))
 
     def histograms(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
-        """How the values of arrays are distributed, by name."""
+        """Adds a histogram of the finite values of each array, by its name."""
         for name, array in weights.items():
             finite = array[np.isfinite(array)]
             counts, edges = np.histogram(finite, bins=BINS)
@@ -97,28 +97,15 @@ class Board:
         append(self._file, b"".join(points))
 
 
-def pixels(inputs: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The images uint8 [n, H, W, 3], BGR, that `preprocess.normalise` made `inputs` of."""
-    if preprocess.data_format == "NCHW":
-        inputs = inputs.transpose(0, 2, 3, 1)
-    std, mean = np.array(preprocess.std, "float32"), np.array(preprocess.mean, "float32")
-    values = (inputs * std + mean) / preprocess.scale
-    if preprocess.channel_order == "RGB":
-        values = values[..., ::-1]
-    return np.clip(np.rint(values), 0, 255).astype("uint8")
-
-
 def image_grid(images: np.ndarray, captions: Sequence[str]) -> bytes:
-    """A PNG file of images uint8 [n, H, W, 3], BGR, in rows of 8, each below its caption."""
+    """A PNG file of images uint8 [n, H, W, 3], BGR, in rows of 8, with a caption above each."""
     n, height, width = images.shape[:3]
     columns = min(n, COLUMNS)
     rows = -(-n // columns)
     height += CAPTION
     cells = np.full((rows * columns, height, width, 3), 255, "uint8")
-    for cell, picture, caption in zip(cells, images, captions):
-        cv2.putText(
-            cell, caption, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
-        )
-        cell[CAPTION:] = picture
+    for cell, content, caption in zip(cells, images, captions):
+        draw_text(cell[:CAPTION], caption, left=2, baseline=13, size=12)
+        cell[CAPTION:] = content
     grid = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
     return cv2.imencode(".png", grid.reshape(rows * height, columns * width, 3))[1].tobytes()

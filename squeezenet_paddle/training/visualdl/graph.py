@@ -1,7 +1,7 @@
-"""A network as VisualDL's page of dynamic graphs shows it, its fires as groups that open.
+"""The graph of a network for VisualDL's page of dynamic graphs; its fires are groups that unfold.
 
 VisualDL's own `add_graph` traces the network and reads Paddle's `.pdmodel`, which Paddle 3 no
-longer writes. The architecture is known here as data, so nothing has to be traced.
+longer writes. Here the layers are known as data, so nothing has to be traced.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...network.config import Layer, ModelConfig, Row, layer_table
 
 FILE = "vdlgraph.log"  # VisualDL looks for "vdlgraph" in the name
 
-_OPERATORS = {  # by Caffe's type: Paddle's, for which VisualDL has colours
+_OPERATORS = {  # Caffe's layer type: Paddle's operator, for which VisualDL has colours
     "Convolution": "conv2d",
     "Pooling": "pool2d",
     "Concat": "concat",
@@ -29,7 +29,7 @@ def graph(config: ModelConfig, size: int) -> str:
     """The JSON text of a vdlgraph file.
 
     Args:
-        config: which network.
+        config: the network.
         size: height and width of its input, in pixels.
     """
     tensors = {"data": _tensor(_map_shape(config, 3, size, size))}
@@ -100,7 +100,7 @@ def _map_shape(config: ModelConfig, channels: int, height: int, width: int) -> t
 
 
 def _weights(layer: Layer) -> dict[str, tuple[int, ...]]:
-    """Shapes of the layer's weights as Paddle stores them."""
+    """Shapes of a layer's weights as Paddle stores them."""
     if layer.type == "BatchNorm":
         return dict.fromkeys(("weight", "bias", "_mean", "_variance"), (layer.channels,))
     if layer.type == "InnerProduct":
@@ -111,7 +111,7 @@ def _weights(layer: Layer) -> dict[str, tuple[int, ...]]:
 
 
 def _attributes(config: ModelConfig, row: Row) -> dict[str, Any]:
-    """What the board tells of a layer that is clicked on."""
+    """What the board shows of a layer when it is clicked on."""
     layer = row.layer
     attributes: dict[str, Any] = {}
     if layer.type == "Pooling":
@@ -130,7 +130,7 @@ def _attributes(config: ModelConfig, row: Row) -> dict[str, Any]:
 
 
 def _add_groups(nodes: _Named, tensors: _Named) -> None:
-    """Adds the fires, which hold what is named below them, and the root, which holds all."""
+    """Adds a group for each fire, with the nodes named after it, and the root, with everything."""
     inside: dict[str, list[str]] = {}
     for path in nodes:
         if fire := path.rpartition("/")[0]:

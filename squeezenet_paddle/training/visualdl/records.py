@@ -1,24 +1,29 @@
 """VisualDL's record file: the curves, images and histograms of a run.
 
-It is not written by VisualDL's LogWriter, which begins a new file at every start (of a folder the
-board shows only the newest), loses what it still holds when the process is killed, and hides that
-the disk is full. Fields and numbers are those of VisualDL 2's record.proto.
+VisualDL's own LogWriter is not used: it begins a new file at every start, of which the board shows
+only the newest, loses its buffer when the process is killed, and ignores a full disk. Field names
+and numbers are those of VisualDL 2's record.proto.
 """
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from ...protobuf import message_classes
 
+logger = logging.getLogger(__name__)
+
 FILE = "vdlrecords.log"  # VisualDL looks for "vdlrecords" in the name
 _LENGTH = struct.Struct("<Q")  # stands before every record
+_FIRST_CONTENT = 4  # the lowest field number of what a value may hold; it holds one thing
 
 _Record = message_classes(
     "visualdl",
@@ -28,7 +33,7 @@ _Record = message_classes(
             ("id", 1, "int64"),
             ("tag", 2, "string"),
             ("timestamp", 3, "int64"),
-            # and one of
+            # and one of these
             ("value", 4, "float"),
             ("image", 5, "Image"),
             ("histogram", 8, "Histogram"),
@@ -50,11 +55,11 @@ _Record = message_classes(
 
 
 def header(settings: Mapping[str, object], scores: Sequence[str]) -> bytes:
-    """What a file begins with.
+    """The two records that a file begins with.
 
     Args:
         settings: hyper-parameters; those that are None are left out.
-        scores: tags of the curves whose last points the board shows beside them.
+        scores: tags of the curves whose last points the board lists with the hyper-parameters.
     """
     infos = [{"name": k, **_typed(v)} for k, v in settings.items() if v is not None]
     metrics = [{"name": tag, "float_value": 0.0} for tag in scores]
@@ -74,21 +79,57 @@ def image(tag: str, step: int, png: bytes) -> bytes:
 
 
 def histogram(tag: str, step: int, counts: np.ndarray, edges: np.ndarray) -> bytes:
-    """How many values (`counts` [n]) lie between `edges` [n + 1]."""
+    """A histogram: `counts` [n] values lie between neighbouring `edges` [n + 1]."""
     return _record(tag, step, histogram={"hist": counts.tolist(), "bin_edges": edges.tolist()})
 
 
-def records_until(path: Path, step: int) -> Iterator[bytes]:
-    """What a file holds after its header, up to `step`; ends where a record was cut off."""
-    data, start = path.read_bytes() if path.exists() else b"", 0
-    while len(data) >= start + _LENGTH.size:
-        end = start + _LENGTH.size + _LENGTH.unpack_from(data, start)[0]
-        if len(data) < end:
-            return
-        (value,) = _Record.FromString(data[start + _LENGTH.size : end]).values
-        if value.id <= step and not (value.HasField("meta_data") or value.HasField("hparam")):
-            yield data[start:end]
+def read_records(
+    path: Path, last_step: int, warn: Callable[[str], object] = logger.warning
+) -> list[bytes]:
+    """The curves, images and histograms of a file up to `last_step`, without its header.
+
+    The format has no checksums. A byte where no whole record begins is passed over, so that a
+    damaged record costs only itself; `warn` is called with one line if there is one.
+    """
+    data = path.read_bytes() if path.exists() else b""
+    kept, start, lost = [], 0, 0
+    while start < len(data):
+        found = _record_at(data, start)
+        if found is None:
+            start, lost = start + 1, lost + 1
+            continue
+        value, end = found
+        if value.id <= last_step and not (value.HasField("meta_data") or value.HasField("hparam")):
+            kept.append(data[start:end])
         start = end
+    if lost:
+        warn(
+            f"{path}: {lost} of its {len(data)} bytes are damaged or cut off and were left out; "
+            f"the board goes on with the {len(kept)} records that can be read."
+        )
+    return kept
+
+
+def _record_at(data: bytes, start: int) -> tuple[Any, int] | None:
+    """The value of the record that begins at `start`, and where it ends; None if none does."""
+    body = start + _LENGTH.size
+    if body > len(data):
+        return None
+    end = body + _LENGTH.unpack_from(data, start)[0]
+    if end > len(data):
+        return None
+    try:
+        record = _Record.FromString(data[body:end])
+        record.DiscardUnknownFields()
+        # What was written here is written again as the same bytes; anything else is damage.
+        if len(record.values) != 1 or record.SerializeToString() != data[body:end]:
+            return None
+        (value,) = record.values
+        contents = [f.name for f, _ in value.ListFields() if f.number >= _FIRST_CONTENT]
+        is_text = isinstance(value.tag, str) and value.tag  # newer protobufs give bytes if not
+    except (DecodeError, UnicodeDecodeError):
+        return None
+    return (value, end) if len(contents) == 1 and is_text and value.id >= 0 else None
 
 
 def _record(tag: str, step: int, **value: Any) -> bytes:

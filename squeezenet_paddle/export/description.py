@@ -1,0 +1,88 @@
+"""Describes what an exported graph takes and returns, for those who run it without this package.
+
+It goes into the metadata of an ONNX file, into labels.json, and into the comments of a prototxt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..data.preprocess import Preprocess
+
+
+def describe(
+    kind: str,
+    preprocess: Preprocess,
+    num_classes: int,
+    batch: int | None = None,
+    with_preprocess: bool = False,
+) -> dict[str, Any]:
+    """The description of an exported graph, JSON values by key.
+
+    Args:
+        kind: its format, "paddle", "onnx" or "caffe".
+        preprocess: how an image becomes the network's input.
+        num_classes: length of the output.
+        batch: images at a time; None for any number, or 1 for Caffe.
+        with_preprocess: the graph takes pixels.
+
+    Returns:
+        `input`: name, dtype, layout and shape. `preprocess`: what to do before the graph, by the
+        fields of `Preprocess`; `steps`: the same in words. `output`: name, dtype, shape, and if
+        it holds logits or probabilities.
+    """
+    if with_preprocess:  # the rest happens in the graph
+        preprocess = dataclasses.replace(
+            preprocess, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3, data_format="NHWC"
+        )
+    elif kind == "caffe":
+        preprocess = dataclasses.replace(preprocess, data_format="NCHW")
+    n = batch or (1 if kind == "caffe" else "batch")
+    output = {"onnx": "logits", "caffe": "prob", "paddle": None}[kind]
+    values = "probabilities" if kind == "caffe" else "logits"
+    return {
+        "input": {
+            "name": "pixels" if with_preprocess else "data",
+            "dtype": "uint8" if with_preprocess else "float32",
+            "layout": preprocess.data_format,
+            "shape": [n, *preprocess.input_shape],
+        },
+        "preprocess": dataclasses.asdict(preprocess),
+        "steps": _steps(preprocess, with_preprocess),
+        "output": {
+            "name": output,
+            "dtype": "float32",
+            "shape": [n, num_classes],
+            "values": values,
+            "note": "one number per class, by class id"
+            + ("" if kind == "caffe" else "; softmax makes them probabilities"),
+        },
+    }
+
+
+def _steps(preprocess: Preprocess, with_preprocess: bool) -> list[str]:
+    size, crop = preprocess.resize_size, preprocess.crop_size
+    order = ", ".join(preprocess.channel_order)
+    whose = "OpenCV reads images so" if preprocess.channel_order == "BGR" else "Pillow's order"
+    resized = f"{size} x {size} pixels, whatever the proportions"
+    if preprocess.resize == "short_side":
+        resized = f"{size} pixels on the shorter side, proportions kept"
+    steps = [
+        f"decode the image to pixels of 0 to 255 with the channels in the order {order} ({whose})",
+        f"resize to {resized}: cv2.resize, INTER_{preprocess.interpolation.upper()}",
+        f"take the middle {crop} x {crop} pixels, from (height - {crop}) // 2, "
+        f"(width - {crop}) // 2",
+    ]
+    if with_preprocess:
+        steps.append("give these as uint8; the graph subtracts the mean itself")
+    else:
+        steps.append(
+            f"as float32: (pixel * {preprocess.scale:g} - mean) / std, with the mean "
+            f"{_numbers(preprocess.mean)} and the std {_numbers(preprocess.std)} of {order}"
+        )
+    return [*steps, f"stack the images to the layout {preprocess.data_format}"]
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

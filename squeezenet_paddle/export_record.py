@@ -1,0 +1,100 @@
+"""The files that an export adds to a model directory, and the record of which weights they hold.
+
+    inference.json or .pdmodel, inference.pdiparams   static graph for Paddle Inference
+    model.onnx, model_int8.onnx                       ONNX
+    model.caffemodel, deploy.prototxt                 Caffe
+    int8.json                                         statistics for quantisation
+    labels.json                                       class names; input and output of each model
+    exports.json                                      how each was made, and from which weights
+
+An export is tied to the weights it was made from, by their checksum in `exports.json`: engines
+refuse a stale one, and retraining deletes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .files import read_bytes, sha256, write_text
+
+FORMATS = ("paddle", "onnx", "caffe")
+RECORD = "exports.json"
+GRAPHS = ("inference.json", "inference.pdmodel")  # of Paddle 3 and 2
+PARAMETERS = "inference.pdiparams"
+ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
+CAFFEMODEL, PROTOTXT = "model.caffemodel", "deploy.prototxt"
+STATISTICS, LABELS = "int8.json", "labels.json"
+NAMES = (*GRAPHS, PARAMETERS, ONNX, ONNX_INT8, CAFFEMODEL, PROTOTXT, STATISTICS, LABELS, RECORD)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The contents of exports.json by kind of export; empty where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        return {}
+    try:
+        record = json.loads(read_bytes(file, "record of exports").decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not JSON ({error}).") from error
+    if not isinstance(record, dict) or not all(isinstance(v, dict) for v in record.values()):
+        raise InputError(f"{file}: a JSON object of objects was expected.")
+    return record
+
+
+def add_record(folder: Path, kind: str, entry: Mapping[str, Any], files: Sequence[str]) -> None:
+    """Adds an export, with the checksums of its files, to exports.json."""
+    checksums = {name: sha256((folder / name).read_bytes()) for name in files}
+    record = {**read_record(folder), kind: {**entry, "files": checksums}}
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def write_labels(folder: Path, fingerprint: str, names: Sequence[str] | None) -> None:
+    """Writes labels.json: the class names, and the descriptions of all exports of these weights."""
+    models = {
+        next(iter(entry["files"])): entry["description"]
+        for entry in read_record(folder).values()
+        if entry.get("fingerprint") == fingerprint and "description" in entry
+    }
+    labels = {"classes": names, "models": models}
+    write_text(folder / LABELS, json.dumps(labels, indent=2, ensure_ascii=False) + "\n")
+
+
+def command(folder: Path, kind: str) -> str:
+    """The command that makes an export."""
+    flags = "onnx --precision int8 --image IMAGES" if kind == "int8" else kind
+    return f"python tools/export.py --model_dir {folder} --format {flags}"
+
+
+def find(folder: Path, kind: str, fingerprint: str) -> dict[str, Any]:
+    """The record of an export, whose files are present and belong to the expected weights.
+
+    Args:
+        folder: the model directory.
+        kind: of the export.
+        fingerprint: that of the model directory.
+
+    Raises:
+        InputError: there is none, it belongs to other weights, or one of its files was changed.
+    """
+    entry, how = read_record(folder).get(kind), command(folder, kind)
+    if entry is None:
+        raise InputError(f"{folder} has no {kind} export; make it by: {how}")
+    if entry.get("fingerprint") != fingerprint:
+        raise InputError(
+            f"{folder}: its {kind} export is of other weights or another config.json; "
+            f"replace it by: {how}"
+        )
+    for name, checksum in entry.get("files", {}).items():
+        if not (folder / name).is_file() or sha256((folder / name).read_bytes()) != checksum:
+            raise InputError(
+                f"{folder / name} is not the file that was exported; replace it by: {how}"
+            )
+    return entry

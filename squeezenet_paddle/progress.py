@@ -1,0 +1,73 @@
+"""Progress of long work on standard error: a bar on a terminal, else a line every 15 seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+INTERVAL = 15.0  # seconds between two lines
+_LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_noinv_fmt}, ETA {remaining}"
+
+T = TypeVar("T")
+
+
+class Progress:
+    """Shows how much of some work is done, how fast it goes and how long it will take.
+
+    Work of less than 15 seconds shows nothing, unless on a terminal. Use it as a context.
+
+    Args:
+        what: the work, such as "checking".
+        total: how much there is to do.
+        unit: what is counted, in the plural, or "B" for bytes.
+        done: how much of it is done already.
+    """
+
+    def __init__(self, what: str, total: int, unit: str = "images", done: int = 0) -> None:
+        amounts: dict[str, Any] = {
+            "total": total,
+            "initial": done,
+            "unit": unit if unit == "B" else f" {unit}",
+            "unit_scale": unit == "B",
+        }
+        self._bar = tqdm(desc=what, dynamic_ncols=True, disable=None, **amounts)
+        self._line = {"prefix": what, "bar_format": _LINE, **amounts}
+        self._done = done
+        self._start = time.monotonic()
+        self._next_line = self._start + INTERVAL
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def update(self, count: int = 1) -> None:
+        """Adds to what is done."""
+        self.reach(self._done + count)
+
+    def reach(self, done: int) -> None:
+        """Sets how much is done, what was done at the start included."""
+        self._bar.update(done - self._done)
+        self._done = done
+        now = time.monotonic()
+        if self._bar.disable and now >= self._next_line:  # it is, where there is no terminal
+            self._next_line = now + INTERVAL
+            say(tqdm.format_meter(done, elapsed=now - self._start, **self._line))
+
+
+def track(items: Collection[T], what: str, unit: str = "images") -> Iterator[T]:
+    """Yields `items` and shows how many of them are done."""
+    with Progress(what, len(items), unit) as progress:
+        for item in items:
+            yield item
+            progress.update()
+
+
+def say(text: str) -> None:
+    """Writes a line to standard error, above the bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
