@@ -18,7 +18,7 @@ from .errors import InputError
 
 
 class RefusedPickleError(InputError):
-    """A pickle that asks for a name which it has no need of; nothing of it was run."""
+    """A pickle that asks for a name which it has no need of; none of it was run."""
 
 
 _NUMBERS = ("u1", "f2", "f4", "f8")
@@ -80,7 +80,7 @@ def load(
     except _ForbiddenNameError as error:
         raise RefusedPickleError(
             f"{where}: refused, as this pickle asks for {error}, which arrays do not need; "
-            "nothing of it was run."
+            "none of it was run."
         ) from error
     except Exception as error:  # a damaged pickle can raise anything, says Python's manual
         raise InputError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.preprocess import CAFFE_MEAN, Preprocess
+from ..data.preprocess import CAFFE_MEAN, MeanImage, Preprocess
 from ..errors import InputError
 from .mean import LARGEST_SIDE, check_mean
 from .reader import CaffeLayer
@@ -159,7 +159,10 @@ def agreed(stated: Iterable[Statement], overridden: Iterable[str] = ()) -> dict[
 
 
 def make_preprocess(
-    stated: dict[str, Statement], chosen: dict[str, Any], mean_image: np.ndarray | None = None
+    stated: dict[str, Statement],
+    chosen: dict[str, Any],
+    mean_image: np.ndarray | None = None,
+    mean_mode: str = "channel",
 ) -> tuple[Preprocess, list[str]]:
     """The preprocessing of a converted network, and where each part of it is from, a line each.
 
@@ -167,6 +170,8 @@ def make_preprocess(
         stated: what the files say, as `agreed` gives it.
         chosen: what the user says, by field of `Preprocess`, which wins; `mean` is of pixels.
         mean_image: float32 [3, H, W], of the user's mean file.
+        mean_mode: "channel" subtracts its mean over height and width, as pycaffe and DIGITS deploy;
+            "image" subtracts it place by place, as Caffe's data layer does.
 
     Raises:
         InputError: the numbers do not go together.
@@ -192,11 +197,18 @@ def make_preprocess(
     resize_size = take("resize_size", resize_size, origin)
     interpolation = take("interpolation", Preprocess.interpolation)
     scale = take("scale", 1.0)
+    image = mean_image if mean_mode == "image" else None
+    if image is not None and image.shape != (3, resize_size, resize_size):
+        raise InputError(
+            f"`mean_mode` image: a mean image as large as the resized images was expected, "
+            f"{resize_size}x{resize_size}; found {image.shape[2]}x{image.shape[1]}."
+        )
     if mean_image is not None:
         mean = tuple(float(v) for v in mean_image.astype("float64").mean(axis=(1, 2)))
         before = stated.get("mean")
         instead = f", instead of {before} of {before.origin}" if before else ""
-        notes.append(f"mean {' '.join(f'{v:g}' for v in mean)}: `mean_file`{instead}")
+        kind = "mean" if mean_mode == "channel" else "mean image, with the means"
+        notes.append(f"{kind} {' '.join(f'{v:g}' for v in mean)}: `mean_file`{instead}")
     elif "mean_file" in stated and "mean" not in chosen:
         file = stated["mean_file"]
         mean = CAFFE_MEAN
@@ -216,6 +228,7 @@ def make_preprocess(
             crop_size=crop_size,
             scale=scale,
             mean=tuple(value * scale for value in mean),
+            mean_image=None if image is None else MeanImage(image * scale),
         ),
         notes,
     )

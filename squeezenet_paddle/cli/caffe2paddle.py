@@ -136,6 +136,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the mean of the training set, .binaryproto or .npy (default: none)",
     )
     inputs.add_argument(
+        "--mean_mode",
+        choices=("channel", "image"),
+        help="of --mean_file: subtract its mean over height and width, as pycaffe and DIGITS do, "
+        "or its middle place by place, as Caffe's data layer does (default: channel)",
+    )
+    inputs.add_argument(
         "--scale",
         type=float,
         help="what the pixels are multiplied by after the mean is subtracted (default: as the "
@@ -229,8 +235,10 @@ def preprocessing(
             mean_file = mean_file or digits.mean_file
     overridden = set(chosen) | ({"mean", "mean_file"} if mean_file else set())
     agreement = agreed(stated, overridden)
+    if args.mean_mode is not None and mean_file is None:
+        raise InputError("`mean_mode` is how to subtract `mean_file`, which is not given.")
     mean_image = None if mean_file is None else read_mean(mean_file)
-    return make_preprocess(agreement, chosen, mean_image)
+    return make_preprocess(agreement, chosen, mean_image, args.mean_mode or "channel")
 
 
 def digits_statements(digits: DigitsModel) -> list[Statement]:

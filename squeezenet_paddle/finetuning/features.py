@@ -101,7 +101,7 @@ def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[s
         if not is_trained(stages[key], first)
     }
     network = [config.version, config.bypass, config.activation, config.data_format]
-    preprocess = dataclasses.asdict(plan.info.preprocess)
+    preprocess = plan.info.preprocess.record()
     common = [engine, network, boundary(config, first), frozen, preprocess]
     augmentation = [dataclasses.asdict(plan.augment), plan.recipe.seed]
     return (

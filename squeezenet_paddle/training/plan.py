@@ -185,8 +185,12 @@ def settings_of(
     if args.pretrained is not None:
         weights = model_dir_of(args.pretrained) / WEIGHTS
         fixed["the weights of --pretrained"] = sha256(read_bytes(weights, "file of weights"))
-    for part in (info.network, info.preprocess, augment):
-        fixed.update({f"--{name}": value for name, value in dataclasses.asdict(part).items()})
+    for part in (
+        dataclasses.asdict(info.network),
+        info.preprocess.record(),
+        dataclasses.asdict(augment),
+    ):
+        fixed.update({f"--{name}": value for name, value in part.items()})
     renamed = {"base_lr": "--lr", "policy": "--lr_policy"}
     free = {
         renamed.get(name, f"--{name}"): value

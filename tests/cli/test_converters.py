@@ -62,7 +62,7 @@ def test_the_real_ones_go_there_and_back(
         assert config["verification"]["inputs"][0]["layers"] == 35
         export.main(["--model_dir", str(model), "--format", "caffe"])
         text = (model / "deploy.prototxt").read_text()
-        assert text.startswith('# Input:\n# - ')
+        assert text.startswith("# Input:\n# - ")
         assert f'name: "{name}"' in text
         original = weights_in((folder / path).read_bytes())
         exported = weights_in((model / "model.caffemodel").read_bytes())
