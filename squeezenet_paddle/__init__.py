@@ -11,15 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .evaluation.evaluate import evaluate
     from .model_dir import read_model_dir
     from .network.model import squeezenet1_0, squeezenet1_1
     from .predict import Predictor
 
-__all__ = ["Predictor", "read_model_dir", "squeezenet1_0", "squeezenet1_1"]
+__all__ = ["Predictor", "evaluate", "read_model_dir", "squeezenet1_0", "squeezenet1_1"]
 __version__ = "0.1.0"
 
 _MODULES = {
     "Predictor": "predict",
+    "evaluate": "evaluation.evaluate",
     "read_model_dir": "model_dir",
     "squeezenet1_0": "network.model",
     "squeezenet1_1": "network.model",

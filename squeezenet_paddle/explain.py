@@ -67,7 +67,7 @@ class Explainer:
         InputError: the model directory or the device is not usable.
     """
 
-    def __init__(self, model_dir: Path, device: str | None = None) -> None:
+    def __init__(self, model_dir: str | Path, device: str | None = None) -> None:
         import paddle
 
         self.info = read_info(model_dir)
@@ -223,8 +223,8 @@ class PngFolder:
         InputError: there can be no such folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: str | Path) -> None:
+        self._path = path = Path(path)
         self._last: dict[str, int] = {}  # number by name
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, ClassVar, NoReturn
 
-from tqdm import tqdm
-
 from ..data import remarks
 from ..data.decode import MAX_PIXELS
 from ..data.lists import read_names
@@ -29,6 +27,7 @@ from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
 from ..process_settings import use_fast_cpu_settings
+from ..progress import say
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,7 +93,7 @@ class _Handler(logging.Handler):
     """Prints log messages to standard error, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        say(self.format(record))
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

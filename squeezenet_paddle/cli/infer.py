@@ -14,11 +14,8 @@ with a conv10; for the head multiscale it is a linear approximation around the i
     python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 
 An image that cannot be read is named on standard error, the others are classified, and the exit
-code is 1. From Python:
-
-    >>> from squeezenet_paddle import Predictor
-    >>> Predictor("pretrained/squeezenet_v1.1")("cat.jpg", top_k=1)
-    [Prediction(class_id=281, name='n02123045 tabby, tabby cat', probability=0.93)]
+code is 1. From Python, `squeezenet_paddle.Predictor("pretrained/squeezenet_v1.1")("cat.jpg")` gives
+a list of (class_id, name, probability).
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from squeezenet_paddle import evaluate
 from squeezenet_paddle.data.lists import ImageList, read_list
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.evaluation.evaluate import Evaluation, evaluate, score_list
+from squeezenet_paddle.evaluation.evaluate import Evaluation, score_list
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.logits import softmax

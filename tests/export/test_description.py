@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from networks import VARIANTS, network_of, small_model_dir
+from networks import VARIANTS, network_of, random_state, small_model_dir
 from PIL import Image
 
 from squeezenet_paddle.data.preprocess import CAFFE_MEAN, Preprocess
@@ -156,7 +156,9 @@ def test_labels_json_drops_exports_of_other_weights(model_dir: Path, image_file:
     write(model_dir, image_file, "onnx", 41)
     exports = (model_dir / "exports.json").read_text()
     info = read_info(model_dir)
-    write_model_dir(model_dir, info, network_of(info.network, seed=1).state_dict())
+    write_model_dir(
+        model_dir, info, network_of(info.network, random_state(info.network, seed=1)).state_dict()
+    )
     assert not (model_dir / "labels.json").exists()
     (model_dir / "exports.json").write_text(exports)  # of the old weights
     write(model_dir, image_file, "caffe", 41)

@@ -184,7 +184,7 @@ def test_int8_says_how_many_images_it_is_fitted_to_and_checked_on(
     for i in range(70):
         image = np.random.default_rng(i).integers(0, 256, (12, 12, 3), "uint8")
         cv2.imwrite(str(folder / f"{i:02}.png"), image)
-    arguments = [str(model_dir), "--format", "onnx", "--image", str(folder)]
+    arguments = ["--model_dir", str(model_dir), "--format", "onnx", "--image", str(folder)]
     for count, precision in ((0, "float32"), (64, "int8")):
         main([*arguments, "--precision", precision])
         out = capsys.readouterr().out
@@ -211,7 +211,7 @@ def test_int8_says_how_many_images_it_is_fitted_to_and_checked_on(
         (["--format", "onnx", "--precision", "int8"], "--precision int8 needs --image"),
         (["--format", "onnx", "--input_size", "16"], "at least 17x17 pixels"),
         (["--format", "onnx", "--batch", "0"], "--batch"),
-        (["--format", "onnx", "--image", "/nowhere"], "/nowhere: no such file"),
+        (["--format", "onnx", "--image", "/nowhere"], "no file matches it as a glob: /nowhere"),
         (["--format", "onnx", "--output_dir", "{file}"], "{file}"),
     ],
 )

@@ -87,13 +87,13 @@ def test_a_batch_may_be_fixed() -> None:
         run(model, pixels(config, 2, 40))
 
 
-def test_the_file_says_what_it_is() -> None:
-    config, preprocess = VARIANTS[4], Preprocess(crop_size=40, data_format="NHWC")
+def test_metadata_is_json_by_key() -> None:
+    config = VARIANTS[4]  # NHWC
+    metadata = {"network": dataclasses.asdict(config), "note": "grün"}
     state = state_of(network_of(config))
-    model = onnx.load_from_string(onnx_model(config, state, GraphInput(40, 40), preprocess))
-    said = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
-    assert said["network"] == dataclasses.asdict(config)
-    assert Preprocess(**said["preprocess"]) == preprocess
+    data = onnx_model(config, state, GraphInput(40, 40), metadata=metadata)
+    model = onnx.load_from_string(data)
+    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == metadata
     assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]] == [40, 40, 3]
 
 
