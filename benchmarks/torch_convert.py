@@ -5,9 +5,10 @@
         --caffemodel pretrained/squeezenet_v1.1.caffemodel
 
 builds torchvision's squeezenet1_0 and squeezenet1_1, with random weights or with those of a Caffe
-file of that version, and saves each in every format of torch.save and as safetensors. Each file is
-converted, and the logits of the images in the list are compared with those of torchvision: of the
-same inputs, and each program with its own resizing, PIL's here and OpenCV's there.
+file of that version, whose conv1 is changed so that it takes torchvision's inputs. Each is saved in
+every format of torch.save and as safetensors, and converted; the weights must come back bit by bit.
+The logits of the images in the list are compared with those of torchvision: of the same inputs, and
+each program with its own resizing, PIL's there and OpenCV's here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import hashlib
 import io
 import tempfile
 from pathlib import Path
@@ -28,8 +30,8 @@ from squeezenet_paddle.caffe.convert import read_weights as read_caffe
 from squeezenet_paddle.cli import torch2paddle
 from squeezenet_paddle.data.decode import read_image
 from squeezenet_paddle.data.lists import read_list
-from squeezenet_paddle.data.preprocess import INTERPOLATIONS
-from squeezenet_paddle.model_dir import load_network, read_info
+from squeezenet_paddle.data.preprocess import CAFFE_MEAN, INTERPOLATIONS
+from squeezenet_paddle.model_dir import load_network, read_info, read_weights
 from squeezenet_paddle.pytorch.convert import FIRES, TORCHVISION
 
 with contextlib.suppress(RuntimeError):  # torchvision's GPU build takes them for granted
@@ -64,8 +66,18 @@ def build(version: str, caffemodel: Path | None) -> Any:
     for key, value in state.items():
         layer, _, kind = key.rpartition(".")
         tensors[f"{names[layer]}.{kind}"] = torch.from_numpy(value.copy())
+    adapt(tensors["features.0.weight"], tensors["features.0.bias"])
     network.load_state_dict(tensors, strict=True)
     return network.eval()
+
+
+def adapt(weight: Any, bias: Any) -> None:
+    """Makes conv1 take torchvision's inputs, (RGB / 255 - mean) / std, instead of Caffe's."""
+    of_rgb = weight.flip(1).clone()
+    mean, std = torch.tensor(TORCHVISION.mean), torch.tensor(TORCHVISION.std)
+    offset = 255 * mean - torch.tensor(CAFFE_MEAN).flip(0)
+    bias += (of_rgb * offset[:, None, None]).sum((1, 2, 3))
+    weight.copy_(of_rgb * (255 * std)[:, None, None])
 
 
 def save_all(network: Any, folder: Path) -> list[Path]:
@@ -142,34 +154,43 @@ def main() -> None:
         print(f"inputs, OpenCV {interpolation} - PIL: {difference:.2f} of 255 on average")
 
     versions = {read_caffe(path).config.version: path for path in args.caffemodel}
-    cases = [(v, None) for v in ("1.0", "1.1")] + list(versions.items())
-    for version, caffemodel in cases:
+    networks = [(v, None) for v in ("1.0", "1.1")] + list(versions.items())
+    for version, caffemodel in networks:
         network = build(version, caffemodel)
         expected = logits_of_torch(network, of_pil)
         source = "random weights" if caffemodel is None else caffemodel.name
         with tempfile.TemporaryDirectory() as folder:
-            for file in save_all(network, Path(folder)):
+            tensors = {key: value.numpy() for key, value in network.state_dict().items()}
+            files = save_all(network, Path(folder))
+            for file in files:
                 target = Path(folder) / "model"
-                said = io.StringIO()
                 argv = ["--checkpoint", str(file), "--output_dir", str(target)]
-                with contextlib.redirect_stdout(said):
+                with contextlib.redirect_stdout(io.StringIO()):
                     assert torch2paddle.main(argv) == 0
-                found = logits_of_ours(target, of_pil)
+                state = read_weights(target, read_info(target)).state
+                assert sorted(map(hash_of, state.values())) == sorted(
+                    map(hash_of, tensors.values())
+                )
+            print(
+                f"squeezenet{version.replace('.', '_')}, {source}: all weights of "
+                f"{', '.join(file.name for file in files)} bit by bit"
+            )
+            right = int((expected.argmax(1) == labels).sum())
+            cases = {"the same inputs": of_pil}
+            cases.update({f"OpenCV's {name}": inputs for name, inputs in of_opencv.items()})
+            for name, inputs in cases.items():
+                found = logits_of_ours(target, inputs)
                 relative = np.abs(found - expected).max() / np.abs(expected).max()
                 same = int((found.argmax(1) == expected.argmax(1)).sum())
                 print(
-                    f"squeezenet{version.replace('.', '_')}, {source}, {file.name}: largest "
-                    f"difference {relative:.1e} of the largest logit, the same first class for "
-                    f"{same} of {len(paths)}"
+                    f"  {name}: logits differ by {relative:.1e} of the largest at most, the same "
+                    f"first class for {same} of {len(paths)}; right: torchvision {right}, ours "
+                    f"{int((found.argmax(1) == labels).sum())}"
                 )
-            for interpolation, inputs in of_opencv.items():
-                found = logits_of_ours(target, inputs)
-                same = int((found.argmax(1) == expected.argmax(1)).sum())
-                scores = [int((each.argmax(1) == labels).sum()) for each in (expected, found)]
-                print(
-                    f"  own resizing, {interpolation}: the same first class for {same}; right: "
-                    f"torchvision {scores[0]}, ours {scores[1]}"
-                )
+
+
+def hash_of(values: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
 if __name__ == "__main__":

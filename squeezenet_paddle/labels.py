@@ -27,7 +27,7 @@ def read_labels(path: Path, num_classes: int) -> tuple[list[str], str]:
             0, 1, 2 and so on.
     """
     if path == Path("imagenet") and not path.is_file():
-        return read_names(path, num_classes), "the names of ImageNet"
+        return read_names(path, num_classes), "the 1,000 of ILSVRC-2012"
     lines = read_lines(path, "list of class names")
     if "".join(lines).lstrip().startswith(("{", "[")):
         names, form = _from_json("\n".join(lines), path), "JSON"

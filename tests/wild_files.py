@@ -297,12 +297,13 @@ def safetensors(state: State) -> bytes:
 def digits_files(config: ModelConfig, state: State, mean: np.ndarray | None) -> dict[str, bytes]:
     """The files of a DIGITS model by name."""
     transform = {} if mean is None else {"mean_file": "/home/digits/jobs/1/mean.binaryproto"}
-    train = edited_net(config, state, rename_classifier("conv10_flowers"), data_layers(**transform))
+    edits = (rename_classifier("conv10_flowers"), data_layers(**transform))
+    train = edited_net(config, state, *edits)
     deploy = edited_net(config, state, rename_classifier("conv10_flowers"))
     info = {"image dimensions": [256, 256, 3], "image resize mode": "squash", "framework": "caffe"}
     files = {
-        "snapshot_iter_9.caffemodel": caffemodel(
-            config, {**state, "conv1.bias": state["conv1.bias"] + 1}
+        "snapshot_iter_9.caffemodel": snapshot(
+            config, {**state, "conv1.bias": state["conv1.bias"] + 1}, *edits
         ),
         "snapshot_iter_100.caffemodel": train.SerializeToString(),
         "deploy.prototxt": prototxt_of(deploy).encode(),

@@ -110,7 +110,14 @@ def read_weights(
     sizes = _sizes(stated, input_size)
     for path, description in described.items():
         renamed = match.renamed(description)
-        for_size = check_topology(renamed, config, str(path), ignore_classifier, sizes)
+        try:
+            for_size = check_topology(renamed, config, str(path), ignore_classifier, sizes)
+        except InputError as error:
+            theirs = match.names.get(CLASSIFIER, CLASSIFIER)
+            if theirs == CLASSIFIER:
+                raise
+            text = str(error).rstrip(".")
+            raise InputError(f"{text} (its 'conv10' is {theirs!r} in {name}).") from error
         stated += _implied(for_size, stated, path.name)
     if kind == "caffemodel" and any(layer.bottoms for layer in caffe_layers if layer.blobs):
         renamed = match.renamed(caffe_layers)

@@ -17,7 +17,7 @@ from ..errors import InputError
 from .mean import LARGEST_SIDE, check_mean
 from .reader import CaffeLayer
 
-AUTHORS = "the authors' value; no file states another"
+AUTHORS = "the authors' values, as no file states others"
 _DATA_PARAMS = ("transform_param", "data_param", "image_data_param")
 
 
@@ -163,6 +163,7 @@ def make_preprocess(
     chosen: dict[str, Any],
     mean_image: np.ndarray | None = None,
     mean_mode: str = "channel",
+    mean_origin: str = "`mean_file`",
 ) -> tuple[Preprocess, list[str]]:
     """The preprocessing of a converted network, and where each part of it is from, a line each.
 
@@ -172,11 +173,13 @@ def make_preprocess(
         mean_image: float32 [3, H, W], of the user's mean file.
         mean_mode: "channel" subtracts its mean over height and width, as pycaffe and DIGITS deploy;
             "image" subtracts it place by place, as Caffe's data layer does.
+        mean_origin: where `mean_image` is from.
 
     Raises:
         InputError: the numbers do not go together.
     """
     notes: list[str] = []
+    defaults: list[str] = []
 
     def take(name: str, default: Any, default_origin: str = AUTHORS) -> Any:
         each = stated.get(name, Statement(name, default, default_origin))
@@ -186,7 +189,7 @@ def make_preprocess(
             each = Statement(
                 name, chosen[name], f"`{name}`, instead of {each.value} of {each.origin}"
             )
-        notes.append(f"{each}: {each.origin}")
+        (defaults if each.origin == AUTHORS else notes).append(f"{each}: {each.origin}")
         return each.value
 
     crop_size = take("crop_size", 227)
@@ -208,7 +211,7 @@ def make_preprocess(
         before = stated.get("mean")
         instead = f", instead of {before} of {before.origin}" if before else ""
         kind = "mean" if mean_mode == "channel" else "mean image, with the means"
-        notes.append(f"{kind} {' '.join(f'{v:g}' for v in mean)}: `mean_file`{instead}")
+        notes.append(f"{kind} {' '.join(f'{v:g}' for v in mean)}: {mean_origin}{instead}")
     elif "mean_file" in stated and "mean" not in chosen:
         file = stated["mean_file"]
         mean = CAFFE_MEAN
@@ -218,6 +221,9 @@ def make_preprocess(
         )
     else:
         mean = take("mean", CAFFE_MEAN)
+    if defaults:
+        named = ", ".join(each.partition(":")[0] for each in defaults)
+        notes.append(f"{named}: {AUTHORS}")
     if "mirror" in stated:
         notes.append(f"mirror: {stated['mirror'].origin}; only training mirrors images")
     return (

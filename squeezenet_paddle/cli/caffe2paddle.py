@@ -188,7 +188,7 @@ def convert(args: argparse.Namespace, digits: DigitsModel | None) -> int:
     names = None
     if args.synset_word_list is not None:
         names, form = read_labels(args.synset_word_list, config.num_classes)
-        notes.append(f"class names: {form}, of {args.synset_word_list.name}")
+        notes.append(f"class names of {args.synset_word_list.name}: {form}")
     images = [(str(path), preprocess(read_image(path))) for path in args.image]
     notes = [*weights.notes, *notes]
     if digits is not None and len(digits.snapshots) > 1 and args.snapshot is None:
@@ -228,17 +228,19 @@ def preprocessing(
     }
     chosen = {name: value for name, value in chosen.items() if value is not None}
     stated = list(weights.stated)
-    mean_file = args.mean_file
+    mean_file, mean_origin = args.mean_file, "`mean_file`"
     if digits is not None:
         stated += digits_statements(digits)
-        if not ("mean" in chosen or any(each.name == "mean" for each in stated)):
-            mean_file = mean_file or digits.mean_file
+        is_known = "mean" in chosen or any(each.name == "mean" for each in stated)
+        if mean_file is None and digits.mean_file is not None and not is_known:
+            mean_file, mean_origin = digits.mean_file, f"{digits.mean_file.name} of DIGITS"
     overridden = set(chosen) | ({"mean", "mean_file"} if mean_file else set())
     agreement = agreed(stated, overridden)
     if args.mean_mode is not None and mean_file is None:
         raise InputError("`mean_mode` is how to subtract `mean_file`, which is not given.")
     mean_image = None if mean_file is None else read_mean(mean_file)
-    return make_preprocess(agreement, chosen, mean_image, args.mean_mode or "channel")
+    mode = args.mean_mode or "channel"
+    return make_preprocess(agreement, chosen, mean_image, mode, mean_origin)
 
 
 def digits_statements(digits: DigitsModel) -> list[Statement]:

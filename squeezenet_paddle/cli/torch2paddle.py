@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names, notes = None, list(weights.notes)
     if args.synset_word_list is not None:
         names, form = read_labels(args.synset_word_list, config.num_classes)
-        notes.append(f"class names: {form}, of {args.synset_word_list.name}")
+        notes.append(f"class names of {args.synset_word_list.name}: {form}")
     notes.append(
         f"preprocessing: {preprocess.resize} to {preprocess.resize_size}, crop "
         f"{preprocess.crop_size}, RGB / 255, mean {numbers(preprocess.mean)}, "

@@ -139,7 +139,11 @@ def test_a_contradiction_shows_both_and_a_flag_settles_it() -> None:
 def test_where_nothing_is_said_the_authors_values_are_used_and_named() -> None:
     preprocess, notes = make_preprocess({}, {})
     assert preprocess == Preprocess()
-    assert "mean 104 117 123: the authors' value; no file states another" in notes
+    (note,) = notes
+    assert note == (
+        "crop_size 227, resize squash, resize_size 256, interpolation cubic, scale 1, "
+        "mean 104 117 123: the authors' values, as no file states others"
+    )
 
 
 def test_a_mean_file_is_asked_for() -> None:
