@@ -35,11 +35,15 @@ class Statement:
     value: Any
     origin: str
 
+    @property
+    def text(self) -> str:
+        """The value."""
+        if isinstance(self.value, tuple):
+            return " ".join(f"{number:g}" for number in self.value)
+        return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
+
     def __str__(self) -> str:
-        value = self.value
-        if isinstance(value, tuple):
-            value = " ".join(f"{number:g}" for number in value)
-        return f"{self.name} {value:g}" if isinstance(value, float) else f"{self.name} {value}"
+        return f"{self.name} {self.text}"
 
 
 def statements(caffe_layers: Sequence[CaffeLayer], source: str) -> list[Statement]:
@@ -187,7 +191,7 @@ def make_preprocess(
             each = Statement(name, chosen[name], f"`{name}`")
         elif name in chosen:
             each = Statement(
-                name, chosen[name], f"`{name}`, instead of {each.value} of {each.origin}"
+                name, chosen[name], f"`{name}`, instead of {each.text} of {each.origin}"
             )
         (defaults if each.origin == AUTHORS else notes).append(f"{each}: {each.origin}")
         return each.value

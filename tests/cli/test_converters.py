@@ -150,7 +150,7 @@ def test_flags_win_and_are_said(tmp_path: Path, file: Path, capsys: pytest.Captu
     found = [preprocess[key] for key in ("crop_size", "mean", "scale", "resize_size")]
     assert found == [224, [0.5, 1.0, 1.5], 0.5, 253]
     out = capsys.readouterr().out
-    assert "mean 1 2 3: --mean, instead of (90.0, 100.0, 110.0) of layer 'data' of net.caf" in out
+    assert "mean 1 2 3: --mean, instead of 90 100 110 of layer 'data' of net.caf" in out
 
 
 def test_a_mean_that_the_file_states_is_taken(tmp_path: Path, file: Path) -> None:
