@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,57 +82,41 @@ def read_weights(
         raise InputError("`classifier` names a layer that `ignore_classifier` leaves out.")
     name = str(caffemodel)
     data = read_bytes(caffemodel, "caffemodel")
-    described = {path: read_prototxt(path) for path in prototxts}
-    stated = [
-        each
-        for path, caffe_layers in described.items()
-        for each in statements(caffe_layers, path.name)
-    ]
+    graphs = {path: read_prototxt(path) for path in prototxts}
     if caffemodel.suffix == ".net" or deep_compression.looks_like(data):
-        config, state = deep_compression.CONFIG, deep_compression.parse(data, name)
-        match, graph = Match({layer.name: layer.name for layer in _convolutions(config)}), []
+        kind, config = "Deep Compression", deep_compression.CONFIG
+        stated = _stated(graphs)
+        match = Match({layer.name: layer.name for layer in _convolutions(config)})
+        state = deep_compression.parse(data, name)
         if ignore_classifier:
             state = {key: v for key, v in state.items() if not key.startswith(f"{CLASSIFIER}.")}
-        kind = "Deep Compression"
     else:
-        caffe_layers = parse_caffemodel(data, name)
-        stated = [*statements(caffe_layers, caffemodel.name), *stated]
-        graph = _graph(caffe_layers, list(described.values()))
-        match = match_layers(graph or caffe_layers, name, classifier, ignore_classifier)
-        renamed = match.renamed(graph or caffe_layers)
-        config = _fitting(renamed, name, ignore_classifier, _sizes(stated, input_size))
-        state = convert(match.renamed(caffe_layers), name, config, ignore_classifier)
-        graph = next(iter(described.values()), graph)
         kind = "caffemodel"
+        caffe_layers = parse_caffemodel(data, name)
+        connected = _connected(caffe_layers, list(graphs.values()))
+        if _has_graph(caffe_layers):
+            graphs = {**graphs, caffemodel: caffe_layers}
+        stated = _stated({caffemodel: caffe_layers, **graphs})
+        match = match_layers(connected, name, classifier, ignore_classifier)
+        sizes = _sizes(stated, input_size)
+        config = _fitting(match.renamed(connected), name, ignore_classifier, sizes)
+        state = convert(match.renamed(caffe_layers), name, config, ignore_classifier)
     check_agreement(config, name, version=version, bypass=bypass)
     if not ignore_classifier:
         check_agreement(config, name, num_classes=num_classes)
-    sizes = _sizes(stated, input_size)
-    for path, description in described.items():
-        renamed = match.renamed(description)
-        try:
-            for_size = check_topology(renamed, config, str(path), ignore_classifier, sizes)
-        except InputError as error:
-            theirs = match.names.get(CLASSIFIER, CLASSIFIER)
-            if theirs == CLASSIFIER:
-                raise
-            text = str(error).rstrip(".")
-            raise InputError(f"{text} (its 'conv10' is {theirs!r} in {name}).") from error
-        stated += _implied(for_size, stated, path.name)
-    if kind == "caffemodel" and any(layer.bottoms for layer in caffe_layers if layer.blobs):
-        renamed = match.renamed(caffe_layers)
-        for_size = check_topology(renamed, config, name, ignore_classifier, sizes)
-        stated += _implied(for_size, stated, caffemodel.name)
+    for path, graph in graphs.items():
+        sizes = _sizes(stated, input_size)
+        stated += _checked(path, graph, match, config, ignore_classifier, sizes)
     if ignore_classifier:
         assert num_classes is not None
         config = dataclasses.replace(config, num_classes=num_classes)
-    more = {}
-    if match.names.get(CLASSIFIER, CLASSIFIER) != CLASSIFIER:
-        more["classifier_name"] = match.names[CLASSIFIER]
+    theirs = match.names.get(CLASSIFIER, CLASSIFIER)
+    more = {} if theirs == CLASSIFIER else {"classifier_name": theirs}
     source = source_record(kind, caffemodel, sha256(data), ignore_classifier, **more)
     notes = match.notes()
     if config.version == "1.0-nopad":
         notes.append("v1.0 whose conv10 has no pad: our version 1.0-nopad")
+    graph = next(iter(graphs.values()), [])
     return CaffeWeights(
         config, state, source, tuple(notes), tuple(stated), match.names, tuple(graph)
     )
@@ -238,11 +222,15 @@ def _fill(
     return problems
 
 
-def _graph(
+def _has_graph(caffe_layers: Sequence[CaffeLayer]) -> bool:
+    return any(layer.bottoms for layer in caffe_layers if layer.blobs)
+
+
+def _connected(
     caffe_layers: Sequence[CaffeLayer], described: Sequence[Sequence[CaffeLayer]]
 ) -> list[CaffeLayer]:
     """Layers with weights and connections: the file's, else those of a prototxt with its blobs."""
-    if any(layer.bottoms for layer in caffe_layers if layer.blobs) or not described:
+    if _has_graph(caffe_layers) or not described:
         return list(caffe_layers)
     blobs = {layer.name: layer.blobs for layer in caffe_layers}
     named = {layer.name for layer in described[0]}
@@ -252,12 +240,40 @@ def _graph(
     ]
 
 
+def _stated(graphs: Mapping[Path, Sequence[CaffeLayer]]) -> list[Statement]:
+    """What all files say of the input."""
+    return [each for path, graph in graphs.items() for each in statements(graph, path.name)]
+
+
+def _checked(
+    path: Path,
+    graph: Sequence[CaffeLayer],
+    match: Match,
+    config: ModelConfig,
+    ignore_classifier: bool,
+    sizes: Sequence[int],
+) -> list[Statement]:
+    """Compares a file's graph with ours; returns the input size if only its last pool tells it."""
+    try:
+        renamed = match.renamed(graph)
+        size = check_topology(renamed, config, str(path), ignore_classifier, sizes)
+    except InputError as error:
+        theirs = match.names.get(CLASSIFIER, CLASSIFIER)
+        if theirs == CLASSIFIER:
+            raise
+        text = str(error).rstrip(".")
+        raise InputError(f"{text} (conv10 is {theirs!r} in the file of weights).") from error
+    if size is None or len(sizes) == 1:
+        return []
+    return [Statement("crop_size", size, f"the kernel of the last pool of {path.name}")]
+
+
 def _fitting(
     caffe_layers: Sequence[CaffeLayer], source: str, ignore_classifier: bool, sizes: Sequence[int]
 ) -> ModelConfig:
     """The variant that fits the graph; the likeliest one where none does, or there is no graph."""
     likeliest = read_config(caffe_layers, source, ignore_classifier)
-    if not any(layer.bottoms for layer in caffe_layers if layer.blobs):
+    if not _has_graph(caffe_layers):
         return likeliest
     versions = [likeliest.version, *(["1.0-nopad"] if likeliest.version == "1.0" else [])]
     others = itertools.product(versions, CHOICES["bypass"], CHOICES["activation"])
@@ -281,10 +297,3 @@ def _sizes(stated: Sequence[Statement], input_size: int | None) -> list[int]:
     if input_size is not None:
         return [input_size]
     return list({each.value: None for each in stated if each.name == "crop_size"}) or [227, 224]
-
-
-def _implied(size: int | None, stated: Sequence[Statement], source: str) -> list[Statement]:
-    """The input size that a pool of a fixed kernel is for, where nothing else states one."""
-    if size is None or any(each.name == "crop_size" for each in stated):
-        return []
-    return [Statement("crop_size", size, f"the kernel of the last pool of {source}")]

@@ -75,7 +75,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     common.add_verbose(proof)
     inputs = parser.add_argument_group("preprocessing (torchvision's by default)")
-    common.add_geometry(inputs, "224", "short_side", "--input_size * 256 / 224", "linear")
+    common.add_geometry(inputs, "224", "short_side", "--input_size * 256 / 224", "area")
     for name in ("mean", "std"):
         inputs.add_argument(
             f"--{name}",

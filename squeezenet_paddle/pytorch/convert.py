@@ -31,10 +31,11 @@ from ..network.weights import key_of
 from .checkpoint import Tensor, damage_named, read_checkpoint
 
 # torchvision's evaluation of its ImageNet weights: 0..1, normalised by mean and deviation of RGB.
+# It resizes with Pillow, which averages over more pixels than OpenCV's "linear": "area" is nearest.
 TORCHVISION = Preprocess(
     resize="short_side",
     resize_size=256,
-    interpolation="linear",
+    interpolation="area",
     crop_size=224,
     channel_order="RGB",
     scale=1 / 255,
