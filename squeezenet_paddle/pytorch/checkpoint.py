@@ -271,7 +271,7 @@ def _rebuild_parameter(tensor: Any, *rest: object) -> Any:
 
 
 _IGNORED = (
-    *(("torch", name) for name in ("Size", "device", "float32", "float16", "bfloat16", "int64")),
+    *(("torch", name) for name in ("device", "float32", "float16", "bfloat16", "int64")),
     *(("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar")),
     *(("argparse", "Namespace"), ("pathlib", "PosixPath"), ("pathlib", "WindowsPath")),
     *(("builtins", "set"), ("__builtin__", "set")),
@@ -280,6 +280,7 @@ _NAMES: dict[tuple[str, str], Any] = {
     **NUMPY_NAMES,
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): defaultdict,
+    ("torch", "Size"): tuple,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
