@@ -6,15 +6,16 @@ BIN := $(VENV)/bin
 # The library also runs on the newest paddlepaddle-gpu of PyPI, 2.6.2; this is its CPU twin.
 VENV2 := .venv-paddle2
 
-.PHONY: help venv demo board test test-paddle2 lint clean
+.PHONY: help venv demo board docs test test-paddle2 lint clean
 
 help:
 	@echo "make venv          set up $(VENV) with the project and what its tests need"
-	@echo "make demo          show the main job on data made on the spot"
+	@echo "make demo          train, fine-tune, explain, export and convert, on images that it draws"
 	@echo "make board         open VisualDL's board of the runs in output/ at http://127.0.0.1:8040"
 	@echo "make test          run the tests"
 	@echo "make test-paddle2  run the tests on PaddlePaddle 2.6.2, numpy 1 and protobuf 3.20"
-	@echo "make lint          check format, style and types"
+	@echo "make lint          check format, style, types, the order of imports and the documentation"
+	@echo "make docs          read the documentation at http://127.0.0.1:8000"
 	@echo "make clean         remove the environments, caches and the demo's output"
 
 venv: $(VENV)/.up_to_date
@@ -22,20 +23,23 @@ venv: $(VENV)/.up_to_date
 $(VENV)/.up_to_date: pyproject.toml
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,dev]'
 	touch $@
 
 $(VENV2)/.up_to_date: pyproject.toml constraints-paddle2.txt
 	rm -rf $(VENV2)
 	$(PYTHON) -m venv $(VENV2)
-	$(VENV2)/bin/pip install --quiet --constraint constraints-paddle2.txt --editable '.[dev]'
+	$(VENV2)/bin/pip install --quiet --constraint constraints-paddle2.txt --editable '.[cpu,dev]'
 	touch $@
 
 demo: venv
-	$(BIN)/python tools/demo.py
+	$(BIN)/squeezenet demo
 
 board: venv
 	$(BIN)/visualdl --logdir output --host 127.0.0.1 --port 8040 --disable-telemetry
+
+docs: venv
+	$(BIN)/mkdocs serve
 
 # Two at a time: most tests are bound by one core, and many wait for processes to start.
 PYTEST := -m pytest -n 2 --dist loadfile
@@ -50,7 +54,10 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) $(VENV2) output/demo *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV2) output/demo *.egg-info build dist site \
+		.pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -70,7 +70,7 @@ def write_labels(folder: Path, fingerprint: str, names: Sequence[str] | None) ->
 def command(folder: Path, kind: str) -> str:
     """The command that makes an export."""
     flags = "onnx --precision int8 --image IMAGES" if kind == "int8" else kind
-    return f"python tools/export.py --model_dir {folder} --format {flags}"
+    return f"squeezenet export --model_dir {folder} --format {flags}"
 
 
 def find(folder: Path, kind: str, fingerprint: str) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def _problem_of(path: Path) -> str:
     if re.match(r"\w+:/", str(path)):
         return (
             "a model directory on this machine was expected, found a URL; download the "
-            ".caffemodel file (python tools/download.py), then convert it (tools/caffe2paddle.py)"
+            ".caffemodel file (squeezenet download), then convert it (squeezenet convert)"
         )
     if not path.is_dir():
         return "no such directory; a model directory was expected"
@@ -267,7 +267,7 @@ def _problem_of(path: Path) -> str:
 def _conversion(file: Path) -> str:
     caffemodel = file.with_suffix(".caffemodel")
     return (
-        f"python tools/caffe2paddle.py --caffemodel {caffemodel} "
+        f"squeezenet convert --caffemodel {caffemodel} "
         f"--output_dir {file.with_suffix('')} makes one of it"
     )
 

@@ -109,13 +109,13 @@ def make(folder: Path, *files: str) -> None:
         ("missing", "missing: no such directory; a model directory was expected"),
         (".", "not a model directory, it has no config.json; give one of those in it: {}/mine"),
         ("x", "x: not a model directory, it has no config.json."),
-        ("c", "no config.json; python tools/caffe2paddle.py --caffemodel {}/c/v1.caffemodel --out"),
+        ("c", "no config.json; squeezenet convert --caffemodel {}/c/v1.caffemodel --out"),
         (
             "c/v1.caffemodel",
-            "a Caffe file; python tools/caffe2paddle.py --caffemodel {}/c/v1",
+            "a Caffe file; squeezenet convert --caffemodel {}/c/v1",
         ),
         ("c/v1.caffemodel", "--output_dir {}/c/v1 makes one of it"),
-        ("c/v1.prototxt", "a Caffe file; python tools/caffe2paddle.py --caffemodel {}/c/v1"),
+        ("c/v1.prototxt", "a Caffe file; squeezenet convert --caffemodel {}/c/v1"),
         ("mine/model.pdparams", "expected, found a file in one; give {}/mine."),
         ("mine/model.onnx", "expected, found a file in one; give {}/mine."),
         (

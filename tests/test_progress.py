@@ -12,7 +12,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from training_runs import make_tiny_data, tool
+from runs import make_tiny_data, tool
 
 from squeezenet_paddle import progress
 from squeezenet_paddle.data.preprocess import Preprocess

@@ -1,7 +1,7 @@
 """Measure how fast each engine runs a model on this machine.
 
-    python tools/benchmark.py --model_dir pretrained/squeezenet_v1.1
-    python tools/benchmark.py --model_dir pretrained/squeezenet_v1.1 --engine onnxruntime \\
+    squeezenet benchmark --model_dir pretrained/squeezenet_v1.1
+    squeezenet benchmark --model_dir pretrained/squeezenet_v1.1 --engine onnxruntime \\
         --list data/val_list.txt --json output/benchmark.json
 
 prints, for every engine and precision and each --batch_size, the median, 90th and 99th percentile
@@ -10,8 +10,8 @@ add a line: images per second from image files to their first five classes, read
 processes while the network runs.
 
 Each engine runs in a process of its own. One that is not installed, or lacks its export, gets a
-line that says so: the engine paddle needs the export of `tools/export.py --format paddle`, the
-precision int8 that of `tools/export.py --format onnx --precision int8 --image IMAGES`.
+line that says so: the engine paddle needs the export of `squeezenet export --format paddle`, the
+precision int8 that of `squeezenet export --format onnx --precision int8 --image IMAGES`.
 """
 
 from __future__ import annotations

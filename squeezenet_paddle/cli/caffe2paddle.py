@@ -1,32 +1,32 @@
 """Convert Caffe weights of a SqueezeNet, the authors' or fine-tuned ones, into a model directory.
 
-    python tools/caffe2paddle.py --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
+    squeezenet convert --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
         --output_dir pretrained/squeezenet_v1.1
 
 Version, bypass, number of classes, the name of the classifier and the preprocessing are read off
 the file: a snapshot keeps the Data layers that it was trained with. A mean file is only named
 there, and has to be given:
 
-    python tools/caffe2paddle.py --caffemodel train_iter_201.caffemodel \\
+    squeezenet convert --caffemodel train_iter_201.caffemodel \\
         --mean_file mean.binaryproto --output_dir pretrained/shapes
 
 With the network's description (deploy.prototxt, train_val.prototxt, or both) the layers are checked
 against it, and with --verify every layer's output is compared with that of OpenCV's Caffe
 importer, on a random image and on those of --image:
 
-    python tools/caffe2paddle.py --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
+    squeezenet convert --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
         --prototxt deploy.prototxt --verify --image cat.jpg \\
         --synset_word_list synset_words.txt --output_dir pretrained/squeezenet_v1.1
 
 A model of NVIDIA DIGITS, a folder or the archive that it lets download, is one argument:
 
-    python tools/caffe2paddle.py --digits 20170524-140310-8c0b_epoch_30.0.tar.gz \\
+    squeezenet convert --digits 20170524-140310-8c0b_epoch_30.0.tar.gz \\
         --output_dir pretrained/flowers
 
 --caffemodel also takes the authors' compressed_SqueezeNet.net. For fine-tuning on 8 classes, with a
 new classifier, of a file with any layers behind fire9:
 
-    python tools/caffe2paddle.py --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
+    squeezenet convert --caffemodel pretrained/squeezenet_v1.1.caffemodel \\
         --ignore_classifier --num_classes 8 --output_dir pretrained/for_8_classes
 
 Exit code 0: written; 1: --verify found a difference, nothing was written; 2: bad input.
@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -201,7 +200,7 @@ def convert(args: argparse.Namespace, digits: DigitsModel | None) -> int:
     if args.verify:
         verification = verified(args, weights, network, preprocess, images, names)
         if verification is None:
-            print("caffe2paddle.py: the networks differ; nothing was written.", file=sys.stderr)
+            common.note("the networks differ; nothing was written.")
             return 1
     source = {**weights.source, "preprocess": [note.replace("`", "") for note in notes]}
     info = ModelInfo(config, preprocess, names, source, verification or {})

@@ -1,6 +1,6 @@
-"""Remove what a rerun of train.py or finetune.py would resume from, so that it starts from scratch.
+"""Remove what a rerun of train or finetune would resume from, so that it starts from scratch.
 
-    python tools/clean.py output/run1
+    squeezenet clean output/run1
 
 lists the checkpoints, logs and curves of that run, and a fine-tuning's features, first stage and
 lists, with their sizes, asks, and removes them; --yes does not ask. The models in best/ and final/
@@ -21,7 +21,7 @@ from . import common
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__)
-    parser.add_argument("output_dir", type=Path, help="of train.py or finetune.py")
+    parser.add_argument("output_dir", type=Path, help="of train or finetune")
     parser.add_argument(
         "--models",
         action="store_true",

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Callable, ClassVar, NoReturn
 
 from ..data import remarks
-from ..data.decode import MAX_PIXELS
 from ..data.lists import read_names
 from ..data.preprocess import INTERPOLATIONS
 from ..engines.load import ENGINES, PRECISIONS
@@ -28,6 +27,18 @@ from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
 from ..process_settings import use_fast_cpu_settings
 from ..progress import say
+from ..training.config import DataConfig, MachineConfig
+from .config_flags import add_settings
+
+# What installs a package that the base does not need.
+EXTRAS = {
+    "paddle": "PaddlePaddle is not installed: pip install 'squeezenet_paddle[cpu]', "
+    "or 'squeezenet_paddle[gpu]' for an NVIDIA GPU.",
+    **{
+        package: f"{package} is not installed: pip install 'squeezenet_paddle[report]'."
+        for package in ("jinja2", "matplotlib", "sklearn")
+    },
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,19 +46,22 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         leading: the flags that arguments before all flags would be the values of, as in
-            `infer.py MODEL IMAGE ...`; they are named in the error.
+            `squeezenet infer MODEL IMAGE ...`; they are named in the error.
     """
 
+    program: ClassVar[str] = Path(sys.argv[0]).name  # as usage and errors name it
     flags: ClassVar[dict[str, str]] = {}  # setting -> flag, of the command that is running
     leading: tuple[str, ...] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        Parser.flags = {
-            action.dest: action.option_strings[0]
-            for action in self._actions
-            if action.option_strings and action.help is not argparse.SUPPRESS
-        }
         args = sys.argv[1:] if args is None else list(args)
+        typed = {argument.partition("=")[0] for argument in args}
+        Parser.flags = {}
+        for action in self._actions:
+            for flag in action.option_strings:
+                shown = action.help is not argparse.SUPPRESS and action.dest not in Parser.flags
+                if shown or flag in typed:
+                    Parser.flags[action.dest] = flag
         self._check_flags(args)
         self._check_leading(args)
         parsed = super().parse_known_args(args, namespace)
@@ -83,7 +97,10 @@ class Parser(argparse.ArgumentParser):
 def parser(doc: str | None, leading: tuple[str, ...] = ()) -> Parser:
     """A parser whose --help shows the module's docstring, the tool's manual; see `Parser`."""
     parser = Parser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=Parser.program,
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.leading = leading
     return parser
@@ -96,11 +113,16 @@ class _Handler(logging.Handler):
         say(self.format(record))
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a tool and exits: a mistake of the user ends with one line on standard error and 2.
+def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
+    """Runs a command and exits: a mistake of the user ends with one line on standard error and 2.
 
     A defect of ours shows its traceback.
+
+    Args:
+        main: the command.
+        program: its name in usage and errors; None: the name of the file that was started.
     """
+    Parser.program = program or Path(sys.argv[0]).name
     # Paddle warns at import when ccache is missing, which only matters to those who compile it.
     warnings.filterwarnings("ignore", message="No ccache found")
     os.environ.setdefault("GLOG_minloglevel", "2")
@@ -124,19 +146,29 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         if error.filename is None and error.errno is None:
             raise
         fail(f"{error.filename or 'a file'}: {error.strerror}.")
+    except MemoryError:
+        fail("the memory does not suffice; fewer images at once need less, or fewer classes.", 1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except ImportError as error:  # Ctrl-C in the second that Paddle takes to load
-        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+    except ImportError as error:
+        # Ctrl-C in the second that Paddle takes to load
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            sys.exit(130)
+        package = (error.name or "").partition(".")[0]
+        if not isinstance(error, ModuleNotFoundError) or package not in EXTRAS:
             raise
-        sys.exit(130)
+        fail(EXTRAS[package])
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Ends the program with one line on standard error and an exit code."""
-    tool = Path(sys.argv[0]).name
-    print(f"{tool}: {' '.join(with_flags(message).split())}", file=sys.stderr)
+    print(f"{Parser.program}: {' '.join(with_flags(message).split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def note(message: str) -> None:
+    """Says something on standard error, above the progress bar if there is one."""
+    say(f"{Parser.program}: {with_flags(message)}")
 
 
 def with_flags(message: str) -> str:
@@ -188,7 +220,7 @@ def add_model_dir(group: Any, required: bool = True) -> None:
         type=Path,
         required=required,
         metavar="DIR",
-        help="a model directory, as caffe2paddle.py writes it"
+        help="a model directory, as squeezenet convert writes it"
         + (" (required)" if required else " (default: none)"),
     )
 
@@ -213,12 +245,7 @@ def add_list(group: Any, flag: str, required: bool = False) -> None:
 
 
 def add_data_dir(group: Any) -> None:
-    group.add_argument(
-        "--data_dir",
-        type=Path,
-        metavar="DIR",
-        help="the folder that the paths of the list start from (default: the list's own folder)",
-    )
+    add_settings(group, DataConfig, "data_dir")
 
 
 def add_synset_word_list(group: Any) -> None:
@@ -292,18 +319,7 @@ def add_loading(group: Any) -> None:
 
 
 def add_reading(group: Any) -> None:
-    group.add_argument(
-        "--num_workers",
-        type=non_negative_int,
-        default=2,
-        help="processes that read images while the network runs; 0: none (default: 2)",
-    )
-    group.add_argument(
-        "--max_pixels",
-        type=positive_int,
-        default=MAX_PIXELS,
-        help=f"an image of more pixels is refused before it is decoded (default: {MAX_PIXELS})",
-    )
+    add_settings(group, MachineConfig, "num_workers", "max_pixels")
     add_verbose(group)
 
 
@@ -316,11 +332,7 @@ def add_verbose(group: Any) -> None:
 
 
 def add_device(group: Any) -> None:
-    group.add_argument(
-        "--device",
-        metavar="NAME",
-        help="cpu, gpu or gpu:N (default: gpu where Paddle finds one, else cpu)",
-    )
+    add_settings(group, MachineConfig, "device")
 
 
 def add_threads(group: Any) -> None:
@@ -352,20 +364,8 @@ def add_engine(group: Any, several: bool = False) -> None:
 
 
 def add_processes(group: Any) -> None:
-    count = group.add_mutually_exclusive_group()
-    count.add_argument(
-        "--num_gpus", type=positive_int, help="GPUs, with a process for each (default: one process)"
-    )
-    count.add_argument(
-        "--num_procs",
-        type=positive_int,
-        help="processes on the CPU, with --device cpu (default: one process)",
-    )
+    add_settings(group, MachineConfig, "num_gpus", "num_procs")
 
 
 def add_skip_unreadable(group: Any) -> None:
-    group.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images that cannot be read, and name them (default: off, an error)",
-    )
+    add_settings(group, DataConfig, "skip_unreadable")

@@ -1,6 +1,6 @@
 """Compare models on one list file: accuracy, size, computation, speed, and how often they agree.
 
-    python tools/compare.py --model_dir pretrained/squeezenet_v1.0 pretrained/squeezenet_v1.1 \\
+    squeezenet compare --model_dir pretrained/squeezenet_v1.0 pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data
 
 prints one row per model; the columns "same as N" say for how many images a row gives the same
@@ -9,7 +9,7 @@ class as row N. --format markdown prints the table for a README, --format csv th
 With several engines or precisions, each combination gets a row; this shows what a lower precision
 costs:
 
-    python tools/compare.py --model_dir pretrained/squeezenet_v1.1 --precision float32 int8 \\
+    squeezenet compare --model_dir pretrained/squeezenet_v1.1 --precision float32 int8 \\
         --test_list data/val_list.txt --data_dir data
 
 The models may differ in everything but their classes; each one gets the images preprocessed as in

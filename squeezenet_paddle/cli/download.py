@@ -1,6 +1,6 @@
-"""Downloads the SqueezeNet authors' Caffe weights with their prototxt and the class names.
+"""Download the SqueezeNet authors' Caffe weights with their prototxt and the class names.
 
-    python tools/download.py squeezenet_v1.1
+    squeezenet download squeezenet_v1.1
 
 writes three files into pretrained/ and prints
 
@@ -8,14 +8,14 @@ writes three files into pretrained/ and prints
     pretrained/squeezenet_v1.1.prototxt: downloaded, 9678 bytes, sha256 is right
     pretrained/synset_words.txt: the names of 1000 classes
 
-which caffe2paddle.py takes as --caffemodel, --prototxt and --synset_word_list. Run again, it only
-checks the files. A download that was cut off leaves a file that ends in .part; the same command
-continues there.
+which squeezenet convert takes as --caffemodel, --prototxt and --synset_word_list. Run again, it
+only checks the files. A download that was cut off leaves a file that ends in .part; the same
+command continues there.
 
 --mirror names a server that has the files of the authors' repository, such as
 SqueezeNet_v1.1/deploy.prototxt, byte for byte:
 
-    python tools/download.py squeezenet_v1.0 --mirror https://example.org/SqueezeNet
+    squeezenet download squeezenet_v1.0 --mirror https://example.org/SqueezeNet
 """
 
 from __future__ import annotations

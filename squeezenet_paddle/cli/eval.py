@@ -1,6 +1,6 @@
 """Score a model on a list file: top-1, top-5, loss, images per second.
 
-    python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
+    squeezenet eval --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data
 
 prints one line like
@@ -9,13 +9,13 @@ prints one line like
 
 or the same for a folder that has a folder for each class, named as the model's classes:
 
-    python tools/eval.py --model_dir output/mine --images my_images/
+    squeezenet eval --model_dir output/mine --images my_images/
 
 Every image counts exactly once. An image that cannot be read ends the run without a score, unless
 --skip_unreadable is given, which names it and leaves it out. --check_files looks for such images
 first, before the network is loaded:
 
-    python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
+    squeezenet eval --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --check_files bad_list.txt
 
 --report_dir writes report.html, one page for a browser with everything embedded, and its numbers
@@ -23,12 +23,12 @@ and figures as files: precision, recall and F1 of every class, the confusion mat
 confused pairs, the most confidently wrong images, how far the probabilities can be trusted, and the
 training curves if the model comes from a training run:
 
-    python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
+    squeezenet eval --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --report_dir output/report
 
 Several processes share the list:
 
-    python tools/eval.py --model_dir pretrained/squeezenet_v1.1 \\
+    squeezenet eval --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --device cpu --num_procs 2
 
 The list may be a CSV file with the columns image and label, and labels may be class names if the
@@ -60,7 +60,6 @@ from ..files import check_file_target, write_text
 from ..model_dir import read_info
 from ..parallel import launcher
 from ..predict import Predictor
-from ..progress import say
 from . import common
 
 if TYPE_CHECKING:
@@ -119,9 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     info = read_info(args.model_dir)
     if info.is_untrained and not launcher.is_started():
-        say(
-            "eval.py: the classifier of this model directory is new and untrained: its scores are "
-            "those of chance."
+        common.note(
+            "the classifier of this model directory is new and untrained: its scores are those of "
+            "chance."
         )
     classes = info.network.num_classes
     names = common.class_names(args, info)

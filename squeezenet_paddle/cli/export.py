@@ -1,12 +1,12 @@
 """Export a model for other programs: Paddle Inference, ONNX, Caffe.
 
-    python tools/export.py --model_dir pretrained/squeezenet_v1.1 --format onnx --image cat.jpg
+    squeezenet export --model_dir pretrained/squeezenet_v1.1 --format onnx --image cat.jpg
 
 writes model.onnx into the model directory, after ONNX Runtime gave the network's logits with it on
 the images named (without --image, on drawn ones). The other formats:
 
     paddle  inference.json and inference.pdiparams (inference.pdmodel from Paddle 2): the static
-            graph, with which eval.py and infer.py take --engine paddle
+            graph, with which eval and infer take --engine paddle
     caffe   deploy.prototxt and model.caffemodel, checked by OpenCV's Caffe importer
 
 Beside them, labels.json holds the class names and says what each file takes and gives. An ONNX file
@@ -20,7 +20,7 @@ are, uint8 [N, H, W, 3]; decoding, resizing and cropping stay outside. --precisi
 model_int8.onnx, fitted to the images named, some dozens of the kind that the model will see; the
 engines onnxruntime and openvino then take --precision int8:
 
-    python tools/export.py --model_dir pretrained/squeezenet_v1.1 --format onnx --precision int8 \\
+    squeezenet export --model_dir pretrained/squeezenet_v1.1 --format onnx --precision int8 \\
         --image holiday/
 
 An export is tied to the weights it was made from. Exit code 0: written; 1: the check found a

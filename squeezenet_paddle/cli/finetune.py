@@ -1,6 +1,6 @@
 """Fine-tune SqueezeNet on your own images, in minutes and without a GPU.
 
-    python tools/finetune.py --images my_images/ --pretrained pretrained/squeezenet_v1.1 \\
+    squeezenet finetune --images my_images/ --pretrained pretrained/squeezenet_v1.1 \\
         --output_dir output/mine
 
 my_images/ has a folder for each class. A fifth of each class's images is set aside for
@@ -8,61 +8,68 @@ validation. The frozen part of the network sees each augmented view of an image 
 kept in output/mine/features, and a new head is trained on that, at a thousand images a second
 and at a learning rate found by a short test. output/mine gets best/ and final/, which are model
 directories (every tool takes `--model_dir output/mine` for the best), report/report.html, and all
-that train.py writes. The same command again goes on where it was stopped or killed.
+that train writes. The same command again goes on where it was stopped or killed.
 
-List files in place of a folder, and a second stage, which trains fires 8 and 9 too, from the result
-of the first:
+List files in place of a folder, and a second stage, which trains fires 8 and 9 too, from the best
+model of the first:
 
-    python tools/finetune.py --train_list data/train_list.txt --val_list data/val_list.txt \\
+    squeezenet finetune --train_list data/train_list.txt --val_list data/val_list.txt \\
         --synset_word_list data/synset_words.txt --pretrained pretrained/squeezenet_v1.1 \\
-        --then fire8+ --epochs 2 --output_dir output/mine2
+        --then fire8+ --then_epochs 2 --output_dir output/mine2
+
+Added to the command of a run without it, --then goes on from that run. From Python,
+`squeezenet_paddle.finetune(FinetuneConfig.from_settings(images=..., ...))` does the same.
 """
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Sequence
 
 from ..evaluation.report import REPORT
+from ..finetuning.config import FinetuneConfig
 from ..finetuning.run import finetune
-from ..finetuning.stages import add_flags
-from ..run_dir import BEST, REPORT_DIR, VAL_LIST
+from ..model_dir import read_info
+from ..run_dir import REPORT_DIR, VAL_LIST
 from . import common
+from .config_flags import add_config, config_of
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> common.Parser:
+    """The flags, made of the fields of `FinetuneConfig`."""
     parser = common.parser(__doc__)
-    add_flags(parser)
-    return parser.parse_args(argv)
+    add_config(parser, FinetuneConfig)
+    common.add_verbose(parser)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_arguments(argv)
-    found = finetune(args)
-    if found is None:
+    config = config_of(parser().parse_args(argv), FinetuneConfig)
+    result = finetune(config)
+    if result.evaluation is None:
         return 130
-    scores, run = found.summary(), args.output_dir
+    scores, run = result.evaluation.summary(), result.output_dir
+    top_k = min(5, read_info(run).network.num_classes)
     print(
-        f"top-1 {scores['top1']:.2%}  top-5 {scores['top5']:.2%} on the {scores['images']} "
+        f"top-1 {scores['top1']:.2%}  top-{top_k} {scores['top5']:.2%} on the {scores['images']} "
         f"validation images\n\n"
-        f"the model:    {run / BEST}\n"
+        f"the model:    {result.model_dir}\n"
         f"its report:   {run / REPORT_DIR / REPORT}\n\n"
-        f"{commands(args)}"
+        f"{commands(config)}"
     )
     return 0
 
 
-def commands(args: argparse.Namespace) -> str:
+def commands(config: FinetuneConfig) -> str:
     """How to use the model."""
-    run = shlex.quote(str(args.output_dir))
-    val_list, root = args.output_dir / VAL_LIST, args.images
-    if args.train_list is not None:
-        val_list = args.val_list or val_list
-        root = args.data_dir or args.train_list.parent
+    data, run = config.data, shlex.quote(str(config.run.output_dir))
+    val_list, root = config.run.output_dir / VAL_LIST, data.images
+    if data.train_list is not None:
+        val_list = data.val_list or val_list
+        root = data.data_dir or data.train_list.parent
     score = f"--test_list {shlex.quote(str(val_list))} --data_dir {shlex.quote(str(root))}"
     return (
-        f"python tools/infer.py --model_dir {run} --image IMAGE\n"
-        f"python tools/eval.py --model_dir {run} {score}\n"
-        f"python tools/export.py --model_dir {run} --format onnx"
+        f"squeezenet infer --model_dir {run} --image IMAGE\n"
+        f"squeezenet eval --model_dir {run} {score}\n"
+        f"squeezenet export --model_dir {run} --format onnx"
     )

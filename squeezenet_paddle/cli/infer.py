@@ -1,9 +1,9 @@
-"""Classify images.
+"""Classify images: the most likely classes of each, as text, JSON or CSV.
 
-    python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg
-    python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image holiday/ 'more/*.png' \\
+    squeezenet infer --model_dir pretrained/squeezenet_v1.1 --image cat.jpg
+    squeezenet infer --model_dir pretrained/squeezenet_v1.1 --image holiday/ 'more/*.png' \\
         --synset_word_list synset_words.txt --top_k 3 --format csv
-    python tools/infer.py --model_dir pretrained/squeezenet_v1.1 \\
+    squeezenet infer --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --format json
 
 --explain shows where in an image the network sees evidence for its first class: a PNG file per
@@ -11,7 +11,7 @@ image, the image beside its class activation map, brightest where the evidence i
 class and probability. The darker border was not seen by the network. The map is exact for a network
 with a conv10; for the head multiscale it is a linear approximation around the image:
 
-    python tools/infer.py --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
+    squeezenet infer --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 
 An image that cannot be read is named on standard error, the others are classified, and the exit
 code is 1. From Python, `squeezenet_paddle.Predictor("pretrained/squeezenet_v1.1")("cat.jpg")` gives
@@ -37,7 +37,7 @@ from ..errors import InputError
 from ..explain import Explainer, PngFolder, explain
 from ..model_dir import read_info
 from ..predict import Predictor, predict
-from ..progress import Progress, say
+from ..progress import Progress
 from . import common
 
 
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     maps = None if args.explain is None else PngFolder(args.explain)
     if names is None:
-        note("no class names: the model directory has none; `synset_word_list` gives them.")
+        common.note("no class names: the model directory has none; `synset_word_list` gives them.")
 
     with loader_for(
         images,
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.batch_size,
         num_workers=args.num_workers,
         max_pixels=args.max_pixels,
-        on_unreadable=note,
+        on_unreadable=common.note,
     ) as loader:
         # The engine, once the flags are right and the readers are starting.
         predictions: Iterable[tuple[Any, ...]]
@@ -157,13 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in WRITERS[args.format](with_names(predictions, names)):
             print(line)
     if loader.skipped:
-        note(f"{len(loader.skipped)} of {len(images)} images cannot be read.")
+        common.note(f"{len(loader.skipped)} of {len(images)} images cannot be read.")
     return 1 if loader.skipped else 0
-
-
-def note(message: str) -> None:
-    """A line on standard error."""
-    say(f"infer.py: {common.with_flags(message)}")
 
 
 def counted(predictions: Iterable[tuple[Any, ...]], loader: Loader) -> Iterator[tuple[Any, ...]]:

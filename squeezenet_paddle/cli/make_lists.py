@@ -1,6 +1,6 @@
-"""Makes list files of folders of images, one folder for each class, with a stratified split.
+"""Make list files of folders of images, one folder for each class, with a stratified split.
 
-    python tools/make_lists.py --images data/sample/train --output_dir data/sample_lists
+    squeezenet make-lists --images data/sample/train --output_dir data/sample_lists
 
 writes train_list.txt (80 % of the images), val_list.txt and synset_words.txt (the class names,
 sorted, in the order of the class ids) and prints how many images of each class went where:
@@ -15,7 +15,7 @@ The lists' paths start from the folder of the classes: train with
 --train_list data/sample_lists/train_list.txt --data_dir data/sample/train. The same seed gives the
 same lists. --class_name_pattern takes the name of the class out of a longer name of a folder:
 
-    python tools/make_lists.py --images data/256_ObjectCategories \\
+    squeezenet make-lists --images data/256_ObjectCategories \\
         --class_name_pattern '^\\d+\\.(.+)$' --output_dir data/caltech256 \\
         --val_share 0.1 --test_share 0.2
 

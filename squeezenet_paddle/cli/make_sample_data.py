@@ -1,6 +1,6 @@
-"""Draws a small data set of ten classes, to try training and evaluation on without a download.
+"""Draw a small data set of ten classes, to try training and evaluation on without a download.
 
-    python tools/make_sample_data.py
+    squeezenet make-sample-data
 
 writes data/sample with 640 training and 160 validation images and prints
 
@@ -9,7 +9,7 @@ writes data/sample with 640 training and 160 validation images and prints
 A class is a shape filled with a texture (disc_stripes, ring_noise ...). Both are needed to tell the
 classes apart; colours, size, angle and background say nothing about them. More images, and others:
 
-    python tools/make_sample_data.py --output_dir data/large --train_images 500 --val_images 100 \\
+    squeezenet make-sample-data --output_dir data/large --train_images 500 --val_images 100 \\
         --seed 1
 """
 

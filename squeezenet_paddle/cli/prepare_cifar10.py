@@ -1,6 +1,6 @@
-"""Makes PNG images and list files of CIFAR-10's published python archive.
+"""Make PNG images and list files of CIFAR-10's published python archive.
 
-    python tools/prepare_cifar10.py --download
+    squeezenet prepare-cifar10 --download
 
 fetches data/cifar-10-python.tar.gz (170 MB) if it is not there, writes data/cifar10 and prints
 
@@ -8,7 +8,7 @@ fetches data/cifar-10-python.tar.gz (170 MB) if it is not there, writes data/cif
 
 An archive that is there already, and another folder:
 
-    python tools/prepare_cifar10.py --archive cifar-10-python.tar.gz --output_dir data/cifar10
+    squeezenet prepare-cifar10 --archive cifar-10-python.tar.gz --output_dir data/cifar10
 
 The folder gets train/CLASS/00000.png, test/CLASS/00000.png, train_list.txt, val_list.txt (the test
 images) and synset_words.txt. An archive of another size or checksum is refused.

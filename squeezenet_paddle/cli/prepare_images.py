@@ -1,6 +1,6 @@
-"""Resizes the images of list files once, so that training need not decode large ones each epoch.
+"""Resize the images of list files once, so that training need not decode large ones each epoch.
 
-    python tools/prepare_images.py --data_dir data/sample/train --output_dir data/sample_256 \\
+    squeezenet prepare-images --data_dir data/sample/train --output_dir data/sample_256 \\
         --list data/sample_lists/train_list.txt data/sample_lists/val_list.txt
 
 writes each image at 256x256 into data/sample_256, under its own path with the suffix of the new
@@ -11,7 +11,7 @@ format, writes the lists with the new paths there too, and prints
 With --format png and the model's own resizing, evaluation sees exactly the pixels that it sees with
 the originals. An image that is there and newer than its original is not made again.
 
-    python tools/prepare_images.py --data_dir data/sample/train \\
+    squeezenet prepare-images --data_dir data/sample/train \\
         --list data/sample_lists/train_list.txt --mean_json data/sample_mean.json
 
 writes no images, only the channel means over all pixels of the resized images of the first list:

@@ -1,8 +1,8 @@
 """Print the layers of a network: name, kernel, output size, parameters, multiply-adds.
 
-    python tools/summary.py --version 1.1
-    python tools/summary.py --version 1.0 --bypass simple --input_size 224 --num_classes 10
-    python tools/summary.py --model_dir pretrained/squeezenet_v1.1
+    squeezenet summary --version 1.1
+    squeezenet summary --version 1.0 --bypass simple --input_size 224 --num_classes 10
+    squeezenet summary --model_dir pretrained/squeezenet_v1.1
 
 The last line has the totals.
 """

@@ -1,6 +1,6 @@
 """Convert a SqueezeNet of torchvision, its weights or fine-tuned ones, into a model directory.
 
-    python tools/torch2paddle.py --checkpoint squeezenet1_1.pth --output_dir pretrained/torch_v1.1
+    squeezenet convert-torch --checkpoint squeezenet1_1.pth --output_dir pretrained/torch_v1.1
 
 The file holds a state dict of torchvision's squeezenet1_0 or squeezenet1_1, bare or inside of a
 checkpoint: .pth or .pt in either of PyTorch's formats, or .safetensors. It is read without PyTorch,
@@ -12,7 +12,7 @@ which ONNX Runtime runs, on a random image and on those of --image:
 
     torch.onnx.export(model.eval(), torch.zeros(1, 3, 224, 224), "net.onnx")    # in Python
 
-    python tools/torch2paddle.py --checkpoint birds.pth --synset_word_list birds.txt \\
+    squeezenet convert-torch --checkpoint birds.pth --synset_word_list birds.txt \\
         --verify net.onnx --image robin.jpg --output_dir pretrained/birds
 
 Exit code 0: written; 1: --verify found a difference, nothing was written; 2: bad input.
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verify is not None:
         verification = verified(args, weights, network, preprocess)
         if not verification:
-            print("torch2paddle.py: the networks differ; nothing was written.", file=sys.stderr)
+            common.note("the networks differ; nothing was written.")
             return 1
     info = ModelInfo(config, preprocess, names, weights.source, verification)
     write_model_dir(args.output_dir, info, network.state_dict())

@@ -1,7 +1,7 @@
 """Trace what Paddle does in a step, operator by operator.
 
-    python tools/trace.py --model_dir pretrained/squeezenet_v1.1 --batch_size 8
-    python tools/trace.py --train --steps 3 --output output/train_trace.json
+    squeezenet trace --model_dir pretrained/squeezenet_v1.1 --batch_size 8
+    squeezenet trace --train --steps 3 --output output/train_trace.json
 
 The first traces inference in dynamic graph (the engine dynamic), the second training steps
 (forward, backward, update) of SqueezeNet v1.1 with 1000 classes, both on random images. The output

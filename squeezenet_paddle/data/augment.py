@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
 from ..errors import InputError
+from ..settings import MUST_MATCH, Checked, setting
 from .preprocess import INTERPOLATIONS, Preprocess
 
 BORDERS = {
@@ -22,6 +24,7 @@ BORDERS = {
     "constant": cv2.BORDER_CONSTANT,  # the mean colour, which becomes 0
 }
 CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+_setting = partial(setting, on_resume=MUST_MATCH)
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -125,7 +128,7 @@ def _table(factor: float, offset: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Augment:
+class Augment(Checked):
     """Which changes training makes.
 
     Attributes:
@@ -139,34 +142,41 @@ class Augment:
         crop_ratio: limits of its width over its height.
     """
 
-    flip: float = 0.5
-    rotation: float = 0.0
-    border: str = "reflect"
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    resized_crop: bool = False
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = _setting(0.5, "probability of a mirror image", at_least=0, at_most=1)
+    rotation: float = _setting(0.0, "largest angle in degrees", at_least=0, at_most=180)
+    border: str = _setting("reflect", "what a rotation brings in", choices=tuple(BORDERS))
+    brightness: float = _setting(0.0, "factors of 1 - x to 1 + x", at_least=0)
+    contrast: float = _setting(0.0, "factors of 1 - x to 1 + x", at_least=0)
+    saturation: float = _setting(0.0, "factors of 1 - x to 1 + x", at_least=0)
+    resized_crop: bool = _setting(
+        False, "a window of random area and proportions instead of a random crop"
+    )
+    crop_scale: tuple[float, float] = _setting(
+        (0.08, 1.0), "limits of that window's share of the image", kind=float, count=2
+    )
+    crop_ratio: tuple[float, float] = _setting(
+        (3 / 4, 4 / 3), "limits of its width over its height", kind=float, count=2
+    )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"flip must be a probability of 0 to 1, found {self.flip}.")
-        if not 0 <= self.rotation <= 180:
-            raise InputError(f"rotation must be 0 to 180 degrees, found {self.rotation}.")
-        if self.border not in BORDERS:
-            raise InputError(f"border must be one of {', '.join(BORDERS)}, found {self.border!r}.")
-        for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be at least 0, found {getattr(self, name)}.")
+        super().__post_init__()
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise InputError(
-                f"crop_scale must be two shares, 0 < a <= b <= 1, found {low}, {high}."
+                f"`crop_scale`: two shares, 0 < a <= b <= 1, were expected, found {low}, {high}."
             )
         low, high = self.crop_ratio
         if not 0 < low <= high < math.inf:
-            raise InputError(f"crop_ratio must be two numbers, 0 < a <= b, found {low}, {high}.")
+            raise InputError(
+                f"`crop_ratio`: two numbers, 0 < a <= b, were expected, found {low}, {high}."
+            )
+        for name, user, used in (
+            ("border", "rotation", self.rotation > 0),
+            ("crop_scale", "resized_crop", self.resized_crop),
+            ("crop_ratio", "resized_crop", self.resized_crop),
+        ):
+            if not used and getattr(self, name) != getattr(Augment, name):
+                raise InputError(f"`{name}` is for `{user}`, which was expected with it.")
 
 
 @dataclass(frozen=True)

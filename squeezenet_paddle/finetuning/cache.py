@@ -1,4 +1,4 @@
-"""Features on disk: computed once, memory-mapped, proven before use, resumed after a kill.
+"""Features on disk: computed once, memory-mapped, verified before use, resumed after a kill.
 
     NAME.f16      float16 [views * images, F]: view after view, each in the order of the list
     NAME.log      a line that says what they are; then, for each block of rows that is done, one
@@ -31,7 +31,7 @@ _ROOM_LEFT = 100 << 20  # bytes that stay free for checkpoints, models and logs
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that belong together: the images `start` to `stop` of the list in one view."""
+    """The rows of the images `start` to `stop` of a list in one view."""
 
     view: int
     start: int
@@ -66,18 +66,18 @@ class FeatureFile:
 
     @property
     def rows(self) -> int:
-        """Of the whole file."""
+        """Rows of the whole file."""
         return self._shape[0]
 
     @property
     def bytes(self) -> int:
-        """Of the whole file."""
+        """Bytes of the whole file."""
         return self.rows * self._row
 
     def room_needed(self) -> int:
-        """Bytes that the disk still has to give for it."""
-        there = self._data.stat().st_size if self._data.exists() else 0
-        return max(0, self.bytes - there)
+        """Bytes that the disk needs to have free for the rest of the file."""
+        present = self._data.stat().st_size if self._data.exists() else 0
+        return max(0, self.bytes - present)
 
     def blocks(self) -> Iterator[Block]:
         """All blocks, in the order of the file."""
@@ -90,7 +90,7 @@ class FeatureFile:
         return [block for block in self.blocks() if block not in self._done]
 
     def check(self) -> str | None:
-        """Proves what is there, for `missing`; what is of something else is removed.
+        """Verifies the blocks on disk, for `missing`; removes files with another key.
 
         Returns:
             What is wrong with files that are there, if something is.
@@ -183,14 +183,14 @@ class Writer:
 
 
 def check_room(folder: Path, files: Sequence[FeatureFile]) -> None:
-    """Refuses what the disk has no room for, before any work is done.
+    """Checks, before any work is done, that the disk has room.
 
     Raises:
         InputError: with what would take less.
     """
     needed = sum(file.room_needed() for file in files)
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
     if needed and needed + _ROOM_LEFT > free:
         raise InputError(
             f"{folder}: the features need {size_text(needed)} and {size_text(_ROOM_LEFT)} more "
@@ -200,12 +200,12 @@ def check_room(folder: Path, files: Sequence[FeatureFile]) -> None:
 
 
 def size_text(count: int) -> str:
-    """Bytes as a person reads them."""
+    """Formats a number of bytes."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    """A line of the journal: a checksum and what it is of."""
+    """A line of the journal: a checksum and the record that it is of."""
     text = json.dumps(record).encode()
     return sha256(text).encode() + b" " + text + b"\n"
 
@@ -216,7 +216,7 @@ def _ends_a_line(file: BinaryIO) -> bool:
 
 
 def _read_journal(path: Path) -> tuple[Any, dict[tuple[int, int], dict[str, Any]]]:
-    """The header, and the records by view and start; lines that are not whole are passed over."""
+    """The header, and the records by view and start; damaged lines are passed over."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
@@ -30,15 +30,18 @@ if TYPE_CHECKING:
 
 
 def frozen_part(plan: Plan, network: SqueezeNet) -> FeatureEngine:
-    """What makes features for a plan's run, with the weights that the network starts from."""
+    """The frozen layers of a run as a function, with the weights that the network starts from."""
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     config, preprocess = plan.info.network, plan.info.preprocess
-    device = choose_device(plan.device)
-    return load_features(config, state, preprocess, plan.recipe.first, device)
+    device = choose_device(plan.config.machine.device)
+    return load_features(config, state, preprocess, plan.solver.trained_from, device)
 
 
 def cached(
-    plan: Plan, transforms: tuple[ViewTransform, EvalTransform], network: SqueezeNet
+    plan: Plan,
+    transforms: tuple[ViewTransform, EvalTransform],
+    network: SqueezeNet,
+    on_skipped: Callable[[str], object],
 ) -> tuple[Batches, Batches]:
     """The features of the training and of the validation list, in batches.
 
@@ -48,6 +51,7 @@ def cached(
         plan: of the run; it has both lists.
         transforms: of both lists.
         network: with the weights that it starts from, those that are frozen among them.
+        on_skipped: called with a message for each image that is left out, where that is allowed.
 
     Raises:
         InputError: images cannot be read, or the disk has no room.
@@ -71,12 +75,14 @@ def cached(
         f"{size_text(sum(file.bytes for file in files))} in {folder}"
     )
     check_room(folder, files)
-    reading = (frozen, plan.num_workers, plan.max_pixels)
+    machine = plan.config.machine
+    reading = (frozen, machine.num_workers, machine.max_pixels)
     fill(files[0], "features, training", plan.train, transforms[0], *reading)
     fill(files[1], "features, validation", plan.val, transforms[1], *reading)
-    _tell_unreadable(plan, files)
-    size, seed = plan.recipe.batch_size // plan.recipe.iter_size, plan.recipe.seed
-    sampler = Sampler(len(plan.train), size, shuffle=True, seed=seed)
+    for problem in _unreadable(plan, files):
+        on_skipped(problem)
+    size = plan.solver.batch_size // plan.solver.parts
+    sampler = Sampler(len(plan.train), size, shuffle=True, seed=plan.solver.seed)
     val_sampler = Sampler(len(plan.val), size)
     return (
         CachedFeatures(plan.train, files[0], sampler),
@@ -85,7 +91,7 @@ def cached(
 
 
 def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[str, str]:
-    """Hashes of all that the features of the training and of the validation list depend on.
+    """Hashes of everything that the features of the two lists depend on.
 
     Args:
         plan: of the run.
@@ -93,17 +99,17 @@ def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[s
         engine: what computes the features.
     """
     assert plan.val is not None
-    config, first = plan.info.network, plan.recipe.first
+    config, trained_from = plan.info.network, plan.solver.trained_from
     stages = state_stages(config)
     frozen = {
         key: sha256(np.ascontiguousarray(array).tobytes())
         for key, array in state.items()
-        if not is_trained(stages[key], first)
+        if not is_trained(stages[key], trained_from)
     }
     network = [config.version, config.bypass, config.activation, config.data_format]
     preprocess = plan.info.preprocess.record()
-    common = [engine, network, boundary(config, first), frozen, preprocess]
-    augmentation = [dataclasses.asdict(plan.augment), plan.recipe.seed]
+    common = [engine, network, boundary(config, trained_from), frozen, preprocess]
+    augmentation = [dataclasses.asdict(plan.config.augmentation), plan.solver.seed]
     return (
         _hash([*common, augmentation, _images(plan.train)]),
         _hash([*common, None, _images(plan.val)]),
@@ -115,11 +121,11 @@ def _images(images: ImageList) -> str:
     status: list[tuple[Any, ...]] = []
     for i in range(len(images)):
         try:
-            found = images.path(i).stat()
+            file = images.path(i).stat()
         except OSError:
             status.append((images.name(i), None, None))
         else:
-            status.append((images.name(i), found.st_size, found.st_mtime_ns))
+            status.append((images.name(i), file.st_size, file.st_mtime_ns))
     return _hash(status)
 
 
@@ -127,11 +133,11 @@ def _hash(value: Any) -> str:
     return sha256(json.dumps(value).encode())
 
 
-def _tell_unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> None:
-    """Names all images that cannot be read at once.
+def _unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> list[str]:
+    """What is wrong with each image that cannot be read.
 
     Raises:
-        InputError: there are some, and --skip_unreadable was not given; or there are no others.
+        InputError: there are some, and `skip_unreadable` was not given; or there are no others.
     """
     assert plan.val is not None
     problems = [text for file in files for _, text in sorted(file.unreadable.items())]
@@ -141,10 +147,9 @@ def _tell_unreadable(plan: Plan, files: tuple[FeatureFile, FeatureFile]) -> None
                 f"none of the {len(images)} images of a list can be read: "
                 f"{describe_problems(problems)}."
             )
-    if problems and not plan.skip_unreadable:
+    if problems and not plan.config.data.skip_unreadable:
         raise InputError(
             f"{len(problems)} of {len(plan.train) + len(plan.val)} images cannot be read; "
-            f"--skip_unreadable leaves them out: {describe_problems(problems)}."
+            f"`skip_unreadable` leaves them out: {describe_problems(problems)}."
         )
-    for text in problems:
-        say(f"skipped: {text}")
+    return problems

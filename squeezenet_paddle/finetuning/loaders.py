@@ -1,4 +1,4 @@
-"""Batches of features: from the cache, or computed anew in each epoch; the same numbers."""
+"""Batches of features: from the cache, or computed again in each epoch; the same numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.augment import TrainTransform
 from ..data.lists import ImageList
-from ..data.loader import Batch, Loader, Transform
+from ..data.loader import Batch, Batches, Loader, Transform
 from ..data.sampler import Sampler
 from ..engines.batches import FeatureEngine
 from ..progress import Progress
@@ -26,7 +26,7 @@ class ViewTransform:
 
     Attributes:
         transform: of training.
-        views: how many there are.
+        views: their number.
     """
 
     transform: TrainTransform
@@ -41,11 +41,11 @@ class ViewTransform:
 
 
 class CachedFeatures:
-    """Has the interface of `Loader`; its batches hold features.
+    """Batches of features from the cache, with the interface of `Loader`.
 
     Args:
         images: the list.
-        file: its features, all of them there.
+        file: its features, complete.
         sampler: which images make up each batch.
 
     Attributes:
@@ -67,14 +67,14 @@ class CachedFeatures:
 
 
 class ComputedFeatures:
-    """The same without a cache: every epoch computes the features of every image.
+    """Batches of features that are computed in every epoch, without a cache.
 
     Args:
         loader: of the images.
         frozen: what makes features of them.
     """
 
-    def __init__(self, loader: Loader, frozen: FeatureEngine) -> None:
+    def __init__(self, loader: Batches, frozen: FeatureEngine) -> None:
         self.images, self.sampler, self.skipped = loader.images, loader.sampler, loader.skipped
         self._loader, self._frozen = loader, frozen
 
@@ -117,14 +117,14 @@ def fill(
             for block, batch in zip(blocks, batches):
                 rows = np.zeros((block.stop - block.start, frozen.size), "float16")
                 rows[batch.indices - block.start] = frozen.features(batch.inputs)
-                there = set(range(block.start, block.stop)) - set(batch.indices.tolist())
-                writer.write(block, rows, {i: loader.skipped[i] for i in sorted(there)})
+                unreadable = set(range(block.start, block.stop)) - set(batch.indices.tolist())
+                writer.write(block, rows, {i: loader.skipped[i] for i in sorted(unreadable)})
                 progress.update(len(rows))
             batches.close()
 
 
 def _runs(blocks: Iterable[Block]) -> list[list[Block]]:
-    """Cut where the view changes or blocks in between are there already."""
+    """Consecutive blocks of one view, which are read in one go."""
     numbered = enumerate(blocks)
     groups = groupby(numbered, lambda pair: (pair[1].view, pair[0] - pair[1].start // BLOCK))
     return [[block for _, block in group] for _, group in groups]

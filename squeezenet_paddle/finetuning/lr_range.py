@@ -8,19 +8,18 @@ in the loss of guessing, so that the rule also holds where training starts with 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 
 import numpy as np
-import paddle
 
 from ..data.loader import Batch, Batches
-from ..network.model import SqueezeNet, load_state
+from ..network.model import load_state
+from ..parallel.group import Group
 from ..progress import track
-from ..training.optim import scale_gradients
-from ..training.plan import Plan
-from ..training.recipe import Inputs, Machine
-from ..training.solver import make_solver
+from ..training.inputs import Inputs
+from ..training.run import Run
+from ..training.solver import Solver
 
 LOWEST, HIGHEST = 1e-5, 1.0
 UPDATES = 40
@@ -30,12 +29,12 @@ NEAR, FAR = 0.05, 0.5  # above the lowest loss, as shares of that of guessing
 
 
 def rates() -> list[float]:
-    """Those that are tried, one after the other."""
+    """The rates that are tried, one after the other."""
     return np.geomspace(LOWEST, HIGHEST, UPDATES).tolist()
 
 
 def smoothed(losses: Sequence[float]) -> np.ndarray:
-    """Their moving average, in which all that came before an update counts."""
+    """The exponential moving average of the losses, without the bias of its start."""
     means, mean = [], 0.0
     for step, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
@@ -49,57 +48,42 @@ def choose(losses: Sequence[float], num_classes: int) -> float:
         return LOWEST
     curve = smoothed(losses)
     near = np.flatnonzero(curve <= curve.min() + NEAR * math.log(num_classes))
-    found = rates()[near[-1]] / SAFETY
-    return float(f"{max(found, LOWEST):.1g}")  # no more digits than it is worth
+    rate = max(rates()[near[-1]] / SAFETY, LOWEST)
+    return float(f"{rate:.1g}")  # no more digits than it is worth
 
 
-def find_lr(plan: Plan, network: SqueezeNet, device: str, inputs: Inputs) -> float:
-    """Trains for a few updates, chooses a rate, and gives the network its weights back.
-
-    Args:
-        plan: of the run.
-        network: with the weights that it starts from.
-        device: "cpu", "gpu" or "gpu:N".
-        inputs: of the run.
-    """
-    recipe, classes = plan.recipe, network.config.num_classes
+def find_lr(run: Run, inputs: Inputs) -> float:
+    """Trains for a few updates, chooses a rate, and gives the network its weights back."""
+    network, plan = run.network, run.plan
+    classes = network.config.num_classes
     before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    solver = make_solver(network, recipe, Machine(device), inputs)
-    gradients, trained = solver.gradients, solver.parameters.values()
+    solver = Solver(network, plan, run.device, inputs, Group())
     network.train()
     losses: list[float] = []
     batches = _batches(inputs.train)
     for lr in track(rates(), "learning rate", "updates"):
         loss, images = 0.0, 0
-        for part in islice(batches, recipe.iter_size):
-            loss += gradients.add(part, epoch=0)[0]
+        for part in islice(batches, plan.solver.parts):
+            loss += solver.gradients.add(part, epoch=0)[0]
             images += len(part.labels)
         if not images or not math.isfinite(loss):
             break
         losses.append(loss / images)
         curve = smoothed(losses)
-        if curve[-1] > curve.min() + FAR * math.log(classes):
+        if curve[-1] > curve.min() + FAR * math.log(classes) or not solver.update(images, lr):
             break
-        scale_gradients(trained, 1 / images)
-        solver.optimizer.step(lr)
-        _clear(trained)
-    _clear(trained)
+    solver.clear_gradients()
     load_state(network, before, "the start")
     return choose(losses, classes)
 
 
 def _batches(train: Batches) -> Iterator[Batch]:
-    """Those of epoch after epoch that have images, until an epoch has none."""
+    """The batches of epoch after epoch that have images, until an epoch has none."""
     for epoch in count():
-        found = False
+        empty = True
         for batch in train.epoch(epoch):
             if len(batch.labels):
-                found = True
+                empty = False
                 yield batch
-        if not found:
+        if empty:
             return
-
-
-def _clear(parameters: Iterable[paddle.Tensor]) -> None:
-    for parameter in parameters:
-        parameter.clear_gradient(False)

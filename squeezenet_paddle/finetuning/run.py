@@ -1,19 +1,19 @@
-"""A fine-tuning from its flags: images, features, learning rate, training, report."""
+"""A fine-tuning: images, features, learning rate, training, report."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
 
 from ..data.augment import TrainTransform
 from ..data.lists import read_list
 from ..data.preprocess import EvalTransform
-from ..device import use_device
 from ..evaluation.evaluate import Evaluation, score_list
 from ..evaluation.report import check_report_target, report_of, write_report
 from ..model_dir import check_target, load_network, read_info, write_model_dir
-from ..network.stages import STAGES
 from ..predict import Predictor
 from ..progress import say
 from ..run_dir import (
@@ -26,124 +26,158 @@ from ..run_dir import (
     locked,
     remove,
 )
-from ..training.plan import Plan
-from ..training.run import (
-    is_finished,
-    open_loader,
-    result,
-    start_network,
-    train,
-)
+from ..training.inputs import Inputs, image_inputs, report_skipped
+from ..training.run import Run, finished_result
+from .config import FinetuneConfig
 from .features import cached, frozen_part
 from .lists import Lists, find_lists, write_lists
 from .loaders import ComputedFeatures, ViewTransform
-from .stages import Stage, stages, with_lr
-
-if TYPE_CHECKING:
-    from ..network.model import SqueezeNet
-    from ..parallel.group import Group
-    from ..training.trainer import Inputs
+from .stages import Stage, stages
 
 
-def finetune(args: argparse.Namespace) -> Evaluation | None:
-    """The whole of it; what the best model makes of the validation list.
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a fine-tuning came to.
 
-    Returns:
-        None if a signal ended it early.
+    Attributes:
+        output_dir: its directory.
+        model_dir: the best model; None where a signal ended the run early.
+        evaluation: of that model on the validation images; None likewise.
+    """
+
+    output_dir: Path
+    model_dir: Path | None
+    evaluation: Evaluation | None
+
+    @property
+    def finished(self) -> bool:
+        """False if a signal ended the run early; the same call goes on from there."""
+        return self.evaluation is not None
+
+    @property
+    def best(self) -> float | None:
+        """Top-1 of the best model, 0..1."""
+        return None if self.evaluation is None else self.evaluation.summary()["top1"]
+
+
+def finetune(config: FinetuneConfig) -> FinetuneResult:
+    """Fine-tunes a model on a folder of images or on lists, or goes on where it was stopped.
+
+    Args:
+        config: all settings; `FinetuneConfig.from_settings` takes them by name.
 
     Raises:
         InputError, RunError: it cannot start or go on.
     """
-    lists = find_lists(args)
+    output_dir = config.run.output_dir
+    lists = find_lists(config)
     for name in MODELS:
-        check_target(args.output_dir / name)
-    check_report_target(args.output_dir / REPORT_DIR)
-    with locked(args.output_dir):
-        if args.overwrite:
-            remove(entries(args.output_dir, FINETUNE_ENTRIES))
-        write_lists(lists, args.output_dir)
+        check_target(output_dir / name)
+    check_report_target(output_dir / REPORT_DIR)
+    with locked(output_dir):
+        if config.run.overwrite:
+            remove(entries(output_dir, FINETUNE_ENTRIES))
+        write_lists(lists, output_dir)
         if lists.note:
             say(lists.note)
-        for stage in stages(args, lists):
-            if not _run(stage):
-                return None
-        if args.then is not None:
-            _keep_the_better(args)
-        return _report(args, lists)
+        once = _Once(report_skipped)
+        for stage in stages(config, lists):
+            if not _run(stage, once):
+                return FinetuneResult(output_dir, None, None)
+        if config.network.then is not None:
+            _keep_the_better(output_dir)
+        return FinetuneResult(output_dir, output_dir / BEST, _report(config, lists, once))
 
 
-def _run(stage: Stage) -> bool:
+class _Once:
+    """Passes on each message once, however many stages find an image unreadable."""
+
+    def __init__(self, report: Callable[[str], object]) -> None:
+        self._report = report
+        self._seen: set[str] = set()
+
+    def __call__(self, message: str) -> None:
+        if message not in self._seen:
+            self._seen.add(message)
+            self._report(message)
+
+
+def _run(stage: Stage, on_skipped: Callable[[str], object]) -> bool:
     """A stage from its start, or from where it was; False if a signal ended it early."""
     plan = stage.plan
-    if is_finished(plan):
-        say(f"{plan.output_dir}: this run is finished; {result(plan)}")
+    result = finished_result(plan)
+    if result is not None:
+        say(f"{plan.output_dir}: this run is finished; {result}")
+        for change in result.not_applied:
+            say(f"not applied: {change}")
         return True
-    if not stage.finds_lr:
-        return train(plan, lambda *given: _inputs(stage, *given), lock=False)
-    from ..parallel.group import Group  # Paddle, once everything else is right
+    from ..training.trainer import Trainer  # once everything else is right
     from .lr_range import find_lr
 
-    device = use_device(plan.device)
-    with contextlib.ExitStack() as stack:
-        network, _ = start_network(plan)
-        inputs = _inputs(stage, plan, Group(), network, stack)
-        plan = with_lr(plan, find_lr(plan, network, device, inputs))
-        say(f"learning rate: {plan.recipe.schedule.base_lr:g}, found by a range test")
-        return train(plan, lambda *_: inputs, lock=False)
+    with Run.start(plan, lock=False) as run, stage_inputs(stage, run, on_skipped) as inputs:
+        if stage.finds_lr:
+            run = run.with_lr(find_lr(run, inputs))
+            say(f"learning rate: {run.plan.solver.lr:g}, found by a range test")
+        return Trainer(run, inputs).train().finished
 
 
-def _inputs(
-    stage: Stage, plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack
-) -> Inputs:
-    """Features, or the images themselves where nothing is frozen, or all is computed anew."""
-    from ..training.trainer import Inputs
-
-    assert plan.val is not None
-    preprocess, recipe = plan.info.preprocess, plan.recipe
-    all_trained = recipe.first == STAGES[0]
-    transform = TrainTransform(preprocess, plan.augment, recipe.seed)
-    views = ViewTransform(transform, stage.views)
-    val_transform = EvalTransform(preprocess)
-    if stage.cache and not all_trained:
-        return Inputs(*cached(plan, (views, val_transform), network), preprocess.crop_size)
-    train_transform = transform if all_trained else views
-    loader = open_loader(plan, group, plan.train, train_transform, shuffle=True)
-    val_loader = open_loader(plan, group, plan.val, val_transform, shuffle=False)
-    stack.enter_context(loader)
-    stack.enter_context(val_loader)
-    if all_trained:
-        return Inputs(loader, val_loader)
-    frozen = frozen_part(plan, network)
-    return Inputs(
-        ComputedFeatures(loader, frozen),
-        ComputedFeatures(val_loader, frozen),
-        preprocess.crop_size,
-    )
+@contextlib.contextmanager
+def stage_inputs(
+    stage: Stage, run: Run, on_skipped: Callable[[str], object] = report_skipped
+) -> Iterator[Inputs]:
+    """The features for a stage, or the images where nothing is frozen."""
+    if stage.trains_all:
+        with image_inputs(run, on_skipped=on_skipped) as inputs:
+            yield inputs
+        return
+    plan = run.plan
+    preprocess = plan.info.preprocess
+    augmented = TrainTransform(preprocess, plan.config.augmentation, plan.solver.seed)
+    views = ViewTransform(augmented, stage.views)
+    if stage.cache:
+        train, val = cached(plan, (views, EvalTransform(preprocess)), run.network, on_skipped)
+        yield Inputs(train, val, preprocess.crop_size)
+        return
+    frozen = frozen_part(plan, run.network)
+    with image_inputs(run, views, on_skipped) as inputs:
+        assert inputs.val is not None
+        yield Inputs(
+            ComputedFeatures(inputs.train, frozen),
+            ComputedFeatures(inputs.val, frozen),
+            preprocess.crop_size,
+        )
 
 
-def _keep_the_better(args: argparse.Namespace) -> None:
-    """Where the second stage has made the model worse, the first one's is the best."""
-    first, best = args.output_dir / FIRST_STAGE / BEST, args.output_dir / BEST
-    infos = [read_info(path) for path in (first, best)]
-    scores = [info.scores["val"]["top1"] for info in infos]
+def _keep_the_better(output_dir: Path) -> None:
+    """Keeps the first stage's model as the best one, if the second stage has made it worse."""
+    first, best = output_dir / FIRST_STAGE / BEST, output_dir / BEST
+    info, best_info = read_info(first), read_info(best)
+    if info.source == best_info.source:
+        say("validation top-1 of the second stage was no better: the first is kept")
+        return
+    scores = [each.scores["val"]["top1"] for each in (info, best_info)]
     if scores[0] > scores[1]:
-        write_model_dir(best, infos[0], load_network(first, infos[0]).state_dict())
-    better = "the first is kept" if scores[0] > scores[1] else "the second is kept"
-    say(f"validation top-1 {scores[0]:.2%}, then {scores[1]:.2%}: {better}")
+        write_model_dir(best, info, load_network(first, info).state_dict())
+    kept = "first" if scores[0] > scores[1] else "second"
+    say(f"validation top-1 {scores[0]:.2%}, then {scores[1]:.2%}: the {kept} is kept")
 
 
-def _report(args: argparse.Namespace, lists: Lists) -> Evaluation:
+def _report(
+    config: FinetuneConfig, lists: Lists, on_skipped: Callable[[str], object]
+) -> Evaluation:
     """Scores the best model on the validation list and writes the report."""
-    predictor = Predictor(args.output_dir, args.device)
+    output_dir, machine = config.run.output_dir, config.machine
+    predictor = Predictor(output_dir, machine.device)
     info = predictor.info
     images = read_list(lists.val_list, lists.root, info.network.num_classes, info.names)
     evaluation = score_list(
         predictor,
         images,
-        num_workers=args.num_workers,
-        max_pixels=args.max_pixels,
-        skip_unreadable=args.skip_unreadable,
+        num_workers=machine.num_workers,
+        max_pixels=machine.max_pixels,
+        skip_unreadable=config.data.skip_unreadable,
+        on_skipped=on_skipped,
     )
-    report = report_of(predictor, images, evaluation, max_pixels=args.max_pixels)
-    write_report(args.output_dir / REPORT_DIR, report)
+    report = report_of(predictor, images, evaluation, max_pixels=machine.max_pixels)
+    write_report(output_dir / REPORT_DIR, report)
     return evaluation

@@ -5,27 +5,10 @@ A *stage* is conv1, a fire (each with its pool), or the head.
 
 from __future__ import annotations
 
-from ..errors import InputError
 from .config import FIRES, ModelConfig, layers, output_shapes
 from .weights import key_of, state_shapes
 
 STAGES = ("conv1", *FIRES, "head")  # from the input to the logits
-
-
-def first_trained(text: str) -> str:
-    """The stage from which on the network is trained: "head", "fire9", "fire8+" ..., or "all".
-
-    A plus changes nothing: what follows the stage is always trained with it.
-
-    Raises:
-        InputError: there is no such stage.
-    """
-    stage = "conv1" if text == "all" else text[:-1] if text.endswith("+") else text
-    if stage not in STAGES:
-        raise InputError(
-            f"`trainable` {text}: head, fire9, fire8+, ..., fire2+ or all was expected."
-        )
-    return stage
 
 
 def is_trained(stage: str, trained_from: str) -> bool:

@@ -1,7 +1,7 @@
-"""Gradients of a batch: loss and backward pass, run the way that is fastest on the device.
+"""Gradients of a batch: loss and backward pass, computed in the way that is fastest on the device.
 
 Losses and gradients are sums over images, so that batches, micro-batches, threads and processes
-add up. What dropout keeps is a function of (seed, epoch, index of the image) alone.
+add up. The dropout mask of an image is a function of (seed, epoch, index of the image) alone.
 """
 
 from __future__ import annotations
@@ -22,10 +22,23 @@ from ..network import fast_cpu
 from ..network.config import ModelConfig, dropout_shape
 from ..network.heads import HEADS
 from ..network.model import SqueezeNet, unpacked
-from .recipe import Amp
 
-Forward = Callable[..., paddle.Tensor]  # of x and keep, as `SqueezeNet.forward`
-Frozen = Callable[[paddle.Tensor], "list[paddle.Tensor]"]  # what `SqueezeNet.front` gives
+Forward = Callable[..., paddle.Tensor]  # (x, dropout mask) -> logits, as `SqueezeNet.forward`
+Frozen = Callable[[paddle.Tensor], "list[paddle.Tensor]"]  # x -> maps, as `SqueezeNet.front`
+
+
+@dataclass(frozen=True)
+class Amp:
+    """Mixed precision.
+
+    Attributes:
+        level: "O1", operators that gain from it and lose little; "O2", nearly all of them. The
+            weights stay float32.
+        dtype: "float16", with a loss scale, or "bfloat16".
+    """
+
+    level: str
+    dtype: str = "float16"
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Gradients:
         """Adds the gradients of the sum of the losses of a batch's images.
 
         Returns:
-            The sum of the losses (as `Loss` has it, not scaled), and of how many images the
+            The sum of the losses (as `Loss` has it, not scaled), and the number of images whose
             largest logit is that of the label.
         """
         return self._add(self._forward, batch, epoch, slice(0, len(batch.labels)))
@@ -107,8 +120,8 @@ class Gradients:
         size = batch.inputs.shape[2:] if config.data_format == "NCHW" else batch.inputs.shape[1:3]
         if side is not None:
             size = (side, side)
-        keep = dropout_mask(config, size, self._seed, epoch, batch.indices[part])
-        return None if keep is None else paddle.to_tensor(keep)
+        mask = dropout_masks(config, size, self._seed, epoch, batch.indices[part])
+        return None if mask is None else paddle.to_tensor(mask)
 
     def _backward(self, logits: paddle.Tensor, labels: np.ndarray) -> tuple[float, int]:
         loss = self._loss(logits, labels)
@@ -117,30 +130,30 @@ class Gradients:
 
 
 class ThreadedGradients(Gradients):
-    """The same on a CPU in NCHW: one thread a core, each with a fixed share of the images."""
+    """Gradients on a CPU in NCHW: one thread per core, each with a fixed share of the images."""
 
     def __init__(
         self,
         network: SqueezeNet,
         frozen: Frozen,
-        first: str,
+        trained_from: str,
         seed: int,
         loss: Loss,
         features_size: int | None,
         threads: int | None,
     ) -> None:
         def forward(
-            x: paddle.Tensor, keep: paddle.Tensor | None, leaves: dict[str, paddle.Tensor]
+            x: paddle.Tensor, dropout_mask: paddle.Tensor | None, leaves: dict[str, paddle.Tensor]
         ) -> paddle.Tensor:
-            return fast_cpu.tail(network, frozen(x), first, keep, leaves)
+            return fast_cpu.tail(network, frozen(x), trained_from, dropout_mask, leaves)
 
         micro_pixels = fast_cpu.MICRO_PIXELS
         super().__init__(network, forward, seed, loss, features_size, micro_pixels=micro_pixels)
-        self._frozen, self._first = frozen, first
+        self._frozen, self._trained_from = frozen, trained_from
         self._threads = PinnedThreads(threads)
 
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
-        """As `Gradients.add`."""
+        """See `Gradients.add`."""
         parts = split(slice(0, len(batch.labels)), self._threads.count)
         # Each thread has tensors that share the weights but have gradients of their own.
         leaves = [_shared_leaves(self._network) for _ in parts]
@@ -163,14 +176,14 @@ class ThreadedGradients(Gradients):
 
 
 class NormalisedGradients(ThreadedGradients):
-    """The same for a head that normalises batches: that of all threads' images is run at once.
+    """Threaded gradients for a head that normalises batches, which needs all images at once.
 
-    The threads compute what the head reads, then one computes the head and its gradients, and then
-    the threads go on with theirs.
+    The threads compute the input of the head, then one computes the head and its gradients, and
+    then the threads run the rest of the backward pass.
     """
 
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
-        """As `Gradients.add`."""
+        """See `Gradients.add`."""
         whole = slice(0, len(batch.labels))
         parts = split(whole, self._threads.count)
         leaves = [_shared_leaves(self._network) for _ in parts]
@@ -178,20 +191,22 @@ class NormalisedGradients(ThreadedGradients):
         def features(i: int) -> list[paddle.Tensor]:
             micros = micro_batches(parts[i], batch.inputs, self._micro_pixels)
             tensors = [self._frozen(paddle.to_tensor(batch.inputs[micro])) for micro in micros]
-            return [fast_cpu.features(self._network, x, self._first, leaves[i]) for x in tensors]
+            return [
+                fast_cpu.features(self._network, x, self._trained_from, leaves[i]) for x in tensors
+            ]
 
-        found = self._threads.map(features, range(len(parts)))
-        if not found:
+        inputs = self._threads.map(features, range(len(parts)))
+        if not inputs:
             return 0.0, 0
-        x = paddle.concat([each.detach() for some in found for each in some])
-        x.stop_gradient = self._first == "head"
+        x = paddle.concat([each.detach() for own in inputs for each in own])
+        x.stop_gradient = self._trained_from == "head"
         logits = fast_cpu.head(self._network, x, self._mask(batch, epoch, whole))
         total = self._backward(logits, batch.labels)
         if x.stop_gradient:
             return total
-        lengths = [len(each) for some in found for each in some]
+        lengths = [len(each) for own in inputs for each in own]
         grads = iter(paddle.split(x.grad, lengths))
-        pairs = [(some, [next(grads) for _ in some]) for some in found]
+        pairs = [(own, [next(grads) for _ in own]) for own in inputs]
         self._threads.map(lambda pair: paddle.autograd.backward(*pair), pairs)
         self._take(leaves)
         return total
@@ -205,7 +220,7 @@ def make_gradients(
     to_static: bool = False,
     amp: Amp | None = None,
     threads: int | None = None,
-    first: str = "conv1",
+    trained_from: str = "conv1",
     features_size: int | None = None,
     class_weights: np.ndarray | None = None,
 ) -> Gradients:
@@ -219,10 +234,9 @@ def make_gradients(
         to_static: run the network as a static graph, with the same numbers to rounding.
         amp: mixed precision, on a GPU.
         threads: on a CPU; None takes all cores that the process may use.
-        first: the first stage that is trained. Nothing goes backward through those before it.
-        features_size: height and width of the images of which the batches hold, in place of
-            pixels, the features before the stage `first`, as `model.unpacked` takes them; None:
-            pixels.
+        trained_from: the first stage that is trained; there is no backward pass before it.
+        features_size: height and width of the images, where the batches hold features before the
+            stage `trained_from` in place of pixels, as `model.unpacked` takes them; None: pixels.
 
     Raises:
         InputError: `amp` on a CPU, or `to_static` with features.
@@ -231,37 +245,37 @@ def make_gradients(
     on_cpu = device == "cpu"
     if amp is not None and on_cpu:
         raise InputError(
-            "mixed precision (--amp) needs a GPU: on a CPU Paddle's auto_cast has no effect, and "
+            "`amp`: mixed precision needs a GPU: on a CPU Paddle's auto_cast has no effect, and "
             "its convolutions take float32 and float64 alone."
         )
     if to_static and features_size is not None:
-        raise InputError("--to_static: the static graph takes images, not cached features.")
+        raise InputError("`to_static`: the static graph takes images, not cached features.")
     loss = Loss(label_smoothing, class_weights)
     fast = on_cpu and config.data_format == "NCHW" and not to_static
     front = partial(fast_cpu.front, network) if fast else network.front
 
     def frozen(x: paddle.Tensor) -> list[paddle.Tensor]:
         if features_size is not None:
-            return unpacked(config, x, first, features_size)
+            return unpacked(config, x, trained_from, features_size)
         with paddle.no_grad():
-            return front(x, first)
+            return front(x, trained_from)
 
     # Batch normalisation is over all images of the batch at once.
     normalised = HEADS[config.head].normalises_batches
     if fast:
         threaded = NormalisedGradients if normalised else ThreadedGradients
-        return threaded(network, frozen, first, seed, loss, features_size, threads)
-    forward: Forward = lambda x, keep: network.tail(frozen(x), first, keep)  # noqa: E731
+        return threaded(network, frozen, trained_from, seed, loss, features_size, threads)
+    forward: Forward = lambda x, mask: network.tail(frozen(x), trained_from, mask)  # noqa: E731
     if to_static:
         forward = _static_forward(network)
     micro_pixels = fast_cpu.PLAIN_PIXELS if on_cpu and not normalised else None
     return Gradients(network, forward, seed, loss, features_size, amp, micro_pixels)
 
 
-def dropout_mask(
+def dropout_masks(
     config: ModelConfig, size: Sequence[int], seed: int, epoch: int, indices: np.ndarray
 ) -> np.ndarray | None:
-    """What the dropout keeps, bool in the shape of what it works on; None if nothing is dropped.
+    """Masks of what dropout keeps, bool in the shape of its input; None if nothing is dropped.
 
     An image's mask depends on (seed, epoch, index) and the size of its maps, not on the layout.
 
@@ -275,13 +289,13 @@ def dropout_mask(
     if shape is None:
         return None
     threshold = round(config.dropout * 2**16)
-    keep = np.empty((len(indices), *shape), bool)
-    for mask, index in zip(keep, indices):
+    masks = np.empty((len(indices), *shape), bool)
+    for mask, index in zip(masks, indices):
         # The last number keeps these apart from the random numbers of the augmentation.
         bits = np.random.default_rng([seed, epoch, int(index), 1]).bytes(2 * mask.size)
         np.greater_equal(np.frombuffer(bits, "<u2").reshape(shape), threshold, out=mask)
     is_map = len(shape) == 3
-    return keep.transpose(0, 2, 3, 1) if is_map and config.data_format == "NHWC" else keep
+    return masks.transpose(0, 2, 3, 1) if is_map and config.data_format == "NHWC" else masks
 
 
 def _total(results: Iterable[tuple[float, int]]) -> tuple[float, int]:
@@ -307,5 +321,5 @@ def _static_forward(network: SqueezeNet) -> Forward:
     if dropped is not None:
         spec.append(paddle.static.InputSpec([None] * (1 + len(dropped)), "bool"))
     static = paddle.jit.to_static(network.forward, input_spec=spec, full_graph=True)
-    # An input that the graph does not have must not be given, not even as None.
-    return lambda x, keep: static(x) if keep is None else static(x, keep)
+    # Without dropout the graph has no such input, and must not be given one, not even None.
+    return lambda x, mask: static(x) if mask is None else static(x, mask)

@@ -89,16 +89,19 @@ class RunLog:
         folder: directory of the run; created if it does not exist.
         max_steps: updates of the whole run.
         start_step: updates done when this process starts; 0 empties metrics.jsonl.
+        num_classes: of the network; with fewer than five, top-5 is top-`num_classes`.
 
     Raises:
         InputError, RunError: a file cannot be written; the methods raise RunError then.
     """
 
-    def __init__(self, folder: Path, max_steps: int, start_step: int = 0) -> None:
+    def __init__(
+        self, folder: Path, max_steps: int, start_step: int = 0, num_classes: int = 1000
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         clear_leftovers(folder / METRICS)
         _drop_after(folder / METRICS, start_step)
-        self._max_steps = max_steps
+        self._max_steps, self._top_k = max_steps, min(5, num_classes)
         # Unbuffered: a line is one write, which a kill cannot cut.
         self._log = (folder / TRAIN_LOG).open("ab", buffering=0)
         self._metrics = (folder / METRICS).open("ab", buffering=0)
@@ -130,13 +133,18 @@ class RunLog:
         self._record("val", record)
         self.message(
             f"{self._position(record)}  validation loss {record.loss:.4f}  "
-            f"top-1 {record.top1:.2%}  top-5 {record.top5:.2%}  {record.images} images  "
+            f"top-1 {record.top1:.2%}  top-{self._top_k} {record.top5:.2%}  "
+            f"{record.images} images  "
             f"{record.seconds:.1f} s{'  best so far' if record.best else ''}"
         )
 
     def message(self, text: str) -> None:
         """Shows `text` on the console and appends it to train.log with the time."""
         say(text)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Appends `text` to train.log alone, with the time."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         lines = "".join(f"{now}  {line}\n" for line in text.splitlines())
         append(self._log, lines.encode("utf-8", "backslashreplace"))

@@ -1,204 +1,239 @@
-"""From the flags of a training run to everything that it needs, before Paddle is loaded."""
+"""What a training configuration means for its lists and its pretrained model. No Paddle here."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cli import training_flags
-from ..data.augment import Augment
-from ..data.lists import ImageList, read_list, read_names
+from ..data.lists import (
+    ImageList,
+    class_sizes,
+    describe_empty_classes,
+    read_list,
+    read_names,
+)
 from ..data.preprocess import Preprocess
 from ..errors import InputError
-from ..files import read_bytes, read_lines, sha256
+from ..files import read_bytes, sha256
 from ..model_dir import WEIGHTS, ModelInfo, read_info
-from ..network.config import minimum_input_size
+from ..network.config import ModelConfig, minimum_input_size
 from ..network.heads import HEADS
-from ..network.stages import STAGES, first_trained
 from ..run_dir import Settings, model_dir_of
-from .recipe import Amp, Intervals, Recipe
+from ..settings import MAY_CHANGE, MUST_MATCH, settings_of
+from .config import ORIGINAL_STEPS, InputConfig, Interval, SolverConfig, TrainConfig
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as the flags describe it, checked as far as it can be without Paddle.
+    """A training run, checked as far as it can be without Paddle.
 
     Attributes:
+        config: the settings.
         train, val: the lists.
         info: of the model directories to be written.
-        pretrained: the model directory to start from, and what it says; None: from scratch.
-        init, classifier_bias: initialisation, from scratch or of a new classifier.
-        augment, recipe, intervals, settings: how to train.
-        output_dir: of the run.
-        resume: go on from a checkpoint that is there.
-        overwrite: remove first what a run left there.
-        device: as `choose_device` takes it.
-        to_static, amp: of `Machine`.
-        num_workers, max_pixels, skip_unreadable: of the readers.
+        settings: what a resume compares.
+        notes: what the user should know of the lists, a line for each.
     """
 
+    config: TrainConfig
     train: ImageList
     val: ImageList | None
     info: ModelInfo
-    pretrained: Path | None
-    init: str
-    classifier_bias: float | None
-    augment: Augment
-    recipe: Recipe
-    intervals: Intervals
     settings: Settings
-    output_dir: Path
-    resume: bool
-    overwrite: bool
-    device: str | None
-    to_static: bool
-    amp: Amp | None
-    num_workers: int
-    max_pixels: int
-    skip_unreadable: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def output_dir(self) -> Path:
+        """Directory of the run."""
+        return self.config.run.output_dir
+
+    @property
+    def solver(self) -> SolverConfig:
+        """How to train."""
+        return self.config.solver
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """The last update of an epoch may have fewer images."""
+        return -(-len(self.train) // self.solver.batch_size)
+
+    @property
+    def max_steps(self) -> int:
+        """Updates in the whole run."""
+        epochs = self.solver.num_epochs
+        if epochs is not None:
+            return epochs * self.updates_per_epoch
+        return self.solver.max_steps or ORIGINAL_STEPS
+
+    def lr(self, step: int) -> float:
+        """The learning rate of update `step`, counted from 0."""
+        return self.solver.rate(step, self.max_steps)
+
+    def updates(self, interval: Interval) -> int:
+        """An interval in updates."""
+        return interval.updates(self.updates_per_epoch)
+
+    def is_done(self, step: int, not_better: int) -> bool:
+        """Whether `step` updates are all, or the last `not_better` evaluations are too many."""
+        patience = self.solver.patience
+        if patience is not None and not_better >= patience:
+            return True
+        return step >= self.max_steps
+
+    def with_lr(self, lr: float) -> Plan:
+        """The same run with another learning rate."""
+        solver = dataclasses.replace(self.solver, lr=lr)
+        may_change = {**self.settings.may_change, "lr": lr}
+        return dataclasses.replace(
+            self,
+            config=dataclasses.replace(self.config, solver=solver),
+            settings=Settings(self.settings.must_match, may_change),
+        )
 
 
-def make_plan(args: argparse.Namespace) -> Plan:
-    """Reads the lists and whatever else the flags name.
+def make_plan(config: TrainConfig, must_match: Mapping[str, Any] | None = None) -> Plan:
+    """Reads the lists and what the pretrained model says of itself.
+
+    Args:
+        config: the settings.
+        must_match: what else a resume has to find unchanged, by name.
 
     Raises:
         InputError: something is not as it should be.
     """
-    pretrained = None if args.pretrained is None else read_info(args.pretrained)
-    classes = args.num_classes
+    data, network = config.data, config.network
+    pretrained = None if network.pretrained is None else read_info(network.pretrained)
+    classes = network.num_classes
     names = None if pretrained is None else pretrained.names
-    if args.synset_word_list is not None:
-        classes = classes or len(read_lines(args.synset_word_list, "list of class names"))
-        names = read_names(args.synset_word_list, classes)
-    train = read_list(args.train_list, args.data_dir, classes, names)
-    classes = classes or int(train.labels.max()) + 1
+    if data.synset_word_list is not None:
+        names = read_names(data.synset_word_list, classes)
+        classes = len(names)
+    train = read_list(data.train_list, data.data_dir, classes, names)
+    sizes = class_sizes(train, classes)
+    classes, empty = len(sizes), describe_empty_classes(sizes)
+    notes = (f"note: {empty}",) if empty else ()
     val = None
-    if args.val_list is not None:
-        val = read_list(args.val_list, args.data_dir, classes, names)
-    config = training_flags.network_config(
-        args, None if pretrained is None else pretrained.network, classes
+    if data.val_list is not None:
+        val = read_list(data.val_list, data.data_dir, classes, names)
+    model = _model_config(config, None if pretrained is None else pretrained.network, classes)
+    preprocess = _preprocess(
+        config.input, Preprocess() if pretrained is None else pretrained.preprocess, model
     )
-    preprocess = training_flags.preprocess(
-        args, Preprocess() if pretrained is None else pretrained.preprocess, config.data_format
-    )
-    minimum = minimum_input_size(config.version)
-    if preprocess.crop_size < minimum:
-        raise InputError(
-            f"--crop_size: SqueezeNet v{config.version} needs at least {minimum} pixels, found "
-            f"{preprocess.crop_size}."
-        )
     source: dict[str, Any] = {
         "format": "trained",
-        "train_list": args.train_list.name,
+        "train_list": data.train_list.name,
         "images": len(train),
         "pretrained": None if pretrained is None else pretrained.source,
     }
-    info = ModelInfo(
-        config, preprocess, names if names and len(names) == classes else None, source=source
+    if names and len(names) != classes:
+        names = None
+    plan = Plan(
+        config, train, val, ModelInfo(model, preprocess, names, source), Settings({}, {}), notes
     )
-    if args.classifier_bias is not None and not HEADS[config.head].has_conv10:
+    if config.solver.warmup_steps > plan.max_steps:
         raise InputError(
-            f"`classifier_bias` {args.classifier_bias:g}: it is that of conv10, which the head "
-            f"{config.head} does not have."
+            f"`warmup_steps`: at most the {plan.max_steps} updates of the run were expected, found "
+            f"{config.solver.warmup_steps}."
         )
-    first = first_trained(args.trainable)
-    if first != STAGES[0] and pretrained is None:
-        raise InputError(
-            f"--trainable {args.trainable}: the other layers would keep their random weights; "
-            "--pretrained was expected with it."
-        )
-    if args.patience is not None and val is None:
-        raise InputError("--patience: --val_list was expected with it, to score the network on.")
-    iter_size = training_flags.iter_size(args)
-    updates_per_epoch = -(-len(train) // args.batch_size)
-    recipe = Recipe(
-        training_flags.schedule(args, training_flags.max_steps(args, updates_per_epoch)),
-        args.batch_size,
-        iter_size,
-        args.optimizer,
-        args.momentum,
-        args.weight_decay,
-        args.label_smoothing,
-        args.clip_norm,
-        args.ema_decay,
-        args.seed,
-        first,
-        args.head_lr_mult,
-        args.balance,
-        args.patience,
-    )
-    intervals = Intervals(
-        args.log_interval.updates(updates_per_epoch),
-        args.eval_interval.updates(updates_per_epoch),
-        args.save_interval.updates(updates_per_epoch),
-        args.keep_checkpoints,
-    )
-    augment = training_flags.augment(args)
-    settings = settings_of(args, info, augment, recipe, train)
-    return Plan(
-        train,
-        val,
-        info,
-        args.pretrained,
-        args.init,
-        args.classifier_bias,
-        augment,
-        recipe,
-        intervals,
-        settings,
-        args.output_dir,
-        resume=not (args.no_resume or args.overwrite),
-        overwrite=args.overwrite,
-        device=args.device,
-        to_static=args.to_static,
-        amp=None if args.amp is None else Amp(args.amp, args.amp_dtype),
-        num_workers=args.num_workers,
-        max_pixels=args.max_pixels,
-        skip_unreadable=args.skip_unreadable,
-    )
+    return dataclasses.replace(plan, settings=_settings(plan, must_match or {}))
 
 
-def settings_of(
-    args: argparse.Namespace,
-    info: ModelInfo,
-    augment: Augment,
-    recipe: Recipe,
-    train: ImageList,
-) -> Settings:
-    """What a resume compares, in the words of the flags."""
-    fixed: dict[str, Any] = {
-        "--seed": recipe.seed,
-        "--batch_size": recipe.batch_size,
-        "--iter_size": recipe.iter_size,
-        "--optimizer": recipe.optimizer,
-        "--ema_decay": "on" if recipe.ema_decay is not None else "off",
-        "--init": args.init,
-        "--classifier_bias": args.classifier_bias,
-        "--trainable": "all" if recipe.first == STAGES[0] else recipe.first,
-        "the weights of --pretrained": None,
-        "the content of --train_list": sha256(train.text.tobytes() + train.labels.tobytes()),
+def _model_config(config: TrainConfig, pretrained: ModelConfig | None, classes: int) -> ModelConfig:
+    """The network: the pretrained model's, or the default one, with overrides."""
+    overrides = _overrides(config.network, ModelConfig)
+    overrides["num_classes"] = classes
+    for name in ("version", "bypass", "activation") if pretrained is not None else ():
+        value = getattr(pretrained, name)
+        if overrides.get(name, value) != value:
+            raise InputError(
+                f"`{name}` {overrides[name]}: the model of `pretrained` has {name} {value}."
+            )
+    model = dataclasses.replace(pretrained or ModelConfig(), **overrides)
+    bias = config.network.classifier_bias
+    if bias is not None and not HEADS[model.head].has_conv10:
+        raise InputError(
+            f"`classifier_bias` {bias:g}: it is that of conv10, which the head {model.head} does "
+            "not have."
+        )
+    if bias is not None and pretrained is not None and _keeps_classifier(pretrained, model):
+        raise InputError(
+            f"`classifier_bias` {bias:g}: it is that of a new conv10, and the classifier of "
+            "`pretrained` is kept."
+        )
+    return model
+
+
+def _keeps_classifier(pretrained: ModelConfig, model: ModelConfig) -> bool:
+    return (pretrained.head, pretrained.num_classes) == (model.head, model.num_classes)
+
+
+def _preprocess(config: InputConfig, base: Preprocess, model: ModelConfig) -> Preprocess:
+    """The preprocessing: that of `base` with overrides."""
+    overrides = _overrides(config, Preprocess)
+    if config.mean_json is not None:
+        order = overrides.get("channel_order", base.channel_order)
+        mean = _mean_of(config.mean_json)[:: 1 if order == "BGR" else -1]
+        overrides["mean"] = tuple(value * overrides.get("scale", base.scale) for value in mean)
+    preprocess = dataclasses.replace(base, **overrides, data_format=model.data_format)
+    minimum = minimum_input_size(model.version)
+    if preprocess.crop_size < minimum:
+        raise InputError(
+            f"`crop_size`: SqueezeNet v{model.version} needs at least {minimum} pixels, found "
+            f"{preprocess.crop_size}."
+        )
+    return preprocess
+
+
+def _overrides(config: object, cls: type) -> dict[str, Any]:
+    """The settings that are not None, of those that are fields of `cls`."""
+    values = {field.name: getattr(config, field.name, None) for field in dataclasses.fields(cls)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _mean_of(path: Path) -> tuple[float, ...]:
+    """B, G, R of a file that squeezenet prepare-images wrote."""
+    try:
+        mean = json.loads(read_bytes(path, "file of a mean"))["mean"]
+        return tuple(float(value) for value in mean)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f'`mean_json` {path}: a JSON object with "mean": [B, G, R] was expected.'
+        ) from error
+
+
+def effective_settings(plan: Plan) -> dict[str, Any]:
+    """All settings by name, with what those not given came to, as JSON has them."""
+    values = {
+        **plan.config.values(),
+        **dataclasses.asdict(plan.info.network),
+        **plan.info.preprocess.record(),
+        "iter_size": plan.solver.parts,
+        "max_steps": plan.max_steps,
+        "trainable": "all" if plan.solver.trainable == "all" else plan.solver.trained_from,
     }
-    if args.pretrained is not None:
-        weights = model_dir_of(args.pretrained) / WEIGHTS
-        fixed["the weights of --pretrained"] = sha256(read_bytes(weights, "file of weights"))
-    for part in (
-        dataclasses.asdict(info.network),
-        info.preprocess.record(),
-        dataclasses.asdict(augment),
-    ):
-        fixed.update({f"--{name}": value for name, value in part.items()})
-    renamed = {"base_lr": "--lr", "policy": "--lr_policy"}
-    free = {
-        renamed.get(name, f"--{name}"): value
-        for name, value in dataclasses.asdict(recipe.schedule).items()
+    return json.loads(json.dumps(values, default=str))
+
+
+def _settings(plan: Plan, also: Mapping[str, Any]) -> Settings:
+    """What a resume compares."""
+    values, pretrained = effective_settings(plan), plan.config.network.pretrained
+    names: dict[str | None, dict[str, Any]] = {MUST_MATCH: {}, MAY_CHANGE: {}, None: {}}
+    for name, setting in settings_of(TrainConfig):
+        names[setting.on_resume][name] = values[name]
+    weights = None
+    if pretrained is not None:
+        weights = sha256(read_bytes(model_dir_of(pretrained) / WEIGHTS, "file of weights"))
+    must_match = {
+        **names[MUST_MATCH],
+        **also,
+        "a moving average by `ema_decay`": plan.solver.ema_decay is not None,
+        "the weights of `pretrained`": weights,
+        "the content of `train_list`": sha256(
+            plan.train.text.tobytes() + plan.train.labels.tobytes()
+        ),
     }
-    for name in ("momentum", "weight_decay", "label_smoothing", "clip_norm", "ema_decay"):
-        free[f"--{name}"] = getattr(recipe, name)
-    for name in ("head_lr_mult", "balance", "patience"):
-        free[f"--{name}"] = getattr(recipe, name)
-    free["--to_static"], free["--amp"] = args.to_static, args.amp
-    return Settings(*(json.loads(json.dumps(values)) for values in (fixed, free)))
+    return Settings(must_match, names[MAY_CHANGE])

@@ -1,4 +1,4 @@
-"""All that is told of a training run: console, train.log, metrics.jsonl, VisualDL, curves.png."""
+"""Reports of a training run: console, train.log, metrics.jsonl, VisualDL and curves.png."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAUSE = 9  # times what a drawing took until the next one; the last one is draw
 
 
 class RunReport:
-    """Passes on what happens to all who tell of it; in the first process of a run only.
+    """Sends every event of a run to the log, VisualDL and curves.png; in its first process only.
 
     Args:
         folder: of the run.
@@ -40,11 +40,12 @@ class RunReport:
     ) -> None:
         self._folder = folder
         self._drawn, self._next_drawing = True, time.monotonic() + _FIRST
+        classes = info.network.num_classes
         with contextlib.ExitStack() as stack:
-            self._log = stack.enter_context(RunLog(folder, max_steps, start_step))
+            self._log = stack.enter_context(RunLog(folder, max_steps, start_step, classes))
             self._board = stack.enter_context(Board(folder / BOARD, info, settings, start_step))
             self._stack = stack.pop_all()
-        self.message, self.tick = self._log.message, self._log.tick
+        self.message, self.note, self.tick = self._log.message, self._log.note, self._log.tick
         self.images = self._board.images
 
     def __enter__(self) -> RunReport:
@@ -56,17 +57,17 @@ class RunReport:
                 self._draw()
 
     def train(self, record: TrainRecord) -> None:
-        """Tells how training goes."""
+        """Reports the progress of training."""
         self._log.train(record)
         self._board.train(record)
 
     def validation(self, record: ValRecord) -> None:
-        """Tells what an evaluation found."""
+        """Reports an evaluation."""
         self._log.validation(record)
         self._board.validation(record)
 
     def snapshot(self, step: int, weights: Mapping[str, np.ndarray]) -> None:
-        """Shows how weights are distributed, and now and then draws the curves so far."""
+        """Records histograms of weights, and now and then draws the curves so far."""
         self._board.histograms(step, weights)
         self._drawn = False
         if time.monotonic() >= self._next_drawing:

@@ -1,25 +1,26 @@
-"""A training run from a plan: readers, network, trainer, and what is told of it."""
+"""A training run: its directory, device, processes, network, and the checkpoint it goes on from.
+
+plan = make_plan(config)
+with Run.start(plan) as run, image_inputs(run) as inputs:
+    result = Trainer(run, inputs).train()
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..data.augment import TrainTransform
-from ..data.lists import ImageList
-from ..data.loader import Batches, Loader, Transform
-from ..data.preprocess import EvalTransform
-from ..data.sampler import Sampler
 from ..device import use_device
 from ..errors import InputError
 from ..files import clear_leftovers
 from ..model_dir import check_target, load_network, read_info
 from ..network.heads import HEADS
 from ..network.stages import STAGES, state_stages
-from ..progress import say
+from ..parallel import launcher
 from ..run_dir import (
     BEST,
     CHECKPOINTS,
@@ -33,166 +34,192 @@ from ..run_dir import (
 )
 from . import checkpoint
 from .checkpoint import Checkpoint
-from .plan import Plan
-from .recipe import Inputs, Machine
+from .config import TrainConfig
+from .plan import Plan, make_plan
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
     from ..parallel.group import Group
 
 
-def is_finished(plan: Plan) -> bool:
-    """Checks that the run may start or go on in its directory; whether there is nothing to do.
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run came to.
+
+    Attributes:
+        output_dir: its directory.
+        model_dir: the best model or, without a validation list, the last one; None where a signal
+            ended the run before there was any.
+        best: the best validation top-1, 0..1; None where there is none.
+        step: updates done.
+        finished: False if a signal ended the run early; the same call goes on from there.
+        finished_before: the run was finished already, and nothing was done.
+        not_applied: then, how the settings differ from those that it was trained with.
+    """
+
+    output_dir: Path
+    model_dir: Path | None
+    best: float | None
+    step: int
+    finished: bool
+    finished_before: bool = False
+    not_applied: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.best is None:
+            return f"the model directory is {self.model_dir}"
+        final = self.output_dir / FINAL
+        return f"best validation top-1 {self.best:.2%} in {self.model_dir}, the last in {final}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has its directory, its device and its processes; see `start`.
+
+    Attributes:
+        plan: what is trained, and how.
+        device: "cpu", "gpu" or "gpu:N".
+        group: the processes of the run.
+        network: with the weights that the run started from.
+        origin: which these are, in words.
+        checkpoint: the newest one of the run; None where it starts.
+    """
+
+    plan: Plan
+    device: str
+    group: Group
+    network: SqueezeNet
+    origin: str
+    checkpoint: Checkpoint | None
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls, plan: Plan, lock: bool = True) -> Iterator[Run]:
+        """Joins the processes, takes the directory, and makes the network.
+
+        Args:
+            plan: the run, of which `finished_result` has said that it is not finished.
+            lock: keep other runs out of the directory; False where the caller does.
+
+        Raises:
+            InputError, RunError: the run cannot start or go on.
+        """
+        from ..parallel.group import join  # Paddle, once everything else is right
+
+        device = use_device(plan.config.machine.device)
+        with contextlib.ExitStack() as stack:
+            group = stack.enter_context(join(device))
+            newest = None
+            if not group.rank:
+                if lock:
+                    stack.enter_context(locked(plan.output_dir))
+                newest = _take_directory(plan)
+            newest = group.broadcast_object(newest)
+            network, origin = start_network(plan)
+            group.broadcast(list(network.state_dict().values()))
+            yield cls(plan, device, group, network, origin, newest)
+
+    def with_lr(self, lr: float) -> Run:
+        """The same run with another learning rate."""
+        return dataclasses.replace(self, plan=self.plan.with_lr(lr))
+
+    @property
+    def headline(self) -> str:
+        """What is about to be trained, on what."""
+        plan, config, count = self.plan, self.plan.info.network, self.group.world_size
+        solver, last, origin = plan.solver, plan.max_steps, self.origin
+        if solver.trained_from != STAGES[0]:
+            rest = "" if solver.trained_from == "head" else " and what follows"
+            origin += f"; training {solver.trained_from}{rest} only"
+        return (
+            f"SqueezeNet v{config.version}, {config.num_classes} classes, {origin}; "
+            f"{len(plan.train)} training and {0 if plan.val is None else len(plan.val)} validation "
+            f"images; {last} updates of {solver.batch_size} "
+            f"({solver.parts} x {solver.batch_size // solver.parts}), "
+            f"{last / plan.updates_per_epoch:.1f} epochs; "
+            f"{count} process{'es' if count > 1 else ''}"
+        )
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Trains a network on a list of images, or goes on with a run of the same settings.
+
+    A run in several processes is started from the command line, `squeezenet train` or
+    `python -m paddle.distributed.launch`.
+
+    Args:
+        config: all settings; `TrainConfig.from_settings` takes them by name.
+
+    Raises:
+        InputError: a setting, a list or a model directory is not as it should be.
+        RunError: the loss diverges, or the disk is full.
+    """
+    plan = make_plan(config)
+    if (result := finished_result(plan)) is not None:
+        return result
+    machine = config.machine
+    count = launcher.processes(machine.device, machine.num_gpus, machine.num_procs)
+    if count > 1 and not launcher.is_started():
+        name = "num_procs" if machine.num_gpus is None else "num_gpus"
+        raise InputError(
+            f"`{name}` {count}: a run in several processes is started from the command line, by "
+            "squeezenet train; train() is one process of a run."
+        )
+    from .inputs import image_inputs
+    from .trainer import Trainer
+
+    with Run.start(plan) as run, image_inputs(run) as inputs:
+        return Trainer(run, inputs).train()
+
+
+def finished_result(plan: Plan) -> TrainResult | None:
+    """Checks that the run may start or go on in its directory; its result if it is finished.
 
     Raises:
         InputError: the directory holds something else, or a run of other settings.
     """
     for name in MODELS:
         check_target(plan.output_dir / name)
-    if not plan.resume:
-        there = entries(plan.output_dir, RUN_ENTRIES)
-        if there and not plan.overwrite:
+    config = plan.config.run
+    if config.overwrite or not config.resume:
+        present = entries(plan.output_dir, RUN_ENTRIES)
+        if present and not config.overwrite:
             raise InputError(
-                f"--no_resume: {plan.output_dir} holds a run already ({there[0].name}); "
-                "--overwrite removes it."
+                f"`resume`: {plan.output_dir} holds a run already ({present[0].name}); "
+                "`overwrite` removes it."
             )
-        return False
-    found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
-    if found is None:
-        return False
-    changes_since(found, plan)
-    last = plan.recipe.schedule.max_steps
-    if found.step > last:
+        return None
+    newest = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
+    if newest is None:
+        return None
+    changes = changes_since(newest, plan)
+    last = plan.max_steps
+    if newest.step > last:
         raise InputError(
-            f"{plan.output_dir}: this run has done {found.step} updates, and the flags ask for "
+            f"{plan.output_dir}: this run has done {newest.step} updates, and the settings ask for "
             f"{last}."
         )
     final = plan.output_dir / FINAL
-    done = plan.recipe.is_done(found.step, found.record["not_better"])
-    return done and final.is_dir() and read_info(final).source.get("step") == found.step
+    done = plan.is_done(newest.step, newest.record["not_better"])
+    if not (done and final.is_dir() and read_info(final).source.get("step") == newest.step):
+        return None
+    best = newest.record["best"]
+    model_dir = plan.output_dir / (FINAL if best is None else BEST)
+    return TrainResult(plan.output_dir, model_dir, best, newest.step, True, True, tuple(changes))
 
 
-def changes_since(found: Checkpoint, plan: Plan) -> list[str]:
-    """What the flags change of a run that they go on with, a text for each."""
-    return plan.settings.changes_since(Settings(**found.record["settings"]), plan.output_dir)
+def changes_since(newest: Checkpoint, plan: Plan) -> list[str]:
+    """What the settings change of a run that they go on with, a text for each."""
+    return plan.settings.changes_since(Settings(**newest.record["settings"]), plan.output_dir)
 
 
-Source = Callable[[Plan, "Group", "SqueezeNet", contextlib.ExitStack], Inputs]
-
-
-def images(plan: Plan, group: Group, network: SqueezeNet, stack: contextlib.ExitStack) -> Inputs:
-    """Readers of the plan's lists, which end with the stack."""
-    preprocess = plan.info.preprocess
-    augmented = TrainTransform(preprocess, plan.augment, plan.recipe.seed)
-    loader = stack.enter_context(open_loader(plan, group, plan.train, augmented, shuffle=True))
-    val_loader = None
-    if plan.val is not None:
-        plain = EvalTransform(preprocess)
-        val_loader = stack.enter_context(open_loader(plan, group, plan.val, plain, shuffle=False))
-    return Inputs(loader, val_loader)
-
-
-def train(plan: Plan, source: Source = images, lock: bool = True) -> bool:
-    """This process's part of the run; False if a signal ended it early.
-
-    Args:
-        plan: the run.
-        source: gives what to train on, for the network with the weights that it starts from.
-        lock: keep other runs out of the directory; False where the caller does.
-
-    Raises:
-        InputError, RunError: the run cannot start or go on.
-    """
-    from ..parallel.group import join
-    from .report import RunReport
-    from .trainer import Trainer
-
-    device = use_device(plan.device)
-    with contextlib.ExitStack() as stack:
-        group = stack.enter_context(join(device))
-        found = None
-        if not group.rank:
-            if lock:
-                stack.enter_context(locked(plan.output_dir))
-            for name in RUN_ENTRIES:
-                clear_leftovers(plan.output_dir / name)
-            if plan.overwrite:
-                remove(entries(plan.output_dir, RUN_ENTRIES))
-            if plan.resume:
-                found = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
-        found = group.broadcast_object(found)
-        network, start = start_network(plan)
-        group.broadcast(list(network.state_dict().values()))
-        inputs = source(plan, group, network, stack)
-        trainer = Trainer(
-            network,
-            plan.info,
-            plan.recipe,
-            Machine(device, plan.to_static, plan.amp),
-            plan.intervals,
-            inputs,
-            plan.output_dir,
-            dataclasses.asdict(plan.settings),
-            group,
-        )
-        if found is not None:
-            trainer.restore(found)
-        if group.rank:
-            done = trainer.run(None)
-            _skipped(inputs.train, group)
-            return done
-        with RunReport(
-            plan.output_dir,
-            plan.info,
-            _hyper_parameters(plan),
-            plan.recipe.schedule.max_steps,
-            trainer.step,
-        ) as report:
-            report.message(_headline(plan, start, group.world_size))
-            if found is not None:
-                report.message(f"goes on after update {found.step}")
-                for change in changes_since(found, plan):
-                    report.message(f"changed: {change}")
-            done = trainer.run(report)
-            if skipped := _skipped(inputs.train, group):
-                report.message(f"{skipped} images could not be read and were left out")
-            if done:
-                early = ""
-                if trainer.step < plan.recipe.schedule.max_steps:
-                    early = f"after update {trainer.step}, {plan.recipe.patience} evaluations "
-                    early += "without a better score; "
-                report.message(f"finished; {early}{result(plan)}")
-            else:
-                report.message(
-                    f"stopped after update {trainer.step} of {plan.recipe.schedule.max_steps} and "
-                    "saved; the same command goes on from there"
-                )
-            return done
-
-
-def result(plan: Plan) -> str:
-    """Which model directories a finished run has left, and the best score."""
-    final, best = plan.output_dir / FINAL, plan.output_dir / BEST
-    if plan.val is None:
-        return f"the model directory is {final}"
-    scores = read_info(best).scores["val"]
-    return f"best validation top-1 {scores['top1']:.2%} in {best}, the last update's in {final}"
-
-
-def open_loader(
-    plan: Plan, group: Group, images: ImageList, transform: Transform, shuffle: bool
-) -> Loader:
-    """Reads this process's share of the parts in which batches are computed."""
-    sampler = Sampler(
-        len(images),
-        plan.recipe.batch_size // plan.recipe.iter_size,
-        shuffle=shuffle,
-        seed=plan.recipe.seed,
-        rank=group.rank,
-        world_size=group.world_size,
-    )
-    skip = report_skipped if plan.skip_unreadable else None
-    return Loader(images, transform, sampler, plan.num_workers, plan.max_pixels, skip)
+def _take_directory(plan: Plan) -> Checkpoint | None:
+    """Tidies up after a run that was killed; its newest checkpoint, unless it is to be removed."""
+    for name in RUN_ENTRIES:
+        clear_leftovers(plan.output_dir / name)
+    if plan.config.run.overwrite:
+        remove(entries(plan.output_dir, RUN_ENTRIES))
+    return checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
 
 
 def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
@@ -201,67 +228,24 @@ def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
 
     from ..network.model import SqueezeNet, load_state
 
-    paddle.seed(plan.recipe.seed)
-    network = SqueezeNet(plan.info.network, plan.init, plan.classifier_bias)
-    if plan.pretrained is None:
-        return network, f"from scratch ({plan.init} initialisation)"
-    info = read_info(plan.pretrained)
-    state = {k: v.numpy() for k, v in load_network(plan.pretrained, info).state_dict().items()}
-    start = f"from {plan.pretrained}"
-    there, wanted = info.network, plan.info.network
+    paddle.seed(plan.solver.seed)
+    config = plan.config.network
+    network = SqueezeNet(plan.info.network, config.init, config.classifier_bias)
+    if config.pretrained is None:
+        return network, f"from scratch ({config.init} initialisation)"
+    info = read_info(config.pretrained)
+    state = {k: v.numpy() for k, v in load_network(config.pretrained, info).state_dict().items()}
+    origin = f"from {config.pretrained}"
+    old, new = info.network, plan.info.network
     own = {k: v.numpy() for k, v in network.state_dict().items()}
-    if there.head != wanted.head:
-        stages = {**state_stages(there), **state_stages(wanted)}
+    if old.head != new.head:
+        stages = {**state_stages(old), **state_stages(new)}
         state = {k: v for k, v in state.items() if stages[k] != "head"}
         state.update({k: v for k, v in own.items() if stages[k] == "head"})
-        start += f", its head {there.head} replaced by a new one, {wanted.head}"
-    elif there.num_classes != wanted.num_classes:
-        prefix = f"{HEADS[wanted.head].classifier}."
+        origin += f", head {old.head} -> {new.head} (new)"
+    elif old.num_classes != new.num_classes:
+        prefix = f"{HEADS[new.head].classifier}."
         state.update({k: v for k, v in own.items() if k.startswith(prefix)})
-        start += f", its classifier of {there.num_classes} classes replaced by a new one"
-    load_state(network, state, str(plan.pretrained))
-    return network, start
-
-
-def _hyper_parameters(plan: Plan) -> dict[str, object]:
-    """What VisualDL compares runs by. Short names: its board hangs where one is cut off."""
-    recipe = plan.recipe
-    return {
-        "version": plan.info.network.version,
-        "optimizer": recipe.optimizer,
-        "lr": recipe.schedule.base_lr,
-        "policy": recipe.schedule.policy,
-        "batch": recipe.batch_size,
-        "decay": recipe.weight_decay,
-        "updates": recipe.schedule.max_steps,
-        "seed": recipe.seed,
-    }
-
-
-def _headline(plan: Plan, start: str, processes: int) -> str:
-    """What is about to be trained, on what."""
-    network, recipe, last = plan.info.network, plan.recipe, plan.recipe.schedule.max_steps
-    part = recipe.batch_size // recipe.iter_size
-    if recipe.first != STAGES[0]:
-        start += (
-            f", of which {recipe.first}{'' if recipe.first == 'head' else ' and what follows'} "
-        )
-        start += "is trained"
-    return (
-        f"SqueezeNet v{network.version}, {network.num_classes} classes, {start}; "
-        f"{len(plan.train)} training and {0 if plan.val is None else len(plan.val)} validation "
-        f"images; {last} updates of {recipe.batch_size} ({recipe.iter_size} x {part}), "
-        f"{last / -(-len(plan.train) // recipe.batch_size):.1f} epochs; "
-        f"{processes} process{'es' if processes > 1 else ''}"
-    )
-
-
-def _skipped(loader: Batches, group: Group) -> int:
-    """How many images were left out, by whichever process."""
-    left_out = np.zeros(len(loader.images))
-    left_out[list(loader.skipped)] = 1
-    return int(np.count_nonzero(group.sum(left_out)))
-
-
-def report_skipped(message: str) -> None:
-    say(f"skipped: {message}")
+        origin += f", classifier of {old.num_classes} classes -> {new.num_classes} (new)"
+    load_state(network, state, str(config.pretrained))
+    return network, origin

@@ -18,27 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 
 from ..data.loader import Batches
 from ..engines.dynamic import DynamicEngine
 from ..errors import InputError, RunError
 from ..evaluation.metrics import Scores
-from ..model_dir import ModelInfo, write_model_dir
+from ..model_dir import write_model_dir
 from ..network.heads import HEADS
-from ..network.model import SqueezeNet, load_state
-from ..parallel.group import Group
+from ..network.model import FEW_CLASSES, load_state
 from ..run_dir import BEST, CHECKPOINTS, FINAL
 from . import checkpoint
 from .checkpoint import Checkpoint
+from .inputs import Inputs
 from .log import TrainRecord, ValRecord
-from .optim import Ema, LossScale, joint_norm, scale_gradients
-from .recipe import Inputs, Intervals, Machine, Recipe
+from .provenance import write_settings
 from .report import RunReport
-from .solver import make_solver
+from .run import Run, TrainResult, changes_since
+from .solver import Solver
 
-STUCK_AFTER = 200  # updates
-STUCK_WITHIN = 0.01  # of ln(classes), the loss of a network that has learnt nothing
+# A loss within 1 % of ln(classes), that of guessing, gets a hint after so many updates, or after
+# so many epochs, which come first on a short list.
+STUCK_AFTER, STUCK_EPOCHS, STUCK_WITHIN = 200, 10, 0.01
+FEWEST_STUCK = 20  # updates
 
 
 @dataclass
@@ -54,46 +55,27 @@ class _Sums:
 
 
 class Trainer:
-    """One run in one directory, which gets `checkpoints/`, `best/` and `final/`.
+    """Trains the network of a run, whose directory gets `checkpoints/`, `best/` and `final/`.
 
     Args:
-        network: what is trained; its weights are the start, unless `restore` is called.
-        info: what the model directories of the run say.
-        recipe: how to train.
-        machine: on what.
-        intervals: what happens when.
+        run: the run; where it has a checkpoint, training goes on from there.
         inputs: what to train and to validate on.
-        output_dir: of the run.
-        settings: what a checkpoint says of the hyper-parameters.
-        group: the processes of the run.
     """
 
-    def __init__(
-        self,
-        network: SqueezeNet,
-        info: ModelInfo,
-        recipe: Recipe,
-        machine: Machine,
-        intervals: Intervals,
-        inputs: Inputs,
-        output_dir: Path,
-        settings: dict[str, Any],
-        group: Group,
-    ) -> None:
-        self.network, self.info, self.recipe = network, info, recipe
-        self.intervals, self.inputs = intervals, inputs
-        self.output_dir, self.settings, self.group = output_dir, settings, group
-        solver = make_solver(network, recipe, machine, inputs)
-        self._parameters = list(solver.parameters.values())
-        self._buffers = list(network.buffers())
-        self._gradients, self._optimizer = solver.gradients, solver.optimizer
+    def __init__(self, run: Run, inputs: Inputs) -> None:
+        self.run, self.inputs, plan = run, inputs, run.plan
+        self._plan, self._group, self._network = plan, run.group, run.network
+        self._solver = Solver(run.network, plan, run.device, inputs, run.group)
         self._engine = DynamicEngine(
-            network, machine.device, trained_from=recipe.first, features_size=inputs.features_size
+            run.network,
+            run.device,
+            trained_from=plan.solver.trained_from,
+            features_size=inputs.features_size,
         )
-        self._ema = None if recipe.ema_decay is None else Ema(solver.parameters, recipe.ema_decay)
-        scaled = machine.amp is not None and machine.amp.dtype == "float16"
-        self._loss_scale = LossScale() if scaled else None
-        self._use_loss_scale()
+        config = plan.config.run
+        self._log_interval = plan.updates(config.log_interval)
+        self._eval_interval = plan.updates(config.eval_interval)
+        self._save_interval = plan.updates(config.save_interval)
         self.step = 0
         self.best: float | None = None
         self._not_better = 0  # evaluations since the best one
@@ -101,84 +83,112 @@ class Trainer:
         self._saved: Path | None = None
         self._interrupted = False
         self._hinted = False
-
-    @property
-    def updates_per_epoch(self) -> int:
-        """The last one of an epoch may have fewer images."""
-        return -(-len(self.inputs.train.sampler) // self.recipe.iter_size)
+        if run.checkpoint is not None:
+            self._restore(run.checkpoint)
 
     @property
     def is_finished(self) -> bool:
         """Whether all updates are done, or there is no more hope for a better score."""
-        return self.recipe.is_done(self.step, self._not_better)
+        return self._plan.is_done(self.step, self._not_better)
 
-    def restore(self, found: Checkpoint) -> None:
-        """Goes back to a checkpoint of this run."""
-        groups: dict[str, dict[str, np.ndarray]] = {"network": {}, "optimizer": {}, "ema": {}}
-        for name, array in found.arrays.items():
-            group, _, key = name.partition("/")
-            groups[group][key] = array
-        load_state(self.network, groups["network"], "the checkpoint")
-        self._optimizer.set_state_dict(groups["optimizer"])
-        if self._ema is not None:
-            self._ema.set_state_dict(groups["ema"])
-        self.step, self.best = found.step, found.record["best"]
-        self._not_better = found.record["not_better"]
-        self._sums = _Sums(**found.record["sums"])
-        if self._loss_scale is not None:
-            self._loss_scale.set_state_dict(found.record["loss_scale"])
-            self._use_loss_scale()
-        self._saved = self.output_dir / CHECKPOINTS
-
-    def _use_loss_scale(self) -> None:
-        self._gradients.loss_scale = 1.0 if self._loss_scale is None else self._loss_scale.value
-
-    def save(self) -> None:
-        """Writes a checkpoint; the first process alone does.
-
-        Raises:
-            RunError: the weights are no longer finite, or the disk is full or fails.
-        """
-        if self.group.rank:
-            return
-        arrays = {f"network/{k}": v.numpy() for k, v in self.network.state_dict().items()}
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise self._divergence("weights are no longer finite")
-        arrays.update({f"optimizer/{k}": v for k, v in self._optimizer.state_dict().items()})
-        if self._ema is not None:
-            arrays.update({f"ema/{k}": v for k, v in self._ema.state_dict().items()})
-        record = {
-            "settings": self.settings,
-            "best": self.best,
-            "not_better": self._not_better,
-            "sums": dataclasses.asdict(self._sums),
-            "loss_scale": self._loss_scale.state_dict() if self._loss_scale else None,
-        }
-        self._saved = checkpoint.save(
-            self.output_dir / CHECKPOINTS,
-            Checkpoint(self.step, arrays, record),
-            self.intervals.keep,
-        )
-
-    def run(self, log: RunReport | None) -> bool:
-        """Trains to the end of the schedule or of the patience; False if a signal ended it before.
+    def train(self) -> TrainResult:
+        """Trains to the end of the schedule or of the patience, or until a signal.
 
         SIGINT (Ctrl-C) and SIGTERM let the update end and save; a second one ends at once.
-
-        Args:
-            log: where to tell of it; None in all processes but the first.
 
         Raises:
             RunError: the loss is not finite, or a checkpoint cannot be written.
             ImageError: an image cannot be read.
             InputError: none of a list can be read, where single ones are left out.
         """
+        if self._group.rank:
+            self._train(None)
+            self._count_skipped()
+            return self._result()
+        plan, run = self._plan, self.run
+        last = plan.max_steps
+        settings = write_settings(run)
+        with RunReport(
+            plan.output_dir, plan.info, _hyper_parameters(run), last, self.step
+        ) as report:
+            for line in settings:
+                report.note(line)
+            report.message(run.headline)
+            for note in plan.notes:
+                report.message(note)
+            if run.checkpoint is not None:
+                report.message(f"goes on after update {run.checkpoint.step}")
+                for change in changes_since(run.checkpoint, plan):
+                    report.message(f"changed: {change}")
+            self._train(report)
+            if skipped := self._count_skipped():
+                report.message(f"{skipped} images could not be read and were left out")
+            result = self._result()
+            if not result.finished:
+                report.message(
+                    f"stopped after update {self.step} of {last} and saved; the same command goes "
+                    "on from there"
+                )
+            elif self.step < last:
+                report.message(
+                    f"finished; after update {self.step}, {plan.solver.patience} evaluations "
+                    f"without a better score; {result}"
+                )
+            else:
+                report.message(f"finished; {result}")
+            return result
+
+    def _result(self) -> TrainResult:
+        folder, finished = self._plan.output_dir, self.is_finished
+        model_dir = folder / BEST if self.best is not None else folder / FINAL if finished else None
+        return TrainResult(folder, model_dir, self.best, self.step, finished)
+
+    def _restore(self, newest: Checkpoint) -> None:
+        """Goes back to a checkpoint of this run."""
+        arrays: dict[str, dict[str, np.ndarray]] = {"network": {}, "optimizer": {}, "ema": {}}
+        for name, array in newest.arrays.items():
+            part, _, key = name.partition("/")
+            arrays[part][key] = array
+        load_state(self._network, arrays["network"], "the checkpoint")
+        self._solver.restore(arrays, newest.record["loss_scale"])
+        self.step, self.best = newest.step, newest.record["best"]
+        self._not_better = newest.record["not_better"]
+        self._sums = _Sums(**newest.record["sums"])
+        self._saved = self._plan.output_dir / CHECKPOINTS
+
+    def _save(self) -> None:
+        """Writes a checkpoint; the first process alone does.
+
+        Raises:
+            RunError: the weights are no longer finite, or the disk is full or fails.
+        """
+        if self._group.rank:
+            return
+        arrays = {f"network/{k}": v.numpy() for k, v in self._network.state_dict().items()}
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise self._divergence("weights are no longer finite")
+        arrays.update(self._solver.arrays())
+        record = {
+            "settings": dataclasses.asdict(self._plan.settings),
+            "best": self.best,
+            "not_better": self._not_better,
+            "sums": dataclasses.asdict(self._sums),
+            "loss_scale": self._solver.record(),
+        }
+        self._saved = checkpoint.save(
+            self._plan.output_dir / CHECKPOINTS,
+            Checkpoint(self.step, arrays, record),
+            self._plan.config.run.keep_checkpoints,
+        )
+
+    def _train(self, report: RunReport | None) -> None:
+        """Trains; `report` is None in all processes but the first."""
         previous = {
             number: signal.signal(number, self._interrupt)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            return self._run(log)
+            self._run_epochs(report)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -188,202 +198,186 @@ class Trainer:
             raise KeyboardInterrupt
         self._interrupted = True
 
-    def _run(self, log: RunReport | None) -> bool:
-        last, saved, stopped = self.recipe.schedule.max_steps, self.step, False
+    def _run_epochs(self, report: RunReport | None) -> None:
+        last, saved, stopped = self._plan.max_steps, self.step, False
         while not (self.is_finished or stopped):
-            epoch, done = divmod(self.step, self.updates_per_epoch)
-            for stopped in self._updates(epoch, done, log):
-                if log is not None:
-                    log.tick(self.step)
+            epoch, done = divmod(self.step, self._plan.updates_per_epoch)
+            for stopped in self._updates(epoch, done, report):
+                if report is not None:
+                    report.tick(self.step)
                 ended = self.step == last
-                if self.step % self.intervals.log == 0 or ended:
-                    self._log_training(log)
-                if self.step % self.intervals.evaluate == 0 or ended:
-                    self._evaluate(log)
+                if self.step % self._log_interval == 0 or ended:
+                    self._report_training(report)
+                if self.step % self._eval_interval == 0 or ended:
+                    self._evaluate(report)
                     ended = self.is_finished
-                if self.step % self.intervals.save == 0 or ended:
-                    self.save()
+                if self.step % self._save_interval == 0 or ended:
+                    self._save()
                     saved = self.step
                 if ended or stopped:
                     break
         if saved != self.step:
-            self.save()
-        if not self.is_finished:
-            return False
-        with self._averaged():
-            self._write_model_dir(FINAL, {})
-        return True
+            self._save()
+        if self.is_finished:
+            with self._solver.averaged():
+                self._write_model_dir(FINAL, {})
 
-    def _updates(self, epoch: int, done: int, log: RunReport | None) -> Iterator[bool]:
+    def _updates(self, epoch: int, done: int, report: RunReport | None) -> Iterator[bool]:
         """The updates of an epoch from the `done`-th on; each tells whether to stop after it."""
-        parts, iter_size = len(self.inputs.train.sampler), self.recipe.iter_size
+        parts, iter_size = len(self.inputs.train.sampler), self._plan.solver.parts
         batches = self.inputs.train.epoch(epoch, done * iter_size)
         start = time.perf_counter()
         readable = done > 0  # whether the epoch has images, as those before `done` may have been
         with contextlib.closing(batches):
             while done * iter_size < parts:
                 loss = hits = count = 0.0
-                self.network.train()
+                self._network.train()
                 for _ in range(min(iter_size, parts - done * iter_size)):
                     waiting = time.perf_counter()
                     batch = next(batches)
                     self._sums.wait += time.perf_counter() - waiting
-                    first = self.step == 0 and not count and len(batch.labels)
-                    if log is not None and first and self.inputs.features_size is None:
-                        log.images(self.step, batch.inputs, batch.labels)
-                    part_loss, part_hits = self._gradients.add(batch, epoch)
-                    loss, hits, count = (
-                        loss + part_loss,
-                        hits + part_hits,
-                        count + len(batch.labels),
-                    )
+                    is_first = self.step == 0 and not count and len(batch.labels)
+                    if report is not None and is_first and self.inputs.features_size is None:
+                        report.images(self.step, batch.inputs, batch.labels)
+                    part_loss, part_hits = self._solver.gradients.add(batch, epoch)
+                    loss, hits = loss + part_loss, hits + part_hits
+                    count += len(batch.labels)
                 totals = [loss, hits, count, self._interrupted]
-                loss, hits, count, stop = self.group.sum(np.array(totals, "float64")).tolist()
+                loss, hits, count, stop = self._group.sum(np.array(totals, "float64")).tolist()
                 if not math.isfinite(loss):
                     raise self._divergence(f"loss is {loss / count}")
-                self._update(count)
+                if not self._solver.update(count, self._plan.lr(self.step)):
+                    raise self._divergence("gradient is not finite")
+                self.step += 1
                 done += 1
                 readable = readable or count > 0
                 if not readable and done * iter_size >= parts:
                     raise _none_readable(self.inputs.train, "training")
                 sums = self._sums
-                sums.loss, sums.hits, sums.count = (
-                    sums.loss + loss,
-                    sums.hits + hits,
-                    sums.count + count,
-                )
+                sums.loss, sums.hits = sums.loss + loss, sums.hits + hits
+                sums.count += count
                 sums.updates += 1
                 sums.seconds += time.perf_counter() - start
                 yield bool(stop)
                 start = time.perf_counter()
 
-    @paddle.no_grad()
-    def _update(self, count: float) -> None:
-        """Divides the gradients by the number of images and lets the optimizer apply them."""
-        self.group.sum_gradients(self._parameters)
-        factor = 1.0 / (max(count, 1.0) * self._gradients.loss_scale)
-        norm = joint_norm(self._parameters) * factor
-        finite = math.isfinite(norm)
-        if not finite and self._loss_scale is None:
-            raise self._divergence("gradient is not finite")
-        clip = self.recipe.clip_norm
-        if clip is not None and norm > clip:
-            factor *= clip / norm
-        if finite and count:
-            scale_gradients(self._parameters, factor)
-            self._optimizer.step(self.recipe.schedule.lr(self.step))
-            if self._ema is not None:
-                self._ema.update()
-        for parameter in self._parameters:
-            parameter.clear_gradient(False)
-        if self._loss_scale is not None:
-            self._loss_scale.update(finite)
-            self._use_loss_scale()
-        if self._buffers and self.group.world_size > 1:
-            self._average_buffers()
-        self.step += 1
-
-    def _average_buffers(self) -> None:
-        """Batch statistics are of each process's images; all go on with their mean."""
-        for buffer in self._buffers:
-            total = self.group.sum(buffer.numpy().astype("float64"))
-            buffer.set_value((total / self.group.world_size).astype("float32"))
-
     def _divergence(self, what: str) -> RunError:
         saved = f"the last good checkpoint is {self._saved}" if self._saved else "nothing was saved"
         return RunError(
             f"the {what} at update {self.step + 1}, at a learning rate of "
-            f"{self.recipe.schedule.lr(self.step):g}; {saved}. A lower --lr, a longer "
-            "--warmup_steps or --clip_norm may help."
+            f"{self._plan.lr(self.step):g}; {saved}. A lower `lr`, a longer "
+            "`warmup_steps` or `clip_norm` may help."
         )
 
-    def _log_training(self, log: RunReport | None) -> None:
+    def _report_training(self, report: RunReport | None) -> None:
         sums, self._sums = self._sums, _Sums()
-        if log is None:
+        if report is None:
             return
         count, seconds = max(sums.count, 1.0), max(sums.seconds, 1e-9)
-        loss = sums.loss / count
-        remaining = self.recipe.schedule.max_steps - self.step
-        log.train(
+        remaining = self._plan.max_steps - self.step
+        report.train(
             TrainRecord(
                 step=self.step,
-                epoch=self.step / self.updates_per_epoch,
-                loss=loss,
+                epoch=self.step / self._plan.updates_per_epoch,
+                loss=sums.loss / count,
                 top1=sums.hits / count,
-                lr=self.recipe.schedule.lr(self.step - 1),
+                lr=self._plan.lr(self.step - 1),
                 images_per_second=sums.count / seconds,
                 reader_wait=sums.wait / seconds,
                 seconds_left=remaining * seconds / sums.updates,
             )
         )
-        chance = math.log(self.network.config.num_classes)
-        if (
-            self.step >= STUCK_AFTER
-            and not self._hinted
-            and abs(loss - chance) < STUCK_WITHIN * chance
-        ):
+        hint = self._hint(sums.loss / count)
+        if hint and not self._hinted:
             self._hinted = True
-            log.message(
-                f"hint: after {self.step} updates the loss still is that of guessing, "
-                f"ln({self.network.config.num_classes}) = {chance:.2f}; a lower --lr or a longer "
-                "--warmup_steps may help"
-            )
+            report.message(hint)
 
-    def _evaluate(self, log: RunReport | None) -> None:
+    def _hint(self, loss: float) -> str:
+        """What may help where the loss stays at that of guessing; "" where it does not."""
+        config, epochs = self._network.config, STUCK_EPOCHS * self._plan.updates_per_epoch
+        chance = math.log(config.num_classes)
+        if self.step < min(STUCK_AFTER, max(epochs, FEWEST_STUCK)):
+            return ""
+        if abs(loss - chance) >= STUCK_WITHIN * chance:
+            return ""
+        help = "a lower `lr` or a longer `warmup_steps` may help"
+        bias = self._plan.config.network.classifier_bias
+        starts_alive = bias is None and config.num_classes <= FEW_CLASSES
+        if HEADS[config.head].has_conv10 and not (bias or starts_alive):
+            help = "a run from scratch with `classifier_bias` 3 keeps conv10's ReLU from dying"
+        return (
+            f"hint: after {self.step} updates the loss still is that of guessing, "
+            f"ln({config.num_classes}) = {chance:.2f}; {help}"
+        )
+
+    def _evaluate(self, report: RunReport | None) -> None:
         """Scores the validation list and keeps the network in best/ if it is the best so far."""
         if self.inputs.val is not None:
             start = time.perf_counter()
-            with self._averaged():
-                summary = self._scores().summary()
+            with self._solver.averaged():
+                summary = self._scores(self.inputs.val).summary()
                 best = self.best is None or summary["top1"] > self.best
                 self._not_better = 0 if best else self._not_better + 1
                 if best:
                     self.best = summary["top1"]
                     self._write_model_dir(BEST, {"val": summary})
-            if log is not None:
-                record = ValRecord(
-                    step=self.step,
-                    epoch=self.step / self.updates_per_epoch,
-                    loss=summary["loss"],
-                    top1=summary["top1"],
-                    top5=summary["top5"],
-                    images=int(summary["images"]),
-                    best=best,
-                    seconds=time.perf_counter() - start,
+            if report is not None:
+                report.validation(
+                    ValRecord(
+                        step=self.step,
+                        epoch=self.step / self._plan.updates_per_epoch,
+                        loss=summary["loss"],
+                        top1=summary["top1"],
+                        top5=summary["top5"],
+                        images=int(summary["images"]),
+                        best=best,
+                        seconds=time.perf_counter() - start,
+                    )
                 )
-                log.validation(record)
-        if log is not None:
-            log.snapshot(self.step, self._weights())
+        if report is not None:
+            state = self._network.state_dict()
+            names = ("conv1.weight", f"{HEADS[self._network.config.head].classifier}.weight")
+            report.snapshot(self.step, {name: state[name].numpy() for name in names})
 
-    def _scores(self) -> Scores:
-        """Of the whole validation list; each process counts its share."""
-        assert self.inputs.val is not None
-        self.network.eval()
+    def _scores(self, val: Batches) -> Scores:
+        """The scores of the validation list, of which each process counts its share."""
+        self._network.eval()
         own = Scores()
-        for batch in self.inputs.val.epoch():
+        for batch in val.epoch():
             if len(batch.indices):
                 own.add(self._engine.logits(batch.inputs), batch.labels)
-        scores = Scores.of_array(self.group.sum(own.as_array()))
+        scores = Scores.of_array(self._group.sum(own.as_array()))
         if not scores.count:
-            raise _none_readable(self.inputs.val, "validation")
+            raise _none_readable(val, "validation")
         return scores
 
-    def _averaged(self) -> contextlib.AbstractContextManager[object]:
-        """The network with the averaged weights, where there are such."""
-        return contextlib.nullcontext() if self._ema is None else self._ema.applied()
-
-    def _weights(self) -> dict[str, np.ndarray]:
-        """Weights of the first layer and the classifier."""
-        state = self.network.state_dict()
-        names = ("conv1.weight", f"{HEADS[self.network.config.head].classifier}.weight")
-        return {name: state[name].numpy() for name in names}
-
     def _write_model_dir(self, name: str, scores: dict[str, Any]) -> None:
-        if self.group.rank:
+        if self._group.rank:
             return
-        source = {**self.info.source, "step": self.step}
-        info = replace(self.info, source=source, scores=scores)
-        write_model_dir(self.output_dir / name, info, self.network.state_dict())
+        info = self._plan.info
+        info = replace(info, source={**info.source, "step": self.step}, scores=scores)
+        write_model_dir(self._plan.output_dir / name, info, self._network.state_dict())
+
+    def _count_skipped(self) -> int:
+        """How many training images were left out, by whichever process."""
+        left_out = np.zeros(len(self.inputs.train.images))
+        left_out[list(self.inputs.train.skipped)] = 1
+        return int(np.count_nonzero(self._group.sum(left_out)))
+
+
+def _hyper_parameters(run: Run) -> dict[str, object]:
+    """What VisualDL compares runs by. Short names: its board hangs where one is cut off."""
+    plan = run.plan
+    return {
+        "version": plan.info.network.version,
+        "optimizer": plan.solver.optimizer,
+        "lr": plan.solver.lr,
+        "policy": plan.solver.lr_policy,
+        "batch": plan.solver.batch_size,
+        "decay": plan.solver.weight_decay,
+        "updates": plan.max_steps,
+        "seed": plan.solver.seed,
+    }
 
 
 def _none_readable(batches: Batches, name: str) -> InputError:

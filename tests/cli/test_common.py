@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def test_messages_name_settings_by_their_flags(parser: common.Parser) -> None:
     parser.parse_args(["--model_dir", "x", "--lr", "1"])
     text = "`solver.lr` and `pretrained`, not `other` or `/a b`."
     assert common.with_flags(text) == "--lr and --init, not `other` or `/a b`."
+
+
+def test_a_flag_with_two_spellings_is_named_as_it_was_typed() -> None:
+    parser = common.parser("A tool.")
+    parser.add_argument("--then_epochs", dest="then_epochs")
+    parser.add_argument("--epochs", dest="then_epochs", help=argparse.SUPPRESS)
+    parser.parse_args([])
+    assert common.with_flags("`then_epochs`") == "--then_epochs"
+    for typed in (["--epochs", "3"], ["--epochs=3"]):
+        parser.parse_args(typed)
+        assert common.with_flags("`then_epochs`") == "--epochs"
 
 
 def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +117,7 @@ def test_verbose_is_of_one_call(parser: common.Parser) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["make_lists", "--val", "2"], "--val_share must lie in 0..1"),
+        (["make_lists", "--val", "2"], "--val must lie in 0..1"),
         (["make_lists", "--class_name_pattern", "("], "--class_name_pattern '(' is not a regular"),
         (["prepare_images", "--list", "lists/a", "other/a"], "--data_dir must say where"),
     ],

@@ -226,7 +226,11 @@ def test_bad_input_writes_nothing(
 @pytest.mark.parametrize(
     ("tool", "flag", "part"),
     [
-        ("caffe2paddle", "--caffemodel", "torch2paddle.py converts it"),
+        (
+            "caffe2paddle",
+            "--caffemodel",
+            "squeezenet convert-torch (tools/torch2paddle.py) converts it",
+        ),
         ("caffe2paddle", "--digits", "this is none or damaged"),
         ("torch2paddle", "--checkpoint", "this pickle asks for posix.system"),
     ],

@@ -17,6 +17,7 @@ from networks import random_state
 
 from squeezenet_paddle.caffe import verify
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
+from squeezenet_paddle.cli.main import VERBS
 from squeezenet_paddle.network.config import ModelConfig
 
 CLASSES = 3
@@ -320,11 +321,11 @@ def test_summary(model: Path, call_tool: Run) -> None:
     assert_user_error(call_tool("summary", "--model_dir", model, "--version", "1.0"), "--version")
 
 
-@pytest.mark.parametrize("tool", ["caffe2paddle", "eval", "infer", "summary", "download"])
-def test_help_is_the_manual(tool: str, call_tool: Run) -> None:
-    done = call_tool(tool, "--help")
+@pytest.mark.parametrize(("verb", "module"), VERBS.items())
+def test_help_is_the_manual(verb: str, module: str, call_tool: Run) -> None:
+    done = call_tool(module, "--help")
     assert done.returncode == 0
-    assert f"python tools/{tool}.py" in done.stdout
+    assert f"\n    squeezenet {verb}" in done.stdout
 
 
 def test_real_weights_at_both_sizes(assets: Path, tmp_path: Path, call_tool: Run) -> None:

@@ -121,10 +121,10 @@ def test_auto_without_an_export_is_the_network_itself(
     path = small_model_dir(tmp_path / "model", VARIANTS[0])
     monkeypatch.setattr(engine_loading, "is_installed", lambda name: name in ("paddle", "dynamic"))
     assert load(path) == "dynamic"
-    with pytest.raises(InputError, match="has no paddle export; make it by: python tools/export"):
+    with pytest.raises(InputError, match="has no paddle export; make it by: squeezenet export"):
         load(path, "paddle")
     monkeypatch.undo()
-    with pytest.raises(InputError, match="has no int8 export; make it by: python tools/export"):
+    with pytest.raises(InputError, match="has no int8 export; make it by: squeezenet export"):
         load(path, precision="int8")
 
 

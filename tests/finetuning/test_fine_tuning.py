@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from training_runs import (
+from runs import (
     assert_same_weights,
     flags,
     make_tiny_data,
     metrics,
     plan_of,
+    train,
+    train_until,
     weights,
 )
 
@@ -28,11 +29,11 @@ from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.model import SqueezeNet
 from squeezenet_paddle.network.stages import is_trained, state_stages
-from squeezenet_paddle.parallel.group import Group
-from squeezenet_paddle.training import run as training_run
-from squeezenet_paddle.training import trainer
 from squeezenet_paddle.training.checkpoint import load_newest
-from squeezenet_paddle.training.recipe import Inputs, balanced_weights
+from squeezenet_paddle.training.inputs import Inputs, image_inputs
+from squeezenet_paddle.training.run import Run, finished_result
+from squeezenet_paddle.training.solver import balanced_weights
+from squeezenet_paddle.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +51,6 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = SqueezeNet(config, "xavier_normal", classifier_bias=1.0)
     write_model_dir(folder, ModelInfo(config, preprocess), network.state_dict())
     return folder
-
-
-def train(arguments: list[str]) -> bool:
-    return training_run.train(plan_of(arguments))
 
 
 def tuned(data: Path, start: Path, output_dir: Path, *more: object) -> list[str]:
@@ -95,35 +92,20 @@ def test_another_head_takes_the_trunk_alone(
     arguments = ("--head", "multiscale", "--trainable", "head", "--max_steps", 1)
     assert train(tuned(data, start, tmp_path, *arguments))
     told = capsys.readouterr().err
-    assert "its head conv replaced by a new one, multiscale, of which head is trained" in told
+    assert "head conv -> multiscale (new); training head only" in told
     assert read_info(tmp_path / "final").network.head == "multiscale"
     state = weights(tmp_path / "final")
     assert state["fc.weight"].shape == (1024, 10)
     assert state["bn_pools._mean"].any()
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Makes the next run behave as if Ctrl-C came during the update before `step` is reached."""
-    original = trainer.Trainer._update
-
-    def update(self: trainer.Trainer, count: float) -> None:
-        original(self, count)
-        self._interrupted = self.step >= step - 1
-
-    monkeypatch.setattr(trainer.Trainer, "_update", update)
-
-
-def test_a_stop_changes_nothing(
-    data: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_changes_nothing(data: Path, start: Path, tmp_path: Path) -> None:
     common = ("--head", "multiscale", "--trainable", "fire9", "--head_lr_mult", 10, "--balance")
     common += ("--lr", 1e-12, "--patience", 2, "--max_steps", 40, "--ema_decay", 0.5)
     common += ("--eval_interval", 3, "--save_interval", 2, "--optimizer", "momentum")
     assert train(tuned(data, start, tmp_path / "whole", *common))
     for stop in (3, 8):
-        with monkeypatch.context() as patch:
-            stop_after(patch, stop)
-            assert not train(tuned(data, start, tmp_path / "parts", *common))
+        assert not train_until(tuned(data, start, tmp_path / "parts", *common), stop)
     assert train(tuned(data, start, tmp_path / "parts", *common))
     assert_same_weights(tmp_path / "whole/final", tmp_path / "parts/final")
     ends = [read_info(tmp_path / run / "final").source["step"] for run in ("whole", "parts")]
@@ -141,9 +123,9 @@ def test_patience_ends_a_run(
     assert "finished; after update 6, 2 evaluations without a better score; best" in told
     assert [r["step"] for r in metrics(tmp_path) if r["kind"] == "val"] == [2, 4, 6]
     assert read_info(tmp_path / "final").source["step"] == 6
-    assert training_run.is_finished(plan_of(tuned(data, start, tmp_path, *common, 2)))
+    assert finished_result(plan_of(tuned(data, start, tmp_path, *common, 2))) is not None
     more = tuned(data, start, tmp_path, *common, 4)
-    assert not training_run.is_finished(plan_of(more))
+    assert finished_result(plan_of(more)) is None
     assert train(more)
     assert read_info(tmp_path / "final").source["step"] == 10
 
@@ -151,8 +133,8 @@ def test_patience_ends_a_run(
 def test_other_stages_are_another_run(data: Path, start: Path, tmp_path: Path) -> None:
     common = ("--max_steps", 1, "--trainable")
     assert train(tuned(data, start, tmp_path, *common, "head"))
-    with pytest.raises(InputError, match="--trainable was head, is fire9"):
-        training_run.is_finished(plan_of(tuned(data, start, tmp_path, *common, "fire9+")))
+    with pytest.raises(InputError, match="`trainable` was head, is fire9"):
+        finished_result(plan_of(tuned(data, start, tmp_path, *common, "fire9+")))
 
 
 def test_the_head_has_a_learning_rate_of_its_own(data: Path, start: Path, tmp_path: Path) -> None:
@@ -181,12 +163,11 @@ def test_balanced_classes_count_the_same(data: Path, start: Path, tmp_path: Path
     arguments = ("--train_list", tmp_path / "list.txt", "--data_dir", data, "--lr", 1e-15)
     arguments += ("--dropout", 0, "--flip", 0, "--max_steps", 1, "--balance")
     arguments += ("--optimizer", "momentum", "--trainable", "head")
-    plan = plan_of(tuned(data, start, tmp_path / "run", *arguments))
-    assert training_run.train(plan)
-    with contextlib.ExitStack() as stack:
-        inputs = training_run.images(plan, Group(), None, stack)  # type: ignore[arg-type]
+    given = tuned(data, start, tmp_path / "run", *arguments)
+    assert train(given)
+    with Run.start(plan_of(given)) as run, image_inputs(run) as inputs:
         [batch] = inputs.train.epoch()
-    network = SqueezeNet(plan.info.network)
+    network = SqueezeNet(run.plan.info.network)
     network.set_state_dict(paddle.load(str(start / "model.pdparams")))
     network.eval()
     logits = network(paddle.to_tensor(batch.inputs)).numpy().astype("float64")
@@ -219,23 +200,21 @@ def test_features_train_what_images_train(
     arguments += ("--resize_size", 36, "--optimizer", "momentum", "--lr", 1e-3)
     assert train(tuned(data, start, tmp_path / "images", *arguments))
 
-    def source(plan, group, network, stack):
-        first = plan.recipe.first
-        inputs = training_run.images(plan, group, network, stack)
+    plan = plan_of(tuned(data, start, tmp_path / "features", *arguments))
+    with Run.start(plan) as run, image_inputs(run) as inputs:
         rows = []
         for batches in (inputs.train, inputs.val):
-            found: dict[int, np.ndarray] = {}
+            features: dict[int, np.ndarray] = {}
             for batch in batches.epoch():
                 with paddle.no_grad():
-                    tensors = network.front(paddle.to_tensor(batch.inputs), first)
+                    tensors = run.network.front(
+                        paddle.to_tensor(batch.inputs), plan.solver.trained_from
+                    )
                 parts = [tensor.numpy().reshape(len(batch.indices), -1) for tensor in tensors]
-                found.update(zip(batch.indices.tolist(), np.concatenate(parts, axis=1)))
-            features = np.stack([found[i] for i in range(len(found))])
-            rows.append(Rows(batches.images, batches.sampler, features))
-        return Inputs(*rows, features_size=36)
-
-    plan = plan_of(tuned(data, start, tmp_path / "features", *arguments))
-    assert training_run.train(plan, source)
+                features.update(zip(batch.indices.tolist(), np.concatenate(parts, axis=1)))
+            stacked = np.stack([features[i] for i in range(len(features))])
+            rows.append(Rows(batches.images, batches.sampler, stacked))
+        assert Trainer(run, Inputs(*rows, features_size=36)).train().finished
     first, second = weights(tmp_path / "images/final"), weights(tmp_path / "features/final")
     for key, wanted in first.items():
         assert np.abs(second[key] - wanted).max() <= 1e-3 * np.abs(wanted).max(), key

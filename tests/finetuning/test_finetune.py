@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+import json
 import multiprocessing
 import shlex
 import shutil
@@ -13,10 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, assert_user_error
-from finetune_runs import arguments, flags_of, make_images, make_pretrained
-from training_runs import assert_same_weights, metrics, weights
+from conftest import Run as RunTool
+from conftest import assert_user_error
+from runs import (
+    assert_same_weights,
+    finetune_config,
+    finetune_flags,
+    make_image_folder,
+    make_pretrained,
+    metrics,
+    weights,
+)
 
+from squeezenet_paddle import FinetuneConfig
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.finetuning import cache, features, loaders, lr_range
@@ -24,14 +33,13 @@ from squeezenet_paddle.finetuning import run as finetuning
 from squeezenet_paddle.finetuning.lists import find_lists, write_lists
 from squeezenet_paddle.finetuning.stages import stages
 from squeezenet_paddle.model_dir import read_info
-from squeezenet_paddle.parallel.group import Group
 from squeezenet_paddle.run_dir import locked
-from squeezenet_paddle.training.run import start_network
+from squeezenet_paddle.training.run import Run, start_network
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_images(tmp_path_factory.mktemp("data") / "tiny")
+    return make_image_folder(tmp_path_factory.mktemp("data") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +48,9 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def finetune(*given: Any) -> Evaluation:
-    found = finetuning.finetune(flags_of(arguments(*given)))
-    assert found is not None
-    return found
+    result = finetuning.finetune(finetune_config(finetune_flags(*given)))
+    assert result.evaluation is not None
+    return result.evaluation
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +134,11 @@ def test_other_features_are_never_taken(
     """Whatever a feature depends on is in the key of its file."""
     keys = []
     for given in ((), more):
-        args = flags_of(arguments(images, pretrained, tmp_path / "run", *given))
-        pictures = find_lists(args)
+        config = finetune_config(finetune_flags(images, pretrained, tmp_path / "run", *given))
+        lists = find_lists(config)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        write_lists(pictures, tmp_path / "run")
-        [stage] = stages(args, pictures)
+        write_lists(lists, tmp_path / "run")
+        [stage] = stages(config, lists)
         network, _ = start_network(stage.plan)
         state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
         keys.append(features.keys_of(stage.plan, state, "engine"))
@@ -145,7 +153,7 @@ def test_images_that_cannot_be_read_are_all_named(
     for path in bad:
         path.write_bytes(b"no image")
     run = tmp_path / "run"
-    with pytest.raises(InputError, match="--skip_unreadable") as caught:
+    with pytest.raises(InputError, match="`skip_unreadable`") as caught:
         finetune(tree, pretrained, run)
     for path in bad:
         assert path.name in str(caught.value)
@@ -180,16 +188,18 @@ def _hold(run: Path) -> None:
 def test_each_epoch_has_its_own_view_where_all_layers_are_trained(
     images: Path, pretrained: Path, tmp_path: Path, trainable: str, same: bool
 ) -> None:
-    more = ("--trainable", trainable, "--views", 1, "--no_cache")
-    args = flags_of(arguments(images, pretrained, tmp_path / "run", *more))
-    pictures = find_lists(args)
-    write_lists(pictures, tmp_path / "run")
-    [stage] = stages(args, pictures)
-    network, _ = start_network(stage.plan)
-    with contextlib.ExitStack() as stack:
-        train = finetuning._inputs(stage, stage.plan, Group(), network, stack).train
+    more = ("--trainable", trainable, *(("--views", 1, "--no_cache") if same else ()))
+    config = finetune_config(finetune_flags(images, pretrained, tmp_path / "run", *more))
+    lists = find_lists(config)
+    write_lists(lists, tmp_path / "run")
+    [stage] = stages(config, lists)
+    with Run.start(stage.plan) as run, finetuning.stage_inputs(stage, run) as inputs:
         epochs = [
-            {int(i): x.tobytes() for b in train.epoch(epoch) for i, x in zip(b.indices, b.inputs)}
+            {
+                int(i): x.tobytes()
+                for batch in inputs.train.epoch(epoch)
+                for i, x in zip(batch.indices, batch.inputs)
+            }
             for epoch in (0, 1)
         ]
     assert len(epochs[0]) == 40
@@ -200,7 +210,7 @@ def test_a_second_stage(
     images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    more = ("--num_epochs", 1, "--then", "fire9", "--epochs", 1, "--head_lr_mult", 10)
+    more = ("--num_epochs", 1, "--then", "fire9", "--then_epochs", 1, "--head_lr_mult", 10)
     finetune(images, pretrained, run, *more)
     told = capsys.readouterr().err
     assert "learning rate: " in told
@@ -211,7 +221,7 @@ def test_a_second_stage(
     assert scores[1] >= scores[0]
     finetune(images, pretrained, run, *more)  # again, there is nothing to do
     assert capsys.readouterr().err.count("this run is finished") == 2
-    with pytest.raises(InputError, match="--then head"):
+    with pytest.raises(InputError, match="`then` head"):
         finetune(images, pretrained, tmp_path / "other", "--then", "head")
 
 
@@ -243,9 +253,9 @@ def test_the_range_test_takes_whole_updates(
     monkeypatch.setattr(lr_range, "choose", choose)
     for batch_size in 40, 64:
         more = ("--trainable", "all", "--head", "conv", "--batch_size", batch_size)
-        given = arguments(images, pretrained, tmp_path / str(batch_size), *more, "--num_epochs", 1)
-        del given[given.index("--lr") : given.index("--lr") + 2]
-        assert finetuning.finetune(flags_of(given)) is not None
+        run = tmp_path / str(batch_size)
+        given = finetune_flags(images, pretrained, run, *more, "--num_epochs", 1, lr=None)
+        assert finetuning.finetune(finetune_config(given)).finished
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -260,11 +270,10 @@ def test_the_range_test_takes_a_tenth_of_the_last_good_rate(start: float) -> Non
 
 
 def test_the_command_of_a_user(
-    images: Path, pretrained: Path, tmp_path: Path, run_tool: Run
+    images: Path, pretrained: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
     run = tmp_path / "run"
-    given = arguments(images, pretrained, run, "--num_workers", 1)
-    del given[given.index("--lr") : given.index("--lr") + 2]
+    given = finetune_flags(images, pretrained, run, "--num_workers", 1, lr=None)
     done = run_tool("finetune", *given)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -277,3 +286,84 @@ def test_the_command_of_a_user(
     named = run_tool("infer", *shlex.split(use)[2:-1], image)
     assert named.returncode == 0, named.stderr
     assert_user_error(run_tool("finetune", *given, "--seed", 1), "--overwrite")
+
+
+def test_a_second_stage_goes_on_from_a_run_that_had_one_alone(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    finetune(images, pretrained, run, "--num_epochs", 2)
+    before = weights(run / "final")
+    features = (run / "features" / "train.f16").stat().st_mtime_ns
+    capsys.readouterr()
+    more = ("--num_epochs", 2, "--then", "all", "--then_epochs", 1, "--then_lr", 1e-4)
+    finetune(images, pretrained, run, *more)
+    log = capsys.readouterr().err
+    assert f"{run}: its run is the first stage now" in log
+    assert f"{run / 'first_stage'}: this run is finished" in log
+    first = weights(run / "first_stage" / "final")
+    assert all(np.array_equal(before[key], first[key]) for key in before)
+    moved = run / "first_stage" / "features" / "train.f16"
+    assert moved.stat().st_mtime_ns == features
+    assert read_info(run / "final").source["step"] == 3  # of the second stage
+    settings = json.loads((run / "settings.json").read_text())["settings"]
+    assert (settings["trainable"], settings["lr"]) == ("all", 1e-4)
+    finetune(images, pretrained, run, *more)  # again, there is nothing to do
+    assert capsys.readouterr().err.count("this run is finished") == 2
+
+
+def test_a_run_of_other_settings_is_no_first_stage(
+    images: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    finetune(images, pretrained, run, "--num_epochs", 1)
+    before = sorted(path.name for path in run.iterdir())
+    with pytest.raises(InputError, match="`batch_size` was 16, is 8"):
+        finetune(images, pretrained, run, "--num_epochs", 1, "--batch_size", 8, "--then", "fire9")
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_images_that_cannot_be_read_are_named_once(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In two stages, and in training and validation."""
+    tree = shutil.copytree(images, tmp_path / "tree")
+    bad = sorted(tree.rglob("*.jpg"))[::7]
+    for path in bad:
+        path.write_bytes(b"no image")
+    more = ("--num_epochs", 1, "--skip_unreadable", "--then", "fire9", "--then_epochs", 1)
+    result = finetune(tree, pretrained, tmp_path / "run", *more)
+    assert result.unreadable  # some of them are for validation
+    log = capsys.readouterr().err
+    for path in bad:
+        assert log.count(f"{path.parent.name}/{path.name}") == 1, path
+
+
+def test_the_better_stage_is_named_again(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second stage at a rate that destroys the network; then the same command again."""
+    run = tmp_path / "run"
+    more = ("--num_epochs", 15, "--then", "fire9", "--then_epochs", 1, "--then_lr", 10)
+    finetune(images, pretrained, run, *more)
+    assert "the first is kept" in capsys.readouterr().err
+    assert_same_weights(run / "best", run / "first_stage" / "best")
+    finetune(images, pretrained, run, *more)
+    log = capsys.readouterr().err
+    assert "the first is kept" in log
+    assert "the second is kept" not in log
+
+
+def test_the_result_of_a_fine_tuning(images: Path, pretrained: Path, tmp_path: Path) -> None:
+    config = FinetuneConfig.from_settings(
+        images=str(images),
+        pretrained=str(pretrained),
+        output_dir=str(tmp_path / "run"),
+        num_epochs=1,
+        batch_size=16,
+        num_workers=0,
+        lr=1e-3,
+    )
+    result = finetuning.finetune(config)
+    assert (result.finished, result.model_dir) == (True, tmp_path / "run" / "best")
+    assert result.best == read_info(tmp_path / "run").scores["val"]["top1"]

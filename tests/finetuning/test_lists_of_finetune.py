@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from runs import make_pretrained
 
 from squeezenet_paddle.data.lists import read_list, read_names
 from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.finetuning.config import FinetuneConfig
 from squeezenet_paddle.finetuning.lists import Lists, find_lists, write_lists
 
 
-def flags(output_dir: Path, **given: Any) -> argparse.Namespace:
-    names = ("images", "train_list", "val_list", "data_dir", "synset_word_list")
-    nothing: dict[str, Any] = dict.fromkeys((*names, "class_name_pattern"))
-    base = {**nothing, "output_dir": output_dir, "val_share": 0.2, "seed": 0}
-    return argparse.Namespace(**{**base, **given})
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pretrained(tmp_path_factory.mktemp("pretrained") / "model")
+
+
+def make_config(output_dir: Path, pretrained: Path, **given: Any) -> FinetuneConfig:
+    return FinetuneConfig.from_settings(output_dir=output_dir, pretrained=pretrained, **given)
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -30,7 +33,7 @@ def touch(folder: Path, *names: str) -> Path:
 
 
 def lists_of(images: Path, run: Path, **given: Any) -> Lists:
-    lists = find_lists(flags(run, images=images, **given))
+    lists = find_lists(make_config(run, Path("pretrained"), images=images, **given))
     write_lists(lists, run)
     return lists
 
@@ -72,7 +75,7 @@ def test_what_is_no_set_of_classes_is_refused(
 ) -> None:
     images = touch(tmp_path / "images", *names)
     with pytest.raises(InputError) as caught:
-        find_lists(flags(tmp_path / "run", images=images))
+        find_lists(make_config(tmp_path / "run", Path("pretrained"), images=images))
     for part in parts:
         assert part in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -86,11 +89,11 @@ def test_twenty_thousand_classes(tmp_path: Path) -> None:
         assert np.bincount(images_of.labels).tolist() == [1] * 20_000
 
 
-def test_a_list_without_a_validation_list_is_split(tmp_path: Path) -> None:
+def test_a_list_without_a_validation_list_is_split(tmp_path: Path, pretrained: Path) -> None:
     lines = [f"{c}/{i}.jpg {c}\n" for c in (0, 2, 7) for i in range(5)]
     (tmp_path / "all.txt").write_text("".join(lines))
     run = tmp_path / "run"
-    lists = find_lists(flags(run, train_list=tmp_path / "all.txt"))
+    lists = find_lists(make_config(run, pretrained, train_list=tmp_path / "all.txt"))
     write_lists(lists, run)
     train = read_list(lists.train_list, lists.root, None)
     val = read_list(lists.val_list, lists.root, None)
@@ -103,9 +106,24 @@ def test_a_list_without_a_validation_list_is_split(tmp_path: Path) -> None:
     assert train.root == tmp_path
 
 
-def test_both_lists_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_labels_may_be_names_where_a_list_is_split(tmp_path: Path, pretrained: Path) -> None:
+    (tmp_path / "names.txt").write_text("n01 red fox\nn02 grey wolf\n")
+    lines = [f"{name}/{i}.jpg {name}\n" for name in ("n01", "n02") for i in range(5)]
+    (tmp_path / "all.txt").write_text("".join(lines))
+    run = tmp_path / "run"
+    names = {"train_list": tmp_path / "all.txt", "synset_word_list": tmp_path / "names.txt"}
+    lists = find_lists(make_config(run, pretrained, **names))
+    write_lists(lists, run)
+    train = read_list(lists.train_list, lists.root, 2)
+    val = read_list(lists.val_list, lists.root, 2)
+    assert np.bincount(train.labels).tolist() == [4, 4]
+    assert np.bincount(val.labels).tolist() == [1, 1]
+    assert all(train.name(i).startswith(f"n0{train.labels[i] + 1}/") for i in range(len(train)))
+
+
+def test_both_lists_are_taken_as_they_are(tmp_path: Path, pretrained: Path) -> None:
     given = {"train_list": tmp_path / "a.txt", "val_list": tmp_path / "b.txt"}
-    lists = find_lists(flags(tmp_path / "run", **given))
+    lists = find_lists(make_config(tmp_path / "run", pretrained, **given))
     assert (lists.train_list, lists.val_list) == tuple(given.values())
     assert not lists.written
 
@@ -117,17 +135,18 @@ def test_both_lists_are_taken_as_they_are(tmp_path: Path) -> None:
         {"images": Path("a"), "train_list": Path("b")},
         {"images": Path("a"), "val_list": Path("b")},
         {"train_list": Path("a"), "class_name_pattern": "x"},
+        {"train_list": Path("a"), "val_list": Path("b"), "val_share": 0.1},
     ],
 )
-def test_flags_that_contradict_each_other(tmp_path: Path, given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="--"):
-        find_lists(flags(tmp_path, **given))
+def test_settings_that_contradict_each_other(tmp_path: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="`"):
+        make_config(tmp_path, Path("pretrained"), **given)
 
 
 def test_a_directory_inside_the_images_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{c}/{i}.jpg" for c in "ab" for i in range(2)))
-    with pytest.raises(InputError, match="--output_dir"):
-        find_lists(flags(tmp_path / "output", images=tmp_path))
+    with pytest.raises(InputError, match="`output_dir`"):
+        find_lists(make_config(tmp_path / "output", Path("pretrained"), images=tmp_path))
 
 
 def test_lists_of_another_run_are_left_alone(tmp_path: Path) -> None:
@@ -136,6 +155,6 @@ def test_lists_of_another_run_are_left_alone(tmp_path: Path) -> None:
     lists_of(images, run)
     before = (run / "train_list.txt").read_bytes()
     touch(images, "a/new.jpg")
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="`overwrite`"):
         lists_of(images, run)
     assert (run / "train_list.txt").read_bytes() == before

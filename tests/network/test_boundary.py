@@ -7,14 +7,12 @@ import paddle
 import pytest
 from networks import network_of, noise, random_state
 
-from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network import fast_cpu, numpy_forward
 from squeezenet_paddle.network.config import ModelConfig, layers
 from squeezenet_paddle.network.stages import (
     STAGES,
     boundary,
     boundary_shapes,
-    first_trained,
     state_stages,
 )
 
@@ -29,26 +27,6 @@ def test_stages_by_hand() -> None:
     assert arrays["fire4.bypass1x1.weight"] == "fire4"
     assert arrays["bn9._mean"] == arrays["conv10.bias"] == "head"
     assert arrays["conv1.weight"] == "conv1"
-
-
-@pytest.mark.parametrize(
-    ("text", "first"),
-    [
-        ("head", "head"),
-        ("fire9", "fire9"),
-        ("fire8+", "fire8"),
-        ("all", "conv1"),
-        ("conv1", "conv1"),
-    ],
-)
-def test_what_trainable_takes(text: str, first: str) -> None:
-    assert first_trained(text) == first
-
-
-@pytest.mark.parametrize("text", ["fire10", "fire1", "", "+", "all+", "fire8++", "Head", "conv10"])
-def test_what_trainable_refuses(text: str) -> None:
-    with pytest.raises(InputError, match="`trainable` .*: head, fire9, .* was expected"):
-        first_trained(text)
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,19 @@ import pytest
 
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.training import optim
+from squeezenet_paddle.training.config import OPTIMIZERS
 from squeezenet_paddle.training.optim import joint_norm, make_optimizer, scale_gradients
-from squeezenet_paddle.training.recipe import OPTIMIZERS
 from squeezenet_paddle.training.schedule import Schedule
 
 Arrays = dict[str, np.ndarray]
 SHAPES = {"conv1.weight": (4, 3, 2, 2), "conv1.bias": (4,), "fire2.squeeze1x1.weight": (2, 4, 1, 1)}
-RATES = Schedule(12, base_lr=0.1, warmup_steps=3)
+SCHEDULE = Schedule(lr=0.1, warmup_steps=3)
+
+
+def rate(step: int) -> float:
+    return SCHEDULE.rate(step, 12)
+
+
 MOMENTUM, WEIGHT_DECAY = 0.9, 0.05
 
 
@@ -98,7 +104,7 @@ def train(name: str, steps: range, weights: dict[str, paddle.Tensor], state: Arr
         optimizer.set_state_dict(state)
     for step in steps:
         set_gradients(weights, step)
-        optimizer.step(RATES.lr(step))
+        optimizer.step(rate(step))
     return optimizer.state_dict()
 
 
@@ -111,10 +117,10 @@ def test_twelve_updates_under_a_changing_rate_by_the_formula(name: str) -> None:
     states: dict[str, Arrays] = {key: {} for key in expected}
     for step in range(12):
         set_gradients(weights, step)
-        optimizer.step(RATES.lr(step))
+        optimizer.step(rate(step))
         for key in expected:
             gradient = gradient_of(weights, key)
-            lr = RATES.lr(step) * mults.get(key, 1.0)
+            lr = rate(step) * mults.get(key, 1.0)
             expected[key] = RULES[name](expected[key], gradient, lr, step + 1, states[key])
             found = weights[key].numpy()
             np.testing.assert_allclose(found, expected[key], rtol=2e-5, atol=2e-6)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training_runs import flags, plan_of
+from runs import flags, plan_of
 
-from squeezenet_paddle.cli import training_flags as training_flags
+from squeezenet_paddle.cli import common
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.training.config import SolverConfig
 
 
 @pytest.fixture
@@ -37,33 +38,31 @@ def plain(data: Path, *more: object) -> list[str]:
 
 def test_the_defaults_are_the_authors_solver(data: Path) -> None:
     plan = plan_of(plain(data))
-    recipe, schedule = plan.recipe, plan.recipe.schedule
-    assert (schedule.policy, schedule.base_lr, schedule.power) == ("poly", 0.04, 1.0)
-    assert (schedule.max_steps, schedule.warmup_steps) == (170_000, 0)
-    assert (recipe.optimizer, recipe.momentum, recipe.weight_decay) == ("momentum", 0.9, 2e-4)
-    assert (recipe.batch_size, recipe.iter_size) == (512, 16)
+    solver = plan.solver
+    assert (solver.lr_policy, solver.lr, solver.power) == ("poly", 0.04, 1.0)
+    assert (plan.max_steps, solver.warmup_steps) == (170_000, 0)
+    assert (solver.optimizer, solver.momentum, solver.weight_decay) == ("momentum", 0.9, 2e-4)
+    assert (solver.batch_size, solver.parts) == (512, 16)
     assert plan.info.network == ModelConfig(num_classes=5)
     assert plan.info.preprocess == Preprocess()
-    assert plan.intervals.evaluate == plan.intervals.save == 1  # 100 images are one update
-    assert plan.resume
+    run = plan.config.run
+    assert plan.updates(run.eval_interval) == plan.updates(run.save_interval) == 1  # of 100 images
+    assert run.resume
 
 
 def test_lengths_and_intervals_count_updates_or_epochs(data: Path) -> None:
     arguments = ("--batch_size", 8, "--num_epochs", 4, "--eval_interval", "0.5e")
     plan = plan_of(plain(data, *arguments, "--save_interval", "2e", "--log_interval", 7))
-    assert plan.recipe.schedule.max_steps == 4 * 13
-    assert plan.intervals.evaluate == 6
-    assert plan.intervals.save == 26
-    assert plan.intervals.log == 7
+    run = plan.config.run
+    assert plan.max_steps == 4 * 13
+    assert plan.updates(run.eval_interval) == 6
+    assert plan.updates(run.save_interval) == 26
+    assert plan.updates(run.log_interval) == 7
 
 
 @given(st.integers(1, 2000))
 def test_a_batch_is_split_evenly_into_parts_of_at_most_32(batch_size: int) -> None:
-    class Given:
-        iter_size = None
-
-    Given.batch_size = batch_size
-    parts = training_flags.iter_size(Given)
+    parts = SolverConfig(batch_size=batch_size).parts
     assert batch_size % parts == 0
     assert batch_size // parts <= 32
     assert all(batch_size % k or batch_size // k > 32 for k in range(1, parts))
@@ -85,7 +84,7 @@ def test_a_pretrained_model_brings_network_and_preprocessing(data: Path, tmp_pat
     assert plan_of(plain(data, *model, "--num_classes", 9)).info.names is None
     layout = plan_of(plain(data, *model, "--data_format", "NHWC"))
     assert layout.info.preprocess.data_format == "NHWC"
-    with pytest.raises(InputError, match=r"--bypass none: the model of --pretrained has .*simple"):
+    with pytest.raises(InputError, match=r"`bypass` none: the model of `pretrained` has .*simple"):
         plan_of(plain(data, *model, "--bypass", "none"))
 
 
@@ -111,31 +110,38 @@ def test_a_mean_file_is_put_in_order_and_scale(data: Path, tmp_path: Path, order
         (("--crop_size", 12), "--crop_size: SqueezeNet v1.1 needs at least 17 pixels, found 12"),
         (("--crop_size", 300), "crop_size must be at most resize_size"),
         (("--num_classes", 3), "the label must lie in 0..2, found 3"),
-        (("--dropout", 1), "dropout must be at least 0 and below 1"),
+        (("--dropout", 1), "--dropout: at least 0 and below 1 was expected, found 1.0"),
         (("--momentum", 1), "--momentum: at least 0 and below 1 was expected, found 1.0"),
         (("--label_smoothing", -1), "--label_smoothing: at least 0 and below 1"),
         (("--weight_decay", -1), "--weight_decay: at least 0 was expected"),
         (("--clip_norm", 0), "--clip_norm: above 0"),
         (("--ema_decay", 1), "--ema_decay: at least 0 and below 1"),
-        (("--lr", 0), "`lr`"),
-        (("--lr_policy", "step"), "`step_size`"),
-        (("--flip", 2), "flip must be a probability"),
+        (("--lr", 0), "--lr"),
+        (("--max_steps", 0), "--max_steps: a whole number of at least 1 was expected, found 0"),
+        (("--lr_policy", "step"), "--step_size"),
+        (("--max_steps", 9, "--warmup_steps", 10), "--warmup_steps: at most the 9 updates of the"),
+        (("--flip", 2), "flip"),
         (("--mean", 1, 2, 3, "--mean_json", "x"), "--mean and --mean_json both give the mean"),
         (("--mean_json", "/nowhere.json"), "/nowhere.json"),
         (("--pretrained", "/nowhere"), "/nowhere"),
-        (("--trainable", "fire10"), "`trainable` fire10: head, fire9, fire8+, ..., fire2+ or all"),
+        (
+            ("--trainable", "fire10"),
+            "--trainable: head, fire9, fire8+, ..., fire2+ or all was expected",
+        ),
         (("--trainable", "head"), "--trainable head: the other layers would keep their random"),
         (("--head_lr_mult", 0), "--head_lr_mult: above 0 was expected, found 0.0"),
         (("--head_lr_mult", "nan"), "--head_lr_mult: above 0 was expected, found nan"),
         (("--patience", 3), "--patience: --val_list was expected with it"),
-        (("--head", "multiscale", "--classifier_bias", 3), "`classifier_bias` 3: it is that of"),
+        (("--head", "multiscale", "--classifier_bias", 3), "--classifier_bias 3: it is that of"),
         (("--val_list", "/nowhere"), "/nowhere"),
     ],
 )
-def test_a_mistake_is_named(data: Path, arguments: tuple[object, ...], text: str) -> None:
-    with pytest.raises(InputError) as error:
+def test_a_mistake_is_named(
+    data: Path, arguments: tuple[object, ...], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((InputError, SystemExit)) as error:
         plan_of(plain(data, *arguments))
-    assert text in str(error.value)
+    assert text in common.with_flags(str(error.value)) + capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x"])
@@ -160,8 +166,28 @@ def test_an_interval_is_a_number_above_0(
 
 def test_settings_are_json(data: Path) -> None:
     settings = plan_of(flags(data, data.parent / "run")).settings
-    assert settings.must_match["--trainable"] == "all"
-    assert settings.may_change["--patience"] is None
+    assert settings.must_match["trainable"] == "all"
+    assert settings.may_change["patience"] is None
     for values in (settings.must_match, settings.may_change):
         assert json.loads(json.dumps(values)) == values
-    assert np.isclose(settings.may_change["--lr"], 1e-3)
+    assert np.isclose(settings.may_change["lr"], 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("head", "head"),
+        ("fire9", "fire9"),
+        ("fire8+", "fire8"),
+        ("all", "conv1"),
+        ("conv1", "conv1"),
+    ],
+)
+def test_what_trainable_takes(text: str, first: str) -> None:
+    assert SolverConfig(trainable=text).trained_from == first
+
+
+@pytest.mark.parametrize("text", ["fire10", "fire1", "", "+", "all+", "fire8++", "Head", "conv10"])
+def test_what_trainable_refuses(text: str) -> None:
+    with pytest.raises(InputError, match="`trainable`: head, fire9, .* was expected"):
+        SolverConfig(trainable=text)

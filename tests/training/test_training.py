@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_runs import (
+from runs import (
     assert_same_weights,
     flags,
     make_tiny_data,
     metrics,
     plan_of,
+    train,
+    train_until,
     weights,
 )
 
@@ -23,28 +25,12 @@ from squeezenet_paddle.data.sampler import Sampler
 from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
 from squeezenet_paddle.training import report, trainer
-from squeezenet_paddle.training import run as training_run
-from squeezenet_paddle.training.run import is_finished
+from squeezenet_paddle.training.run import finished_result
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_data(tmp_path_factory.mktemp("tiny") / "data")
-
-
-def train(arguments: list[str]) -> bool:
-    return training_run.train(plan_of(arguments))
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Makes the next run behave as if Ctrl-C came during the update before `step` is reached."""
-    original = trainer.Trainer._update
-
-    def update(self: trainer.Trainer, count: float) -> None:
-        original(self, count)
-        self._interrupted = self.step >= step - 1
-
-    monkeypatch.setattr(trainer.Trainer, "_update", update)
 
 
 def test_a_run_leaves_its_models_and_its_records(data: Path, tmp_path: Path) -> None:
@@ -78,15 +64,14 @@ def test_eight_images_are_learnt_by_heart(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
 def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    data: Path, tmp_path: Path, optimizer: str
 ) -> None:
     common = ("--max_steps", 11, "--optimizer", optimizer, "--lr", 1e-3, "--ema_decay", 0.9)
     common += ("--iter_size", 2, "--log_interval", 4, "--rotation", 20)
     assert train(flags(data, tmp_path / "whole", *common))
     for stop in (3, 6, 7):
-        with monkeypatch.context() as patch:
-            stop_after(patch, stop)
-            assert not train(flags(data, tmp_path / "parts", *common))
+        assert not train_until(flags(data, tmp_path / "parts", *common), stop)
+        assert len(metrics(tmp_path / "parts")) >= stop // 4
     assert train(flags(data, tmp_path / "parts", *common))
     assert_same_weights(tmp_path / "whole/final", tmp_path / "parts/final")
     assert_same_weights(tmp_path / "whole/best", tmp_path / "parts/best")
@@ -109,8 +94,8 @@ def test_one_update_is_the_gradient_of_the_mean_loss(data: Path, tmp_path: Path)
     plan = plan_of(flags(data, tmp_path, *arguments, "--max_steps", 2))
     paddle.seed(0)
     network = SqueezeNet(plan.info.network)
-    transform = TrainTransform(plan.info.preprocess, plan.augment, plan.recipe.seed)
-    sampler = Sampler(len(plan.train), batch_size=4, shuffle=True, seed=plan.recipe.seed)
+    transform = TrainTransform(plan.info.preprocess, plan.config.augmentation, plan.solver.seed)
+    sampler = Sampler(len(plan.train), batch_size=4, shuffle=True, seed=plan.solver.seed)
     with Loader(plan.train, transform, sampler) as loader:
         parts = [(batch.inputs, batch.labels) for batch in loader.epoch()]
     assert [len(labels) for _, labels in parts] == [4] * 7 + [2]
@@ -122,7 +107,7 @@ def test_one_update_is_the_gradient_of_the_mean_loss(data: Path, tmp_path: Path)
             change = parameter.grad + 0.1 * parameter
             parameter.set_value(parameter - 0.01 * change)
             parameter.clear_gradient(False)
-    assert training_run.train(plan)
+    assert train(flags(data, tmp_path, *arguments, "--max_steps", 2))
     found = weights(tmp_path / "final")
     for name, parameter in network.named_parameters():
         wanted = parameter.numpy()
@@ -147,39 +132,39 @@ def test_a_finished_run_does_nothing_and_an_extended_one_goes_on(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = flags(data, tmp_path, "--max_steps", 3, "--eval_interval", 3)
-    assert not is_finished(plan_of(arguments))
+    assert not finished_result(plan_of(arguments))
     assert train(arguments)
-    assert is_finished(plan_of(arguments))
+    assert finished_result(plan_of(arguments))
     longer = flags(data, tmp_path, "--max_steps", 5, "--eval_interval", 3)
-    assert not is_finished(plan_of(longer))
+    assert not finished_result(plan_of(longer))
     assert train(longer)
-    assert "changed: --max_steps was 3, is 5" in capsys.readouterr().err
+    assert "changed: `max_steps` was 3, is 5" in capsys.readouterr().err
     assert read_info(tmp_path / "final").source["step"] == 5
-    with pytest.raises(InputError, match=r"has done 5 updates, and the flags ask for 3"):
-        is_finished(plan_of(arguments))
+    with pytest.raises(InputError, match=r"has done 5 updates, and the settings ask for 3"):
+        finished_result(plan_of(arguments))
 
 
 def test_what_would_change_the_past_is_refused(data: Path, tmp_path: Path) -> None:
     assert train(flags(data, tmp_path, "--max_steps", 1))
     for changed, text in (
-        (("--seed", 1), "--seed was 0, is 1"),
-        (("--batch_size", 4), "--batch_size was 8, is 4"),
-        (("--bypass", "simple"), "--bypass was none, is simple"),
-        (("--rotation", 5), "--rotation was 0.0, is 5.0"),
-        (("--train_list", data / "val_list.txt"), "the content of --train_list was"),
+        (("--seed", 1), "`seed` was 0, is 1"),
+        (("--batch_size", 4), "`batch_size` was 8, is 4"),
+        (("--bypass", "simple"), "`bypass` was none, is simple"),
+        (("--rotation", 5), "`rotation` was 0.0, is 5.0"),
+        (("--train_list", data / "val_list.txt"), "the content of `train_list` was"),
     ):
         with pytest.raises(InputError, match=text):
-            is_finished(plan_of(flags(data, tmp_path, "--max_steps", 1, *changed)))
+            finished_result(plan_of(flags(data, tmp_path, "--max_steps", 1, *changed)))
 
 
 def test_starting_anew_needs_an_empty_directory_or_a_word(data: Path, tmp_path: Path) -> None:
     arguments = flags(data, tmp_path, "--max_steps", 1)
     assert train(arguments)
     (tmp_path / "mine.txt").write_text("stays")
-    with pytest.raises(InputError, match=r"--no_resume: .* holds a run already"):
-        is_finished(plan_of([*arguments, "--no_resume"]))
+    with pytest.raises(InputError, match=r"`resume`: .* holds a run already"):
+        finished_result(plan_of([*arguments, "--no_resume"]))
     again = flags(data, tmp_path, "--max_steps", 2, "--seed", 5, "--overwrite")
-    assert not is_finished(plan_of(again))
+    assert not finished_result(plan_of(again))
     assert train(again)
     assert [r["step"] for r in metrics(tmp_path) if r["kind"] == "train"] == [1, 2]
     assert (tmp_path / "mine.txt").read_text() == "stays"
@@ -224,7 +209,7 @@ def test_fine_tuning_keeps_a_fitting_classifier_and_replaces_another(
     write_model_dir(tmp_path / "start", info, network.state_dict())
     arguments = ("--pretrained", tmp_path / "start", "--max_steps", 1, "--lr", 1e-12)
     assert train(flags(data, tmp_path / "run", *arguments))
-    assert ("replaced by a new one" in capsys.readouterr().err) is not kept
+    assert ("-> 10 (new)" in capsys.readouterr().err) is not kept
     found, start = weights(tmp_path / "run/final"), weights(tmp_path / "start")
     assert found["conv10.weight"].shape[0] == 10
     assert np.allclose(found["fire5.expand3x3.weight"], start["fire5.expand3x3.weight"], atol=1e-9)
@@ -259,7 +244,7 @@ def test_an_unreadable_image_ends_the_run_or_is_named_and_left_out(
 @pytest.mark.parametrize("name", ["train", "val"])
 def test_a_list_of_which_nothing_can_be_read(data: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "bad.jpg").write_text("no image")
-    (tmp_path / "list.txt").write_text(f"{tmp_path / 'bad.jpg'} 0\n" * 10)
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'bad.jpg'} 0\n{tmp_path / 'bad.jpg'} 1\n" * 5)
     arguments = (f"--{name}_list", tmp_path / "list.txt", "--data_dir", data, "--skip_unreadable")
     with pytest.raises(InputError, match="none of the 10 images of the (training|validation)"):
         train(flags(data, tmp_path / "run", *arguments, "--num_epochs", 1))

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from training_runs import assert_same_weights, flags, make_tiny_data, metrics, plan_of
+from runs import assert_same_weights, config, flags, make_tiny_data, metrics
 
 from squeezenet_paddle.cli import common
 from squeezenet_paddle.training import run as training_run
@@ -53,7 +53,7 @@ def _train(arguments: list[str], output: Path, run: Path, kill_at: int) -> None:
     sys.addaudithook(audit)
 
     def main() -> int:
-        return 0 if training_run.train(plan_of(arguments)) else 130
+        return 0 if training_run.train(config(arguments)).finished else 130
 
     common.run(main)
 

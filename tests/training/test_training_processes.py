@@ -13,7 +13,7 @@ import netns
 import numpy as np
 import pytest
 from conftest import ROOT
-from training_runs import flags, metrics, plan_of, weights
+from runs import flags, metrics, plan_of, weights
 
 from squeezenet_paddle.datasets.samples import make_sample_data
 from squeezenet_paddle.training import run as training_run

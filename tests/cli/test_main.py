@@ -1,0 +1,114 @@
+"""The command `squeezenet`: its verbs, its help without Paddle, and what is not installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from squeezenet_paddle.cli import main as command_line
+
+# Runs the command with packages that cannot be imported, as where they are not installed.
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys({packages!r}))
+sys.argv = ["squeezenet", *{arguments!r}]
+from squeezenet_paddle.cli.main import main
+main()
+"""
+
+
+def squeezenet(
+    *arguments: object, without: tuple[str, ...] = (), cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    words = [str(argument) for argument in arguments]
+    start = ["-m", "squeezenet_paddle", *words]
+    if without:
+        start = ["-c", WITHOUT.format(packages=without, arguments=words)]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *start],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def test_help_lists_every_verb_and_loads_next_to_nothing() -> None:
+    done = squeezenet("--help", without=("paddle", "cv2", "numpy"))
+    assert done.returncode == 0, done.stderr
+    for verb in command_line.VERBS:
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"  {verb} ")]
+        assert len(line.split()) > 3
+
+
+def test_every_command_is_a_verb_and_a_tool() -> None:
+    for module in command_line.VERBS.values():
+        assert callable(import_module(f"squeezenet_paddle.cli.{module}").main)
+    assert sorted(command_line.VERBS.values()) == sorted(p.stem for p in ROOT.glob("tools/*.py"))
+
+
+@pytest.mark.parametrize("verb", ["eval", "make-lists", "make_lists", "caffe2paddle"])
+def test_a_verb_shows_its_manual(verb: str) -> None:
+    done = squeezenet(verb, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: squeezenet {verb.replace('_', '-')} ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["evl"], "squeezenet: evl: no such verb; did you mean eval?\n"),
+        (["../eval"], "squeezenet: ../eval: no such verb; did you mean eval?\n"),
+        (["common"], "squeezenet: common: no such verb; squeezenet --help lists the verbs.\n"),
+        (["summary", "--version", "9"], "squeezenet summary: argument --version: "),
+    ],
+)
+def test_an_error_is_one_line_that_names_the_verb(arguments: list[str], error: str) -> None:
+    done = squeezenet(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(error)
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_needs_paddle_says_which_extra_installs_it(tmp_path: Path) -> None:
+    made = squeezenet("make-sample-data", "--output_dir", "data", "--train_images", 1, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    done = squeezenet(
+        *("train", "--train_list", "data/train_list.txt", "--output_dir", "run"),
+        without=("paddle",),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "squeezenet train: PaddlePaddle is not installed: pip install 'squeezenet_paddle[cpu]', "
+        "or 'squeezenet_paddle[gpu]' for an NVIDIA GPU.\n"
+    )
+
+
+def test_a_module_of_ours_that_is_missing_is_a_defect() -> None:
+    done = squeezenet("summary", without=("squeezenet_paddle.network.config",))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_processes_of_a_run_start_from_any_folder(tmp_path: Path) -> None:
+    """They are started by the path of `__main__.py`, beside which `onnx/` and `data/` lie."""
+    made = squeezenet("make-sample-data", "--output_dir", "data", "--train_images", 1, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    done = squeezenet(
+        *("train", "--train_list", "data/train_list.txt", "--output_dir", "run"),
+        *("--resize_size", 32, "--crop_size", 32, "--batch_size", 10, "--num_epochs", 1),
+        *("--device", "cpu", "--num_procs", 2, "--num_workers", 0),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "final" / "model.pdparams").is_file()
