@@ -35,8 +35,8 @@ _V1_TYPES = {
 _HINTS = {
     "a prototxt": ", not the binary file of weights",
     "a text file": ", not the binary file of weights",
-    "a PyTorch checkpoint": "; torch2paddle.py converts it",
-    "a safetensors file": "; torch2paddle.py converts it",
+    "a PyTorch checkpoint": "; squeezenet convert-torch (tools/torch2paddle.py) converts it",
+    "a safetensors file": "; squeezenet convert-torch (tools/torch2paddle.py) converts it",
     "an HDF5 file": "; save the network with Caffe's snapshot_format BINARYPROTO",
     "a zip archive": "; --digits takes the archive of a DIGITS model",
     "a gzip archive": "; --digits takes the archive of a DIGITS model",

@@ -60,7 +60,6 @@ from ..files import check_file_target, write_text
 from ..model_dir import read_info
 from ..parallel import launcher
 from ..predict import Predictor
-from ..progress import say
 from . import common
 
 if TYPE_CHECKING:
@@ -119,9 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     info = read_info(args.model_dir)
     if info.is_untrained and not launcher.is_started():
-        say(
-            "eval.py: the classifier of this model directory is new and untrained: its scores are "
-            "those of chance."
+        common.note(
+            "the classifier of this model directory is new and untrained: its scores are those of "
+            "chance."
         )
     classes = info.network.num_classes
     names = common.class_names(args, info)

@@ -117,7 +117,7 @@ def read_checkpoint(data: bytes, name: str) -> tuple[str, dict[Any, Any]]:
         return "safetensors", _read_safetensors(data, name)
     if kind != "a PyTorch checkpoint":
         advice = {
-            "a caffemodel": "; caffe2paddle.py converts it",
+            "a caffemodel": "; squeezenet convert (tools/caffe2paddle.py) converts it",
             "a TorchScript program": "; save the state_dict() of its module instead",
         }.get(kind, "")
         raise InputError(

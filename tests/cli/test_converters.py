@@ -128,6 +128,17 @@ def test_a_trunk_is_compared_alone(tmp_path: Path, file: Path) -> None:
     assert record["inputs"][0]["layers"] == 33
 
 
+def test_verify_needs_a_graph(tmp_path: Path) -> None:
+    file = tmp_path / "net.caffemodel"
+    file.write_bytes(wild.snapshot(CONFIG, STATE, wild.drop_graph))
+    with pytest.raises(InputError, match="`verify` needs `prototxt`, the network's description"):
+        run("--caffemodel", file, "--verify", "--output_dir", tmp_path / "model")
+    prototxt = tmp_path / "deploy.prototxt"
+    prototxt.write_text(wild.prototxt_of(wild.edited_net(CONFIG, STATE)))
+    argv = ["--caffemodel", file, "--prototxt", prototxt, "--verify"]
+    assert run(*argv, "--output_dir", tmp_path / "model") == 0
+
+
 def test_verify_sees_a_weight_that_differs(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +226,11 @@ def test_bad_input_writes_nothing(
 @pytest.mark.parametrize(
     ("tool", "flag", "part"),
     [
-        ("caffe2paddle", "--caffemodel", "torch2paddle.py converts it"),
+        (
+            "caffe2paddle",
+            "--caffemodel",
+            "squeezenet convert-torch (tools/torch2paddle.py) converts it",
+        ),
         ("caffe2paddle", "--digits", "this is none or damaged"),
         ("torch2paddle", "--checkpoint", "this pickle asks for posix.system"),
     ],

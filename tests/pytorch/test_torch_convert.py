@@ -191,7 +191,7 @@ BAD = [
     (wild.safetensors(TORCH_STATE)[:-9], "found|damaged"),
     (b"\x80\x04N.", "found a Python pickle"),
     (b"", "found an empty file"),
-    (wild.snapshot(CONFIG, STATE), "found a caffemodel; caffe2paddle.py converts it"),
+    (wild.snapshot(CONFIG, STATE), "found a caffemodel; squeezenet convert"),
     (
         wild.torch_zip({"conv.weight": np.ones((2, 2), "float32")}),
         "no features.0.weight in it",
