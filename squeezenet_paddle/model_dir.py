@@ -3,6 +3,7 @@
     model.pdparams     state dict, as paddle.save writes it
     config.json        network, preprocessing, source, verification, scores
     synset_words.txt   class names, where they are known
+    mean_image.npy     the mean image that the preprocessing subtracts, if it subtracts one
 
 Exports (see `export_record.py`) lie beside them and are removed when the weights are replaced. It
 is read strictly, and written as a whole or not at all. Like every Paddle file, model.pdparams is a
@@ -12,6 +13,7 @@ pickle; reading it here runs nothing that is in it.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .data.lists import read_names
-from .data.preprocess import Preprocess
+from .data.preprocess import MeanImage, Preprocess
 from .errors import InputError
 from .export_record import NAMES as EXPORTED
 from .files import atomic_directory, check_directory, read_bytes, sha256
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "model.pdparams"
 NAMES = "synset_words.txt"
+MEAN_IMAGE = "mean_image.npy"
+OPTIONAL = (NAMES, MEAN_IMAGE, *EXPORTED)
 FORMAT_VERSION = 1
 
 T = TypeVar("T", ModelConfig, Preprocess)
@@ -68,6 +72,23 @@ class ModelInfo:
                 f"{self.preprocess.data_format}; both must be the same."
             )
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether a converter made a new classifier, which nothing has trained yet."""
+        return self.source.get("classifier") == "new"
+
+    def check_trained(self, untrained: bool) -> None:
+        """Refuses an untrained classifier, unless the user asks for it.
+
+        Raises:
+            InputError: the classifier is untrained and `untrained` is False.
+        """
+        if self.is_untrained and not untrained:
+            raise InputError(
+                "the classifier of this model directory is new and untrained, so that its classes "
+                "mean nothing; fine-tune it, or give `untrained` to go on."
+            )
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -89,7 +110,7 @@ def check_target(path: Path) -> None:
     Raises:
         InputError: `path` holds something other than a model directory.
     """
-    check_directory(path, (CONFIG, WEIGHTS), (NAMES, *EXPORTED))
+    check_directory(path, (CONFIG, WEIGHTS), OPTIONAL)
 
 
 def write_model_dir(path: str | Path, info: ModelInfo, state: Mapping[str, Any]) -> None:
@@ -108,13 +129,15 @@ def write_model_dir(path: str | Path, info: ModelInfo, state: Mapping[str, Any])
     config = {
         "format_version": FORMAT_VERSION,
         "network": dataclasses.asdict(info.network),
-        "preprocess": dataclasses.asdict(info.preprocess),
+        "preprocess": info.preprocess.record(),
         "source": info.source,
         "verification": info.verification,
         "scores": info.scores,
     }
-    with atomic_directory(Path(path), (CONFIG, WEIGHTS), (NAMES, *EXPORTED)) as temporary:
+    with atomic_directory(Path(path), (CONFIG, WEIGHTS), OPTIONAL) as temporary:
         paddle.save(dict(state), str(temporary / WEIGHTS))
+        if info.preprocess.mean_image is not None:
+            np.save(temporary / MEAN_IMAGE, info.preprocess.mean_image.values)
         if info.names is not None:
             text = "".join(f"{name}\n" for name in info.names)
             (temporary / NAMES).write_text(text, encoding="utf-8")
@@ -146,7 +169,10 @@ def read_info(path: str | Path) -> ModelInfo:
             f"found {config['format_version']!r}."
         )
     network = _from_json(config["network"], ModelConfig, f"{file}, network")
-    preprocess = _from_json(config["preprocess"], Preprocess, f"{file}, preprocess")
+    values = config["preprocess"]
+    if isinstance(values, dict):
+        values = {**values, "mean_image": _read_mean_image(path, values.get("mean_image"))}
+    preprocess = _from_json(values, Preprocess, f"{file}, preprocess")
     records = {}
     for key in ("source", "verification", "scores"):
         if not isinstance(config[key], dict):
@@ -172,7 +198,7 @@ def read_weights(path: str | Path, info: ModelInfo) -> Weights:
     data = read_bytes(file, "file of weights")
     state = read_state(data, str(file))
     check_state(state_shapes(info.network), state, str(file))
-    described = [dataclasses.asdict(each) for each in (info.network, info.preprocess)]
+    described = [dataclasses.asdict(info.network), info.preprocess.record()]
     state = {key: np.asarray(values, "float32") for key, values in state.items()}
     return Weights(state, sha256(data + json.dumps(described).encode()))
 
@@ -244,6 +270,20 @@ def _conversion(file: Path) -> str:
         f"squeezenet convert --caffemodel {caffemodel} "
         f"--output_dir {file.with_suffix('')} makes one of it"
     )
+
+
+def _read_mean_image(path: Path, checksum: object) -> MeanImage | None:
+    """The mean image of a model directory, if config.json has the checksum of one."""
+    if checksum is None:
+        return None
+    file = path / MEAN_IMAGE
+    try:
+        image = MeanImage(np.load(io.BytesIO(read_bytes(file, "mean image")), allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{file}: this mean image is damaged ({error}).") from error
+    if image.sha256 != checksum:
+        raise InputError(f"{file}: this is another mean image than that of {CONFIG}.")
+    return image
 
 
 def _check_keys(values: Any, known: set[str], where: str) -> None:

@@ -1,18 +1,25 @@
-"""Reads pickled dicts of lists, numbers, bytes and numpy arrays, and runs no code.
+"""Reads pickles of dicts, lists, numbers and arrays of numbers; runs no code.
 
-A pickle is a program that may call any function it names. This reader knows only the names by which
-numpy arrays are pickled and replaces them with stand-ins, so that not even numpy's own code for
-unpickling sees the contents of the file.
+A pickle is a program that may call any function it names. This reader answers to the few names by
+which arrays are pickled with stand-ins, so that not even numpy's own code for unpickling sees what
+is in the file, and refuses every other name.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Mapping
+from typing import Any, BinaryIO, Callable
 
 import numpy as np
 
 from .errors import InputError
+
+
+class RefusedPickleError(InputError):
+    """A pickle that asks for a name which it has no need of; none of it was run."""
+
 
 _NUMBERS = ("u1", "f2", "f4", "f8")
 
@@ -43,24 +50,46 @@ def load_dict(data: bytes, where: str) -> dict:
     Raises:
         InputError: it is damaged, is no dict, or names something that numpy arrays do not need.
     """
-    try:
-        content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except _ForbiddenNameError as error:
-        raise InputError(
-            f"{where}: refused, as this pickle asks for {error}, which arrays do not need; "
-            "none of it was run."
-        ) from error
-    except Exception as error:  # a damaged pickle can raise any exception, says Python's manual
-        raise InputError(
-            f"{where}: this pickle is damaged ({type(error).__name__}: {error})."
-        ) from error
+    content = load(io.BytesIO(data), where, NUMPY_NAMES, encoding="bytes")
     if not isinstance(content, dict):
         raise InputError(f"{where}: a pickled dict was expected; found {type(content).__name__}.")
     return content
 
 
+def load(
+    stream: BinaryIO,
+    where: str,
+    names: Mapping[tuple[str, str], Any],
+    persistent_load: Callable[[Any], Any] | None = None,
+    encoding: str = "utf-8",
+) -> Any:
+    """Loads the next pickle of a stream.
+
+    Args:
+        stream: it is left behind the pickle.
+        where: the name of its file, for errors.
+        names: (module, name) -> the stand-in for it; every other name is refused.
+        persistent_load: gives the object that the pickle means by a persistent id.
+        encoding: of the str of Python 2; "bytes" keeps them as bytes.
+
+    Raises:
+        InputError: it is damaged, or names anything else than `names`.
+    """
+    try:
+        return _Unpickler(stream, names, persistent_load, encoding).load()
+    except _ForbiddenNameError as error:
+        raise RefusedPickleError(
+            f"{where}: refused, as this pickle asks for {error}, which arrays do not need; "
+            "none of it was run."
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything, says Python's manual
+        raise InputError(
+            f"{where}: this pickle is damaged ({type(error).__name__}: {one_line(error)})."
+        ) from error
+
+
 class _ForbiddenNameError(Exception):
-    """A pickle asks for a name that is not in `_STAND_INS`."""
+    """A pickle asks for a name that is not among those it may."""
 
 
 class _PickledDtype:
@@ -89,7 +118,13 @@ def _text(name: str | bytes) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-_STAND_INS = {
+def one_line(what: object) -> str:
+    """A text that may quote bytes of a file, as one printable line."""
+    text = " ".join(str(what).split())
+    return text if text.isprintable() else ascii(text)
+
+
+NUMPY_NAMES: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # numpy 2
     ("numpy", "ndarray"): PickledArray,
@@ -99,7 +134,23 @@ _STAND_INS = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in _STAND_INS:
-            raise _ForbiddenNameError(f"{module}.{name}")
-        return _STAND_INS[module, name]
+    def __init__(
+        self,
+        stream: BinaryIO,
+        names: Mapping[tuple[str, str], Any],
+        persistent_load: Callable[[Any], Any] | None,
+        encoding: str,
+    ) -> None:
+        super().__init__(stream, encoding=encoding)
+        self._names = names
+        self._persistent_load = persistent_load
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._names:
+            raise _ForbiddenNameError(one_line(f"{module}.{name}"))
+        return self._names[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        if self._persistent_load is None:
+            raise pickle.UnpicklingError("it refers to objects outside of it")
+        return self._persistent_load(pid)

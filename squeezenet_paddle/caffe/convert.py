@@ -1,108 +1,125 @@
-"""From a Caffe file to one of our networks: read, checked, each parameter filled exactly once."""
+"""From a Caffe file to the parameters of one of our networks, each filled exactly once."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..conversion import (
+    ConvertedWeights,
+    blob_problems,
+    check_agreement,
+    check_new_classifier,
+    extents,
+    source_record,
+)
 from ..errors import InputError, describe_problems
 from ..files import read_bytes, sha256
-from ..network.config import FIRES, VERSIONS, ModelConfig, layers
-from ..network.heads import HEADS
+from ..network.config import (
+    CHOICES,
+    FIRES,
+    VERSIONS,
+    ModelConfig,
+    layers,
+)
 from ..network.weights import key_of
+from . import deep_compression
+from .inputs import Statement, statements
+from .matching import CLASSIFIER, Match, match_layers
 from .reader import CaffeLayer, parse_caffemodel, read_prototxt
 from .topology import check_topology
 
-if TYPE_CHECKING:
-    from ..network.model import SqueezeNet
 
-
-@dataclasses.dataclass(frozen=True)
-class CaffeWeights:
+@dataclass(frozen=True)
+class CaffeWeights(ConvertedWeights):
     """A Caffe file that has passed every check.
 
     Attributes:
-        config: the network that it fills.
-        state: float32 arrays by state-dict key, without the classifier if that will be new.
-        source: file name, SHA-256 and whether the classifier is the file's, for config.json.
+        stated: what the file and its prototxts say of their input.
+        names: our convolutions -> the file's.
+        graph: the layers of the prototxt, or of the file where it holds its graph, under the
+            file's names; empty where neither is there.
     """
 
-    config: ModelConfig
-    state: dict[str, np.ndarray]
-    source: dict[str, str]
+    stated: tuple[Statement, ...] = ()
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    graph: tuple[CaffeLayer, ...] = ()
 
 
 def read_weights(
     caffemodel: Path,
-    prototxt: Path | None = None,
+    prototxts: Sequence[Path] = (),
     version: str | None = None,
     bypass: str | None = None,
     num_classes: int | None = None,
     ignore_classifier: bool = False,
+    classifier: str | None = None,
+    input_size: int | None = None,
 ) -> CaffeWeights:
-    """Reads and checks a .caffemodel, also against its prototxt if there is one.
+    """Reads a .caffemodel or a .net of Deep Compression and checks it, against its prototxts too.
 
     Needs no Paddle.
 
     Args:
         caffemodel: the file of weights.
-        prototxt: the network's description.
-        version, bypass, num_classes: what the user expects; None accepts what the file holds.
-        ignore_classifier: leave the file's classifier out, for a new one of `num_classes`.
+        prototxts: descriptions of the network: deploy.prototxt, train_val.prototxt.
+        version, bypass, num_classes: what the user expects; None takes what the file holds.
+        ignore_classifier: leave the file's classifier out; `num_classes` is that of the new one.
+        classifier: the name of the layer that is the classifier, where the file has several.
+        input_size: what the user says of the input; None takes what the files say.
 
     Raises:
         InputError: a file cannot be read, is no SqueezeNet, or is not what the user expects.
     """
-    if ignore_classifier and num_classes is None:
-        raise InputError("`ignore_classifier` needs `num_classes`, the size of the new one.")
+    check_new_classifier(ignore_classifier, num_classes)
+    if ignore_classifier and classifier is not None:
+        raise InputError("`classifier` names a layer that `ignore_classifier` leaves out.")
     name = str(caffemodel)
     data = read_bytes(caffemodel, "caffemodel")
-    caffe_layers = parse_caffemodel(data, name)
-    config = read_config(caffe_layers, name, ignore_classifier)
+    graphs = {path: read_prototxt(path) for path in prototxts}
+    if caffemodel.suffix == ".net" or deep_compression.looks_like(data):
+        kind, config = "Deep Compression", deep_compression.CONFIG
+        stated = _stated(graphs)
+        match = Match({layer.name: layer.name for layer in _convolutions(config)})
+        state = deep_compression.parse(data, name)
+        if ignore_classifier:
+            state = {key: v for key, v in state.items() if not key.startswith(f"{CLASSIFIER}.")}
+    else:
+        kind = "caffemodel"
+        caffe_layers = parse_caffemodel(data, name)
+        connected = _connected(caffe_layers, list(graphs.values()))
+        if _has_graph(caffe_layers):
+            graphs = {**graphs, caffemodel: caffe_layers}
+        stated = _stated({caffemodel: caffe_layers, **graphs})
+        match = match_layers(connected, name, classifier, ignore_classifier)
+        sizes = _sizes(stated, input_size)
+        config = _fitting(match.renamed(connected), name, ignore_classifier, sizes)
+        state = convert(match.renamed(caffe_layers), name, config, ignore_classifier)
     check_agreement(config, name, version=version, bypass=bypass)
     if not ignore_classifier:
         check_agreement(config, name, num_classes=num_classes)
-    state = convert(caffe_layers, name, config, ignore_classifier)
-    if prototxt is not None:
-        check_topology(read_prototxt(prototxt), config, str(prototxt), ignore_classifier)
+    for path, graph in graphs.items():
+        sizes = _sizes(stated, input_size)
+        stated += _checked(path, graph, match, config, ignore_classifier, sizes)
     if ignore_classifier:
         assert num_classes is not None
         config = dataclasses.replace(config, num_classes=num_classes)
-    source = {
-        "format": "caffemodel",
-        "file": caffemodel.name,
-        "sha256": sha256(data),
-        "classifier": "new" if ignore_classifier else "converted",
-    }
-    return CaffeWeights(config, state, source)
-
-
-def build_network(weights: CaffeWeights, seed: int = 0) -> SqueezeNet:
-    """The network with these weights, in evaluation mode; `seed` is that of a new classifier.
-
-    It lives on the CPU: a GPU may compute with fewer bits than `verify` allows.
-    """
-    import paddle
-
-    from ..network.model import SqueezeNet, load_state
-
-    paddle.set_device("cpu")
-    paddle.seed(seed)
-    network = SqueezeNet(weights.config)
-    state = dict(weights.state)
-    if weights.source["classifier"] == "new":
-        prefix = f"{HEADS[weights.config.head].classifier}."
-        for key, value in network.state_dict().items():
-            if key.startswith(prefix):
-                state[key] = value.numpy()
-    load_state(network, state, weights.source["file"])
-    network.eval()
-    return network
+    theirs = match.names.get(CLASSIFIER, CLASSIFIER)
+    more = {} if theirs == CLASSIFIER else {"classifier_name": theirs}
+    source = source_record(kind, caffemodel, sha256(data), ignore_classifier, **more)
+    notes = match.notes()
+    if config.version == "1.0-nopad":
+        notes.append("v1.0 whose conv10 has no pad: our version 1.0-nopad")
+    graph = next(iter(graphs.values()), [])
+    return CaffeWeights(
+        config, state, source, tuple(notes), tuple(stated), match.names, tuple(graph)
+    )
 
 
 def read_config(
@@ -113,41 +130,35 @@ def read_config(
     With `ignore_classifier` the classifier may be missing; the number of classes is then 1000.
 
     Raises:
-        InputError: conv1 or conv10 is missing, or conv1 is of neither version.
+        InputError: conv1 is of neither version.
     """
-    with_weights = {layer.name: layer for layer in caffe_layers if layer.blobs}
-    needed = ("conv1",) if ignore_classifier else ("conv1", "conv10")
-    missing = [name for name in needed if name not in with_weights]
-    if missing:
-        named = ", ".join(list(with_weights)[:5]) or "none"
-        raise InputError(
-            f"{source}: not a SqueezeNet: no weights for {' and '.join(missing)}; "
-            f"its layers with weights: {named}{', ...' if len(with_weights) > 5 else ''}."
-        )
-    shape = with_weights["conv1"].blobs[0].shape
+    found = {layer.name: layer for layer in caffe_layers if layer.blobs}
+    shape = found["conv1"].blobs[0].shape
     shapes = {
-        name: (v.conv1_channels, 3, v.conv1_kernel, v.conv1_kernel) for name, v in VERSIONS.items()
+        name: (v.conv1_channels, 3, v.conv1_kernel, v.conv1_kernel)
+        for name, v in VERSIONS.items()
+        if name != "1.0-nopad"
     }
     version = next((name for name, expected in shapes.items() if expected == shape), None)
     if version is None:
-        expected = " or ".join(f"{_extents(s)} (v{name})" for name, s in shapes.items())
+        expected = " or ".join(f"{extents(s)} (v{name})" for name, s in shapes.items())
         raise InputError(
-            f"{source}: not a SqueezeNet: layer 'conv1' has weights {_extents(shape)}, "
+            f"{source}: not a SqueezeNet: layer 'conv1' has weights {extents(shape)}, "
             f"{expected} was expected."
         )
     types = {layer.type for layer in caffe_layers}
-    if any(f"{fire}/bypass1x1" in with_weights for fire in FIRES):
+    if any(f"{fire}/bypass1x1" in found for fire in FIRES):
         bypass = "complex"
     else:
         bypass = "simple" if "Eltwise" in types else "none"
     config = ModelConfig(
         version=version, bypass=bypass, activation="elu" if "ELU" in types else "relu"
     )
-    if "conv10" not in with_weights:
+    if ignore_classifier or CLASSIFIER not in found:
         return config
     # A wrong shape is reported with those of the other layers; its first extent will do here.
-    conv10 = with_weights["conv10"].blobs[0].shape
-    return dataclasses.replace(config, num_classes=max(conv10[0], 1) if conv10 else 1)
+    shape = found[CLASSIFIER].blobs[0].shape
+    return dataclasses.replace(config, num_classes=max(shape[0], 1) if shape else 1)
 
 
 def convert(
@@ -156,10 +167,9 @@ def convert(
     config: ModelConfig,
     ignore_classifier: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The state dict of the network `config` from the layers of a Caffe file.
+    """The state dict of the network `config` from the layers of a Caffe file, under our names.
 
-    Layers without weights (data, loss, split) are skipped. If the file describes its graph, as
-    those saved by Caffe do, kernels, strides, pads and connections are compared with ours.
+    Layers without weights (data, loss, split) are passed over.
 
     Args:
         caffe_layers: as the reader returns them.
@@ -171,11 +181,11 @@ def convert(
         float32 arrays by state-dict key, e.g. "fire2.squeeze1x1.weight".
 
     Raises:
-        InputError: layers are missing, unexpected, given twice, mis-shaped or not finite, all
-            listed together; or the graph is another one.
+        InputError: layers are missing, unexpected, given twice, mis-shaped, not finite or not
+            trained, all listed together.
     """
-    ignored = HEADS[config.head].classifier if ignore_classifier else None
-    expected = {layer.name: layer for layer in layers(config) if layer.weight_shape}
+    ignored = CLASSIFIER if ignore_classifier else None
+    expected = {layer.name: layer for layer in _convolutions(config)}
     with_blobs = [layer for layer in caffe_layers if layer.blobs]
     counts = Counter(layer.name for layer in with_blobs)
     problems = [f"{name} is missing" for name in expected if not counts[name] and name != ignored]
@@ -190,21 +200,11 @@ def convert(
             f"{source}: its weights do not fit SqueezeNet v{config.version} with bypass "
             f"{config.bypass} and {config.num_classes} classes: {describe_problems(problems)}."
         )
-    if any(layer.bottoms for layer in with_blobs):
-        check_topology(caffe_layers, config, source, ignore_classifier)
     return state
 
 
-def check_agreement(config: ModelConfig, source: str, **expected: object) -> None:
-    """Compares the settings that the user expects with those of a file; None expects nothing.
-
-    Raises:
-        InputError: they disagree.
-    """
-    for name, value in expected.items():
-        actual = getattr(config, name)
-        if value is not None and value != actual:
-            raise InputError(f"`{name}` {value}: {source} holds a network with {name} {actual}.")
+def _convolutions(config: ModelConfig) -> list:
+    return [layer for layer in layers(config) if layer.weight_shape]
 
 
 def _fill(
@@ -213,27 +213,87 @@ def _fill(
     """Adds the weight and the bias of a layer to `state`; returns what is wrong with them."""
     if len(layer.blobs) != 2:
         return [f"{layer.name} has {len(layer.blobs)} blobs, a weight and a bias were expected"]
-    weight, bias = layer.blobs
-    channels = weight_shape[0]
-    problems = []
-    if weight.shape != weight_shape:
-        problems.append(
-            f"{layer.name} has weights {_extents(weight.shape)}, "
-            f"{_extents(weight_shape)} was expected"
-        )
-    if bias.shape not in ((channels,), (1, 1, 1, channels)):
-        problems.append(f"{layer.name} has a bias {_extents(bias.shape)}, {channels} was expected")
-    problems += [
-        f"{layer.name} has NaN or infinite values in its {what}"
-        for what, values in (("weights", weight), ("bias", bias))
-        if not np.isfinite(values).all()
-    ]
+    problems = blob_problems(layer.name, *layer.blobs, weight_shape)
     if not problems:
+        weight, bias = layer.blobs
         key = key_of(layer.name)
         state[f"{key}.weight"] = weight
-        state[f"{key}.bias"] = bias.reshape(channels)
+        state[f"{key}.bias"] = bias.reshape(len(weight))
     return problems
 
 
-def _extents(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
+def _has_graph(caffe_layers: Sequence[CaffeLayer]) -> bool:
+    return any(layer.bottoms for layer in caffe_layers if layer.blobs)
+
+
+def _connected(
+    caffe_layers: Sequence[CaffeLayer], described: Sequence[Sequence[CaffeLayer]]
+) -> list[CaffeLayer]:
+    """Layers with weights and connections: the file's, else those of a prototxt with its blobs."""
+    if _has_graph(caffe_layers) or not described:
+        return list(caffe_layers)
+    blobs = {layer.name: layer.blobs for layer in caffe_layers}
+    named = {layer.name for layer in described[0]}
+    return [
+        *(dataclasses.replace(each, blobs=blobs.get(each.name, ())) for each in described[0]),
+        *(layer for layer in caffe_layers if layer.blobs and layer.name not in named),
+    ]
+
+
+def _stated(graphs: Mapping[Path, Sequence[CaffeLayer]]) -> list[Statement]:
+    """What all files say of the input."""
+    return [each for path, graph in graphs.items() for each in statements(graph, path.name)]
+
+
+def _checked(
+    path: Path,
+    graph: Sequence[CaffeLayer],
+    match: Match,
+    config: ModelConfig,
+    ignore_classifier: bool,
+    sizes: Sequence[int],
+) -> list[Statement]:
+    """Compares a file's graph with ours; returns the input size if only its last pool tells it."""
+    try:
+        renamed = match.renamed(graph)
+        size = check_topology(renamed, config, str(path), ignore_classifier, sizes)
+    except InputError as error:
+        theirs = match.names.get(CLASSIFIER, CLASSIFIER)
+        if theirs == CLASSIFIER:
+            raise
+        text = str(error).rstrip(".")
+        raise InputError(f"{text} (conv10 is {theirs!r} in the file of weights).") from error
+    if size is None or len(sizes) == 1:
+        return []
+    return [Statement("crop_size", size, f"the kernel of the last pool of {path.name}")]
+
+
+def _fitting(
+    caffe_layers: Sequence[CaffeLayer], source: str, ignore_classifier: bool, sizes: Sequence[int]
+) -> ModelConfig:
+    """The variant that fits the graph; the likeliest one where none does, or there is no graph."""
+    likeliest = read_config(caffe_layers, source, ignore_classifier)
+    if not _has_graph(caffe_layers):
+        return likeliest
+    versions = [likeliest.version, *(["1.0-nopad"] if likeliest.version == "1.0" else [])]
+    others = itertools.product(versions, CHOICES["bypass"], CHOICES["activation"])
+    for version, bypass, activation in [
+        (likeliest.version, likeliest.bypass, likeliest.activation),
+        *others,
+    ]:
+        config = dataclasses.replace(
+            likeliest, version=version, bypass=bypass, activation=activation
+        )
+        try:
+            check_topology(caffe_layers, config, source, ignore_classifier, sizes)
+        except InputError:
+            continue
+        return config
+    return likeliest
+
+
+def _sizes(stated: Sequence[Statement], input_size: int | None) -> list[int]:
+    """The input sizes that the files may be for."""
+    if input_size is not None:
+        return [input_size]
+    return list({each.value: None for each in stated if each.name == "crop_size"}) or [227, 224]

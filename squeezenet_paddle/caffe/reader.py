@@ -12,20 +12,34 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from ..errors import InputError
+from ..file_kinds import kind_of
 from ..files import read_bytes
-from .schema import BlobNumbers, NetParameter
+from ..safe_pickle import one_line
+from .schema import BlobNumbers, LayerParameter, NetParameter
 
-# V1 names its types by an enum; these are the ones that the comparison of graphs knows.
+# V1 names its types by an enum, DATA for today's "Data"; these are not spelled the same.
 _V1_TYPES = {
-    "CONCAT": "Concat",
-    "CONVOLUTION": "Convolution",
-    "DROPOUT": "Dropout",
+    "ABSVAL": "AbsVal",
+    "ARGMAX": "ArgMax",
+    "BNLL": "BNLL",
     "ELTWISE": "Eltwise",
-    "INNER_PRODUCT": "InnerProduct",
-    "POOLING": "Pooling",
+    "IM2COL": "Im2col",
+    "LRN": "LRN",
+    "MVN": "MVN",
     "RELU": "ReLU",
-    "SOFTMAX": "Softmax",
-    "SPLIT": "Split",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "TANH": "TanH",
+}
+
+
+_HINTS = {
+    "a prototxt": ", not the binary file of weights",
+    "a text file": ", not the binary file of weights",
+    "a PyTorch checkpoint": "; squeezenet convert-torch (tools/torch2paddle.py) converts it",
+    "a safetensors file": "; squeezenet convert-torch (tools/torch2paddle.py) converts it",
+    "an HDF5 file": "; save the network with Caffe's snapshot_format BINARYPROTO",
+    "a zip archive": "; --digits takes the archive of a DIGITS model",
+    "a gzip archive": "; --digits takes the archive of a DIGITS model",
 }
 
 
@@ -59,20 +73,26 @@ def read_caffemodel(path: Path) -> list[CaffeLayer]:
 
 
 def parse_caffemodel(data: bytes, name: str) -> list[CaffeLayer]:
-    """The layers of a .caffemodel from its bytes; errors call it `name`. See `read_caffemodel`."""
-    if not data:
-        raise InputError(f"{name}: a caffemodel was expected, found an empty file.")
+    """As `read_caffemodel`, from the file's bytes; `name` is what errors call it."""
     net = NetParameter()
     try:
         net.ParseFromString(data)
     except (DecodeError, ValueError) as error:
-        raise InputError(
-            f"{name}: not a caffemodel, or one that is damaged or cut off: {_guess(data)}."
-        ) from error
+        raise InputError(_other_kind(data, name)) from error
     layers = _layers(net, name)
     if not layers:
-        raise InputError(f"{name}: a caffemodel was expected, found {_guess(data)}.")
+        raise InputError(_other_kind(data, name))
     return layers
+
+
+def _other_kind(data: bytes, name: str) -> str:
+    """What is wrong with a file that is no caffemodel."""
+    kind = kind_of(data)
+    if kind == "a caffemodel":
+        return f"{name}: this caffemodel is damaged or cut off, or holds no layers."
+    if kind[:1].isdigit():
+        return f"{name}: not a caffemodel, or one that is damaged or cut off: {kind}."
+    return f"{name}: a caffemodel was expected, found {kind}{_HINTS.get(kind, '')}."
 
 
 def read_prototxt(path: Path) -> list[CaffeLayer]:
@@ -88,7 +108,7 @@ def read_prototxt(path: Path) -> list[CaffeLayer]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: a prototxt was expected, found a binary file.") from error
     except (text_format.ParseError, RecursionError) as error:
-        raise InputError(f"{path}: not a prototxt: {error}.") from error
+        raise InputError(f"{path}: not a prototxt: {one_line(error)}.") from error
     layers = _layers(net, str(path))
     if not layers:
         raise InputError(f"{path}: a prototxt with layers was expected, found none.")
@@ -107,16 +127,16 @@ def _layers(net: Any, name: str) -> list[CaffeLayer]:
             f"{name}: layers in both formats, {len(net.layers)} 'layers' (V1) and "
             f"{len(net.layer)} 'layer'; one of them was expected."
         )
-    result = []
+    result = _inputs(net) if net.layers or net.layer else []
     for message in net.layers or net.layer:
         if net.layers:
             enum_name = message.DESCRIPTOR.fields_by_name["type"].enum_type
             kind = enum_name.values_by_number[message.type].name
-            kind = _V1_TYPES.get(kind, kind)
+            kind = _V1_TYPES.get(kind, "".join(map(str.capitalize, kind.split("_"))))
         else:
             kind = _text(message.type)
         blobs = tuple(
-            _array(blob, f"{name}: layer {_text(message.name)!r}, blob {i}")
+            blob_array(blob, f"{name}: layer {_text(message.name)!r}, blob {i}")
             for i, blob in enumerate(message.blobs)
         )
         result.append(
@@ -132,13 +152,26 @@ def _layers(net: Any, name: str) -> list[CaffeLayer]:
     return result
 
 
+def _inputs(net: Any) -> list[CaffeLayer]:
+    """The inputs that a net names outside of its layers, as Input layers."""
+    shapes = [list(shape.dim) for shape in net.input_shape]
+    shapes += [list(net.input_dim[at : at + 4]) for at in range(0, len(net.input_dim), 4)]
+    result = []
+    for i, name in enumerate(map(_text, net.input)):
+        message = LayerParameter(name=name, type="Input", top=[name])
+        if i < len(shapes):
+            message.input_param.shape.add(dim=shapes[i])
+        result.append(CaffeLayer(name, "Input", (), (name,), (), message))
+    return result
+
+
 def _text(value: str | bytes) -> str:
     """A name as printable text; protobuf gives bytes where a damaged file's is not UTF-8."""
     text = value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
     return text if text.isprintable() else repr(text)[1:-1]
 
 
-def _array(blob: Any, where: str) -> np.ndarray:
+def blob_array(blob: Any, where: str) -> np.ndarray:
     """A blob as float32. As in Caffe, legacy dimensions win over `shape`, double over float."""
     legacy = ("num", "channels", "height", "width")
     if any(blob.HasField(name) for name in legacy):
@@ -182,20 +215,3 @@ def _known_size(blob: Any) -> int:
     known.CopyFrom(blob)
     known.DiscardUnknownFields()
     return known.ByteSize()
-
-
-def _guess(data: bytes) -> str:
-    """Describes a file that is no caffemodel."""
-    start = data[:512].lstrip()
-    if start[:64].lower().startswith((b"<!doctype", b"<html")):
-        return "an HTML page"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the file itself"
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return f"{len(data):,} bytes that start with {data[:8].hex(' ')}"
-    if "".join(text.split()).isprintable():
-        kind = "a prototxt" if "layer" in text and "{" in text else "a text file"
-        return f"{kind}, not the binary file of weights"
-    return f"{len(data):,} bytes that start with {data[:8].hex(' ')}"

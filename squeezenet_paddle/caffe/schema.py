@@ -117,17 +117,52 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "BatchNormParameter": [("use_global_stats", 1, "bool"), ("eps", 3, "float")],
     "ScaleParameter": [("bias_term", 4, "bool")],
     "InputParameter": [("shape", 1, "BlobShape*")],
+    "TransformationParameter": [
+        ("scale", 1, "float=1"),
+        ("mirror", 2, "bool"),
+        ("crop_size", 3, "uint32"),
+        ("mean_file", 4, "string"),
+        ("mean_value", 5, "float*"),
+        ("force_gray", 7, "bool"),
+    ],
+    # Before there was a TransformationParameter, each kind of data had these numbers itself.
+    "DataParameter": [
+        ("scale", 2, "float=1"),
+        ("mean_file", 3, "string"),
+        ("crop_size", 5, "uint32"),
+        ("mirror", 6, "bool"),
+    ],
+    "ImageDataParameter": [
+        ("scale", 2, "float=1"),
+        ("mean_file", 3, "string"),
+        ("crop_size", 5, "uint32"),
+        ("mirror", 6, "bool"),
+        ("new_height", 9, "uint32"),
+        ("new_width", 10, "uint32"),
+        ("is_color", 11, "bool=true"),
+    ],
+    "MemoryDataParameter": [
+        ("channels", 2, "uint32"),
+        ("height", 3, "uint32"),
+        ("width", 4, "uint32"),
+    ],
+    "DummyDataParameter": [("shape", 6, "BlobShape*")],
     "LayerParameter": [
         ("name", 1, "string"),
         ("type", 2, "string"),
         ("bottom", 3, "string*"),
         ("top", 4, "string*"),
         ("blobs", 7, "BlobProto*"),
+        ("transform_param", 100, "TransformationParameter"),
         ("concat_param", 104, "ConcatParameter"),
         ("convolution_param", 106, "ConvolutionParameter"),
+        ("data_param", 107, "DataParameter"),
         ("dropout_param", 108, "DropoutParameter"),
+        ("dummy_data_param", 109, "DummyDataParameter"),
         ("eltwise_param", 110, "EltwiseParameter"),
+        ("image_data_param", 115, "ImageDataParameter"),
         ("inner_product_param", 117, "InnerProductParameter"),
+        ("memory_data_param", 119, "MemoryDataParameter"),
         ("pooling_param", 121, "PoolingParameter"),
         ("relu_param", 123, "ReLUParameter"),
         ("batch_norm_param", 139, "BatchNormParameter"),
@@ -145,10 +180,15 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
         ("blobs", 6, "BlobProto*"),
         ("concat_param", 9, "ConcatParameter"),
         ("convolution_param", 10, "ConvolutionParameter"),
+        ("data_param", 11, "DataParameter"),
         ("dropout_param", 12, "DropoutParameter"),
+        ("image_data_param", 15, "ImageDataParameter"),
         ("pooling_param", 19, "PoolingParameter"),
+        ("memory_data_param", 22, "MemoryDataParameter"),
         ("eltwise_param", 24, "EltwiseParameter"),
+        ("dummy_data_param", 26, "DummyDataParameter"),
         ("relu_param", 30, "ReLUParameter"),
+        ("transform_param", 36, "TransformationParameter"),
     ],
     "NetParameter": [
         ("name", 1, "string"),
@@ -164,4 +204,5 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
 _classes = message_classes("caffe", _MESSAGES, _ENUMS)
 NetParameter: Any = _classes["NetParameter"]
 LayerParameter: Any = _classes["LayerParameter"]
+BlobProto: Any = _classes["BlobProto"]
 BlobNumbers: Any = _classes["BlobNumbers"]

@@ -8,13 +8,13 @@ may have any name. Then the lines are compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError, describe_problems
-from ..network.config import ModelConfig, layers
-from ..network.heads import HEADS
+from ..network.config import ModelConfig, layers, output_sizes
 from .reader import CaffeLayer
 
 _LONGEST = 500  # our texts are far shorter; a chain of sums of itself would double at each step
@@ -26,16 +26,22 @@ def check_topology(
     config: ModelConfig,
     source: str,
     ignore_classifier: bool = False,
-) -> None:
+    input_sizes: Collection[int] = (227, 224),
+) -> int | None:
     """Compares a file's graph with the network `config`.
 
     A caffemodel may hold only names and connections; then only these are compared.
 
     Args:
-        caffe_layers: of a prototxt, or of a caffemodel that holds its graph.
+        caffe_layers: of a prototxt, or of a caffemodel that holds its graph, under our names.
         config: our network.
         source: what to call the file in errors.
-        ignore_classifier: conv10 and what follows may be anything, or missing.
+        ignore_classifier: conv10 and what follows may be any, or missing.
+        input_sizes: those that the file may be for. An average pool over as many pixels as conv10
+            gives for one of them is the global one.
+
+    Returns:
+        The input size that such a pool is for; None where the pool is a global one.
 
     Raises:
         InputError: the graphs differ; it lists every layer that does.
@@ -44,51 +50,72 @@ def check_topology(
         layer.type == "Convolution" and layer.message.HasField("convolution_param")
         for layer in caffe_layers
     )
-    expected, found = _Graph(geometry), _Graph(geometry)
-    output = _describe_ours(config, expected)
-    _describe_caffe(caffe_layers, found)
+    covering: dict[int, int] = {}
+    for size in input_sizes:
+        covering.setdefault(output_sizes(layers(config), size)["conv10"], size)
+    expected, found = Graph(geometry), Graph(geometry, covering)
+    output = describe_ours(config, expected)
+    describe_caffe(caffe_layers, found)
     if ignore_classifier:
+        ours = {layer.name for layer in layers(config) if layer.stage != "head"}
         for graph in (expected, found):
-            graph.lines.pop(HEADS[config.head].classifier, None)
+            graph.lines = {name: line for name, line in graph.lines.items() if name in ours}
     problems = list(found.problems)
     for name in {**expected.lines, **found.lines}:
-        ours, theirs = expected.lines.get(name), found.lines.get(name)
+        ours_line, theirs = expected.lines.get(name), found.lines.get(name)
         if theirs is None:
             problems.append(f"layer {name!r} is missing")
-        elif ours is None:
+        elif ours_line is None:
             problems.append(f"layer {name!r} is unexpected")
-        elif ours != theirs:
-            problems.append(f"layer {name!r}: expected {ours}, found {theirs}")
+        elif ours_line != theirs:
+            problems.append(f"layer {name!r}: expected {ours_line}, found {theirs}")
     if not (problems or ignore_classifier or output in found.values):
-        problems.append(f"the output {output} is missing")
+        problems.append(f"the output {output} is missing, found {found.last_value()}")
     if problems:
         raise InputError(
             f"{source}: not SqueezeNet v{config.version} with bypass {config.bypass}: "
             f"{describe_problems(problems)}."
         )
+    return None if ignore_classifier else found.input_size
 
 
 @dataclass
-class _Graph:
+class Graph:
     """A network as text.
 
     Attributes:
         geometry: whether kernels, strides and pads are known, and written.
+        covering: kernels of an average pool that covers the map -> the size of the input then.
+        input_size: that of the pool which was taken for a global one for it.
+        reads: convolution -> what it reads.
+        texts: layer of ours -> what it computes.
+        layers: what is computed -> the first layer of a file that does.
         lines: convolution -> what it is and what it reads.
         values: everything that is computed.
         problems: what no network may have.
     """
 
     geometry: bool
+    covering: dict[int, int] = field(default_factory=dict)
+    input_size: int | None = None
+    reads: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
-    values: set[str] = field(default_factory=set)
+    values: dict[str, None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def convolution(self, name: str, geometry: str, x: str) -> str:
         if name in self.lines:
             self.problems.append(f"two convolutions are called {name!r}")
+        self.reads[name] = x
         self.lines[name] = f"{geometry} on {x}" if self.geometry else x
         return name
+
+    def last_value(self) -> str:
+        """What is computed last of all that is told apart by its text."""
+        told = [text for text in self.values if not re.match(r"\w+ '", text)]
+        return told[-1] if told else "nothing"
 
     def pool(self, geometry: str, x: str) -> str:
         return f"{geometry}({x})" if self.geometry else f"pool({x})"
@@ -106,7 +133,14 @@ def _sum(inputs: list[str]) -> str:
     return f"sum({', '.join(sorted(inputs))})"
 
 
-def _describe_ours(config: ModelConfig, graph: _Graph) -> str:
+def input_texts(config: ModelConfig, geometry: bool) -> dict[str, str]:
+    """What each of our convolutions reads."""
+    graph = Graph(geometry)
+    describe_ours(config, graph)
+    return graph.reads
+
+
+def describe_ours(config: ModelConfig, graph: Graph) -> str:
     """Writes our network into `graph`; returns the text of pool10's output."""
     value = {"data": "data"}  # the text of each layer's output
     for layer in layers(config):
@@ -122,33 +156,59 @@ def _describe_ours(config: ModelConfig, graph: _Graph) -> str:
             text = _concat(inputs)
         else:
             text = _sum(inputs)
-        value[layer.name] = text
+        value[layer.name] = graph.texts[layer.name] = text
     return value["pool10"]
 
 
-def _describe_caffe(caffe_layers: Sequence[CaffeLayer], graph: _Graph) -> None:
-    """Writes the network of a Caffe file into `graph`."""
+def describe_caffe(
+    caffe_layers: Sequence[CaffeLayer],
+    graph: Graph,
+    rename: Callable[[CaffeLayer, str], str] = lambda layer, x: layer.name,
+) -> None:
+    """Writes the network of a Caffe file into `graph`.
+
+    Args:
+        caffe_layers: of the file.
+        graph: to write into.
+        rename: (a convolution, what it reads) -> the name to write it under.
+    """
     value: dict[str, str] = {}  # the text of what each blob holds at this point of the file
     for layer in caffe_layers:
         # A blob that nothing has written is an input of the net, whatever its name.
-        text = _apply(layer, [value.get(name, "data") for name in layer.bottoms], graph)
+        inputs = [value.get(name, "data") for name in layer.bottoms]
+        text = _apply(layer, inputs, graph, rename)
         if len(text) > _LONGEST:
             text = f"{layer.type} {layer.name!r}"
-        graph.values.add(text)
+        graph.values[text] = None
+        graph.layers.setdefault(text, layer.name)
         for top in layer.tops:
             value[top] = text
 
 
-def _apply(layer: CaffeLayer, inputs: list[str], graph: _Graph) -> str:
-    """The text of the output of a layer of a file."""
+def _apply(
+    layer: CaffeLayer,
+    inputs: list[str],
+    graph: Graph,
+    rename: Callable[[CaffeLayer, str], str],
+) -> str:
+    """The text of what a layer of a file gives."""
     if not inputs:
         return "data"
     message, x = layer.message, inputs[0]
     if layer.type == "Convolution":
-        return graph.convolution(layer.name, _conv_geometry(message.convolution_param), x)
+        geometry = _conv_geometry(message.convolution_param)
+        return graph.convolution(rename(layer, x), geometry, x)
     if layer.type == "Pooling":
-        return graph.pool(_pool_geometry(message.pooling_param), x)
-    if layer.type in ("Split", "Dropout"):
+        param = message.pooling_param
+        side = _extent(param, "kernel", 0)
+        covers = param.pool == param.AVE and not param.global_pooling
+        if covers and _extent(param, "pad", 0) == 0 and side in graph.covering:
+            graph.input_size = graph.covering[side]
+            return graph.pool("global AVE", x)
+        return graph.pool(_pool_geometry(param), x)
+    if layer.type == "Split" or "Dropout" in layer.type:
+        return x
+    if layer.type == "Python" and x == "data":  # augmentation: it only trains
         return x
     if layer.type == "ReLU":
         slope = message.relu_param.negative_slope

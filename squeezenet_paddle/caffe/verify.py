@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ class Verification:
 
     Attributes:
         name: of the input.
-        differences: one per layer, in the order of computation, the output (logits) last.
-        caffe_top5, our_top5: (class id, probability), largest first.
+        differences: a line a layer, in the order of computation, the output (logits) last.
+        caffe_top5, our_top5: (class id, probability), largest first; empty where the trunk alone
+            was compared.
     """
 
     name: str
@@ -88,23 +90,40 @@ class CaffeJudge:
         return dict(zip(names, self.net.forward(names)))
 
 
-def verify(network: SqueezeNet, judge: CaffeJudge, x: np.ndarray, name: str) -> Verification:
+def verify(
+    network: SqueezeNet,
+    judge: CaffeJudge,
+    x: np.ndarray,
+    name: str,
+    names: Mapping[str, str] | None = None,
+) -> Verification:
     """Compares every convolution and concatenation, and the logits.
 
     Args:
         network: ours, of the head `conv`.
         judge: the same network in OpenCV.
         x: float32 [1, 3, H, W].
-        name: of this input, for the report.
+        name: what to call this input in the report.
+        names: our layers -> the judge's, of those to compare; None compares all, of equal names.
     """
-    compared = ("Convolution", "Concat")
-    names = [layer.name for layer in layers(network.config) if layer.type in compared]
-    ours = our_outputs(network, x, names)
-    caffe = judge.outputs(x, [*names, "pool10"])
-    logits = caffe.pop("pool10").reshape(len(x), -1)
-    differences = [_difference(layer, caffe[layer], ours[layer]) for layer in names]
-    differences.append(_difference("output", logits, ours["output"]))
-    return Verification(name, differences, _top5(logits), _top5(ours["output"]))
+    compared = [
+        layer.name
+        for layer in layers(network.config)
+        if layer.type in ("Convolution", "Concat") or layer.name == "pool10"
+    ]
+    if names is not None:
+        compared = [each for each in compared if each in names]
+    names = names or {}
+    caffe = judge.outputs(x, [names.get(each, each) for each in compared])
+    chain = [each for each in compared if each != "pool10"]
+    ours = our_outputs(network, x, chain)
+    differences = [_difference(each, caffe[names.get(each, each)], ours[each]) for each in chain]
+    top5: tuple[list[tuple[int, float]], ...] = ([], [])
+    if "pool10" in compared:
+        logits = caffe[names.get("pool10", "pool10")].reshape(len(x), -1)
+        differences.append(_difference("output", logits, ours["output"]))
+        top5 = (_top5(logits), _top5(ours["output"]))
+    return Verification(name, differences, *top5)
 
 
 def our_outputs(network: SqueezeNet, x: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
@@ -156,7 +175,8 @@ def format_verification(result: Verification, names: list[str] | None) -> str:
         shape = "x".join(map(str, d.shape[1:]))
         mark = "" if d.relative <= TOLERANCE else f"  over {TOLERANCE:g}"
         lines.append(f"  {d.layer:<20} {shape:<14} {d.absolute:>19.3e} {d.relative:>10.2e}{mark}")
-    lines.append(f"  {'top-5 of Caffe (OpenCV)':<38}  top-5 of ours")
+    if result.caffe_top5:
+        lines.append(f"  {'top-5 of Caffe (OpenCV)':<38}  top-5 of ours")
     for (caffe_id, caffe_p), (our_id, our_p) in zip(result.caffe_top5, result.our_top5):
         name = f"  {names[our_id]}" if names else ""
         lines.append(

@@ -16,12 +16,23 @@ _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}
 _SCALE_SUFFIX = "_scale"  # Caffe does the second half of a batch normalisation in another layer
 
 
-def deploy_prototxt(config: ModelConfig, height: int, width: int, batch: int = 1) -> str:
+def deploy_prototxt(
+    config: ModelConfig,
+    height: int,
+    width: int,
+    batch: int = 1,
+    classifier: str = "conv10",
+) -> str:
     """The network as text, with an input of batch x 3 x height x width, and a softmax at the end.
 
     Caffe's networks are NCHW, whatever the layout of ours.
+
+    Args:
+        config: which network.
+        height, width, batch: of the input.
+        classifier: the name to give to conv10.
     """
-    return text_format.MessageToString(_net(config, height, width, batch))
+    return text_format.MessageToString(_net(config, height, width, batch, classifier))
 
 
 def caffemodel(
@@ -30,15 +41,17 @@ def caffemodel(
     height: int = 227,
     width: int = 227,
     batch: int = 1,
+    classifier: str = "conv10",
 ) -> bytes:
     """The network with its weights, in today's `layer` format.
 
     Args:
         config: which network.
         state: arrays by state-dict key.
-        height, width, batch: of the input in the file's graph.
+        height, width, batch: of the input that the graph in the file states.
+        classifier: the name to give to conv10.
     """
-    net = _net(config, height, width, batch)
+    net = _net(config, height, width, batch, classifier)
     messages = {message.name: message for message in net.layer}
     for layer in layers(config):
         key = key_of(layer)
@@ -55,7 +68,8 @@ def caffemodel(
             weight = state[f"{key}.weight"]
             if layer.type == "InnerProduct":  # which is transposed in Paddle
                 weight = weight.T
-            _add_blobs(messages[layer.name], [weight, state[f"{key}.bias"]])
+            name = classifier if layer.name == "conv10" else layer.name
+            _add_blobs(messages[name], [weight, state[f"{key}.bias"]])
     return net.SerializeToString()
 
 
@@ -66,7 +80,7 @@ def _add_blobs(message: LayerParameter, arrays: Iterable[np.ndarray]) -> None:
         blob.data.append(array.astype("<f4").tobytes())
 
 
-def _net(config: ModelConfig, height: int, width: int, batch: int) -> NetParameter:
+def _net(config: ModelConfig, height: int, width: int, batch: int, classifier: str) -> NetParameter:
     net = NetParameter(name=f"SqueezeNet v{config.version}")
     data = net.layer.add(name="data", type="Input", top=["data"])
     data.input_param.shape.add(dim=[batch, 3, height, width])
@@ -92,6 +106,10 @@ def _net(config: ModelConfig, height: int, width: int, batch: int) -> NetParamet
             name = f"{folder}/relu_{last}" if folder else f"relu_{last}"
             net.layer.add(name=name, type=activation, bottom=[layer.name], top=[layer.name])
     net.layer.add(name="prob", type="Softmax", bottom=[chain[-1].name], top=["prob"])
+    for message in net.layer:
+        message.bottom[:] = [classifier if name == "conv10" else name for name in message.bottom]
+        message.top[:] = [classifier if name == "conv10" else name for name in message.top]
+        message.name = classifier if message.name == "conv10" else message.name
     return net
 
 

@@ -21,6 +21,7 @@ from typing import Any, Callable, ClassVar, NoReturn
 
 from ..data import remarks
 from ..data.lists import read_names
+from ..data.preprocess import INTERPOLATIONS
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
@@ -224,6 +225,14 @@ def add_model_dir(group: Any, required: bool = True) -> None:
     )
 
 
+def add_untrained(group: Any) -> None:
+    group.add_argument(
+        "--untrained",
+        action="store_true",
+        help="take a model directory whose classifier is new and untrained (default: refuse it)",
+    )
+
+
 def add_list(group: Any, flag: str, required: bool = False) -> None:
     group.add_argument(
         flag,
@@ -246,6 +255,52 @@ def add_synset_word_list(group: Any) -> None:
         metavar="FILE",
         help="class names, one on each line in the order of the class ids; imagenet: the 1,000 of "
         "ILSVRC-2012 (default: the model directory's synset_words.txt, if it has one)",
+    )
+
+
+def add_labels(group: Any) -> None:
+    """--synset_word_list of the converters, which put the names into the model directory."""
+    group.add_argument(
+        "--synset_word_list",
+        type=Path,
+        metavar="FILE",
+        help="class names for the model directory: a name a line, with a WordNet id or the class "
+        "number before it or not; JSON; or imagenet (default: none)",
+    )
+
+
+def add_new_classifier(group: Any) -> None:
+    """--num_classes, --ignore_classifier and --seed of the converters."""
+    group.add_argument(
+        "--num_classes", type=positive_int, help="number of classes (default: as found)"
+    )
+    group.add_argument(
+        "--ignore_classifier",
+        action="store_true",
+        help="leave the file's classifier out and make a new one for --num_classes (default: off)",
+    )
+    group.add_argument("--seed", type=seed, default=0, help="of a new classifier (default: 0)")
+
+
+def add_geometry(
+    group: Any, input_size: str, resize: str, resize_size: str, interpolation: str
+) -> None:
+    """--input_size, --resize, --resize_size and --interpolation, with their defaults as text."""
+    group.add_argument(
+        "--input_size", type=positive_int, help=f"side of the crop (default: {input_size})"
+    )
+    group.add_argument(
+        "--resize",
+        choices=("squash", "short_side"),
+        help=f"both sides, or the shorter one, become --resize_size (default: {resize})",
+    )
+    group.add_argument(
+        "--resize_size",
+        type=positive_int,
+        help=f"pixels before the crop (default: {resize_size})",
+    )
+    group.add_argument(
+        "--interpolation", choices=tuple(INTERPOLATIONS), help=f"(default: {interpolation})"
     )
 
 

@@ -117,6 +117,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     info = read_info(args.model_dir)
+    if info.is_untrained and not launcher.is_started():
+        common.note(
+            "the classifier of this model directory is new and untrained: its scores are those of "
+            "chance."
+        )
     classes = info.network.num_classes
     names = common.class_names(args, info)
     images = images_to_score(args, classes, names)

@@ -53,6 +53,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to write")
     common.add_model_dir(what)
+    common.add_untrained(what)
     what.add_argument("--format", choices=FORMATS, required=True, help="(required)")
     what.add_argument(
         "--output_dir",
@@ -103,6 +104,7 @@ def batch(text: str) -> int | None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     info = read_info(args.model_dir)
+    info.check_trained(args.untrained)
     size = args.input_size or info.preprocess.crop_size
     layer_table(info.network, size, size)  # refuses a size that is too small
     if args.precision == "int8" and args.image is None:

@@ -45,6 +45,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__, leading=("--model_dir", "--image"))
     what = parser.add_argument_group("what to classify")
     common.add_model_dir(what)
+    common.add_untrained(what)
     which = what.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--image", nargs="+", metavar="PATH", help="files, folders or globs (default: none)"
@@ -113,6 +114,7 @@ WRITERS = {"text": text_lines, "json": json_lines, "csv": csv_lines}
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     info = read_info(args.model_dir)
+    info.check_trained(args.untrained)
     classes = info.network.num_classes
     names = common.class_names(args, info)
     if args.image is not None:

@@ -19,6 +19,7 @@ VERBS = {
     "demo": "demo",
     "download": "download",
     "convert": "caffe2paddle",
+    "convert-torch": "torch2paddle",
     "make-sample-data": "make_sample_data",
     "make-lists": "make_lists",
     "prepare-images": "prepare_images",

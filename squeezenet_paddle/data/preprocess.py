@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,26 @@ INTERPOLATIONS = {
 }
 LONGEST_SIDE = 64  # times the shorter; "short_side" would make gigabytes of a strip of pixels
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # B, G, R: the mean of the authors' train_val.prototxt
+
+
+class MeanImage:
+    """The mean of a training set at every place of the image; equal if its values are.
+
+    Attributes:
+        values: float32 [3, side, side], in the channel order of the preprocessing, read-only.
+        sha256: checksum of the values.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = np.array(values, "float32")
+        self.values.setflags(write=False)
+        self.sha256 = hashlib.sha256(self.values.tobytes()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MeanImage) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -34,6 +56,8 @@ class Preprocess:
         scale, mean, std: value = (pixel * scale - mean) / std, with pixels 0..255; `mean` and
             `std` are given in `channel_order`.
         data_format: "NCHW" or "NHWC", the layout of a batch.
+        mean_image: what is subtracted instead of `mean`, in the same unit, if it is not None; it
+            is as large as the resized image, of which it is cropped the middle.
     """
 
     resize: str = "squash"
@@ -45,6 +69,7 @@ class Preprocess:
     mean: tuple[float, ...] = CAFFE_MEAN
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     data_format: str = "NCHW"
+    mean_image: MeanImage | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -77,6 +102,29 @@ class Preprocess:
             raise InputError(f"scale must be a number above 0; found {self.scale!r}.")
         if min(self.std) <= 0:
             raise InputError(f"std must be three numbers above 0; found {list(self.std)}.")
+
+        if self.mean_image is not None:
+            shape, size = self.mean_image.values.shape, self.resize_size
+            if shape != (3, size, size):
+                raise InputError(
+                    f"resize_size must be the side of the mean image, which is "
+                    f"{shape[-1]}x{shape[-2]}; found {size}."
+                )
+            if not np.isfinite(self.mean_image.values).all():
+                raise InputError("mean_image holds NaN or infinite values.")
+
+    def record(self) -> dict[str, Any]:
+        """The fields as JSON values; `mean_image` is its checksum, and left out if it is None."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        image = values.pop("mean_image")
+        return values if image is None else {**values, "mean_image": image.sha256}
+
+    @property
+    def mean_of_pixels(self) -> np.ndarray:
+        """What is subtracted from the crop: float32 [3], or [crop_size, crop_size, 3]."""
+        if self.mean_image is None:
+            return np.array(self.mean, "float32")
+        return self.center_crop(self.mean_image.values.transpose(1, 2, 0))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -157,8 +205,11 @@ class Preprocess:
     @cached_property
     def _mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
         shape = (3, 1, 1) if self.data_format == "NCHW" else (3,)
+        mean = self.mean_of_pixels
+        if mean.ndim == 3 and self.data_format == "NCHW":
+            mean = np.ascontiguousarray(mean.transpose(2, 0, 1))
         return (
-            np.array(self.mean, "float32").reshape(shape),
+            mean if mean.ndim == 3 else mean.reshape(shape),
             np.array(self.std, "float32").reshape(shape),
         )
 

@@ -34,7 +34,12 @@ def describe(
     """
     if with_preprocess:  # the rest happens in the graph
         preprocess = dataclasses.replace(
-            preprocess, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3, data_format="NHWC"
+            preprocess,
+            scale=1.0,
+            mean=(0.0,) * 3,
+            std=(1.0,) * 3,
+            data_format="NHWC",
+            mean_image=None,
         )
     elif kind == "caffe":
         preprocess = dataclasses.replace(preprocess, data_format="NCHW")
@@ -48,7 +53,7 @@ def describe(
             "layout": preprocess.data_format,
             "shape": [n, *preprocess.input_shape],
         },
-        "preprocess": dataclasses.asdict(preprocess),
+        "preprocess": preprocess.record(),
         "steps": _steps(preprocess, with_preprocess),
         "output": {
             "name": output,
@@ -76,6 +81,12 @@ def _steps(preprocess: Preprocess, with_preprocess: bool) -> list[str]:
     ]
     if with_preprocess:
         steps.append("give these as uint8; the graph subtracts the mean itself")
+    elif preprocess.mean_image is not None:
+        steps.append(
+            f"as float32: (pixel * {preprocess.scale:g} - mean) / std, with the same crop of the "
+            f"mean image, mean_image.npy of the model directory, and the std "
+            f"{_numbers(preprocess.std)} of {order}"
+        )
     else:
         steps.append(
             f"as float32: (pixel * {preprocess.scale:g} - mean) / std, with the mean "

@@ -243,9 +243,10 @@ def _write_caffe(
     files = [folder / record.PROTOTXT, folder / record.CAFFEMODEL]
     steps = "".join(f"# - {step}\n" for step in description["steps"])
     comment = f"# Input:\n{steps}# Output: prob, the probabilities of the classes\n"
-    text = comment + deploy_prototxt(info.network, size, size, batch)
+    name = info.source.get("classifier_name", "conv10")  # as in the Caffe file that it came from
+    text = comment + deploy_prototxt(info.network, size, size, batch, name)
     files[0].write_text(text, encoding="utf-8")
-    files[1].write_bytes(caffemodel(info.network, weights.state, size, size, batch))
+    files[1].write_bytes(caffemodel(info.network, weights.state, size, size, batch, name))
     return files
 
 

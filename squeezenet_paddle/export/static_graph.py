@@ -39,7 +39,7 @@ class _Graph(nn.Layer):
         x = pixels.astype("float32")
         if preprocess.scale != 1.0:
             x = x * preprocess.scale
-        x = x - paddle.to_tensor(preprocess.mean, "float32")
+        x = x - paddle.to_tensor(preprocess.mean_of_pixels)
         if preprocess.std != (1.0, 1.0, 1.0):
             x = x / paddle.to_tensor(preprocess.std, "float32")
         return x

@@ -107,7 +107,7 @@ def keys_of(plan: Plan, state: Mapping[str, np.ndarray], engine: str) -> tuple[s
         if not is_trained(stages[key], trained_from)
     }
     network = [config.version, config.bypass, config.activation, config.data_format]
-    preprocess = dataclasses.asdict(plan.info.preprocess)
+    preprocess = plan.info.preprocess.record()
     common = [engine, network, boundary(config, trained_from), frozen, preprocess]
     augmentation = [dataclasses.asdict(plan.config.augmentation), plan.solver.seed]
     return (

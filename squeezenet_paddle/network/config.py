@@ -44,6 +44,10 @@ class Version:
 VERSIONS = {
     "1.0": Version(96, 7, {"conv1": "pool1", "fire4": "pool4", "fire8": "pool8"}, conv10_pad=1),
     "1.1": Version(64, 3, {"conv1": "pool1", "fire3": "pool3", "fire5": "pool5"}, conv10_pad=0),
+    # torchvision's squeezenet1_0, and Caffe files of v1.0 whose conv10 was written without its pad.
+    "1.0-nopad": Version(
+        96, 7, {"conv1": "pool1", "fire4": "pool4", "fire8": "pool8"}, conv10_pad=0
+    ),
 }
 CHOICES = {
     "version": tuple(VERSIONS),
@@ -59,7 +63,7 @@ class ModelConfig:
     """Which SqueezeNet a network is.
 
     Attributes:
-        version: "1.0" or "1.1".
+        version: "1.0", "1.1", or "1.0-nopad", which is 1.0 without the pad of conv10.
         num_classes: length of the logits.
         bypass: "none"; "simple", sums round fires 3, 5, 7 and 9; "complex", also a 1x1
             convolution round fires 2, 4, 6 and 8.

@@ -70,7 +70,7 @@ class SqueezeNet(nn.Layer):
         pool = partial(nn.MaxPool2D, 3, 2, ceil_mode=True, data_format=config.data_format)
         fire = partial(self._fire, conv=conv)
 
-        if config.version == "1.0":
+        if config.version != "1.1":  # 1.0-nopad differs in conv10 alone
             self.conv1 = conv(3, 96, 7, stride=2)
             self.relu_conv1 = self._activation()
             self.pool1 = pool()

@@ -143,7 +143,7 @@ class _Writer:
         if preprocess.scale != 1.0:
             scale = self._constant("scale", np.array(preprocess.scale, "float32"))
             x = self._node("Mul", [x, scale], "pixels/scaled")
-        mean = self._constant("mean", np.array(preprocess.mean, "float32"))
+        mean = self._constant("mean", preprocess.mean_of_pixels)
         x = self._node("Sub", [x, mean], "pixels/centered")
         if preprocess.std != (1.0, 1.0, 1.0):
             std = self._constant("std", np.array(preprocess.std, "float32"))

@@ -210,7 +210,7 @@ def effective_settings(plan: Plan) -> dict[str, Any]:
     values = {
         **plan.config.values(),
         **dataclasses.asdict(plan.info.network),
-        **dataclasses.asdict(plan.info.preprocess),
+        **plan.info.preprocess.record(),
         "iter_size": plan.solver.parts,
         "max_steps": plan.max_steps,
         "trainable": "all" if plan.solver.trainable == "all" else plan.solver.trained_from,

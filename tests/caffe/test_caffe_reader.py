@@ -188,7 +188,8 @@ def test_prototxt_in_either_format(style: str, tmp_path: Path) -> None:
         "  convolution_param { num_output: 8 kernel_size: 3 weight_filler { type: 'xavier' } }\n"
         "  param { lr_mult: 1 } }\n"
     )
-    (found,) = read_prototxt(file)
+    data, found = read_prototxt(file)
+    assert (data.name, data.type, data.tops) == ("data", "Input", ("data",))
     assert (found.name, found.type) == ("c", "Convolution")
     assert list(found.message.convolution_param.kernel_size) == [3]
 

@@ -10,9 +10,10 @@ import paddle
 import pytest
 from networks import random_state
 
-from squeezenet_paddle.caffe.convert import build_network, read_weights
+from squeezenet_paddle.caffe.convert import read_weights
 from squeezenet_paddle.caffe.verify import CaffeJudge, format_verification, verify
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
+from squeezenet_paddle.conversion import build_network
 from squeezenet_paddle.data.decode import read_image
 from squeezenet_paddle.data.lists import read_list
 from squeezenet_paddle.data.preprocess import Preprocess

@@ -234,7 +234,6 @@ def test_bad_caffemodels(content, parts: list[str], tmp_path: Path, call_tool: R
         (["--num_classes", 1000], ["--num_classes 1000", "num_classes 3"]),
         (["--version", "1.0"], ["--version 1.0", "version 1.1"]),
         (["--version", "2"], ["--version", "'2'"]),
-        (["--verify"], ["--verify needs --prototxt"]),
         (["--image", "a.png"], ["--image", "--verify"]),
         (["--ignore_classifier"], ["--num_classes"]),
         (["--input_size", 16], ["at least 17x17"]),

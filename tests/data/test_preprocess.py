@@ -417,7 +417,9 @@ def test_images_and_model_directories_need_no_paddle() -> None:
         "cli.common",
         "data.lists",
         "model_dir",
-        "caffe.reader",
+        "caffe.convert",
+        "cli.caffe2paddle",
+        "cli.torch2paddle",
     )
     imports = ", ".join(f"squeezenet_paddle.{module}" for module in modules)
     subprocess.run(

@@ -14,7 +14,8 @@ from conftest import Run, assert_user_error
 from networks import VARIANTS, assert_same, name_of, pixels, small_model_dir
 from spoiled import spoil_onnxruntime
 
-from squeezenet_paddle.caffe.convert import build_network, read_weights
+from squeezenet_paddle.caffe.convert import read_weights
+from squeezenet_paddle.conversion import build_network
 from squeezenet_paddle.data.decode import read_image
 from squeezenet_paddle.data.lists import read_list
 from squeezenet_paddle.data.loader import Loader

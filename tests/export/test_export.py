@@ -24,9 +24,10 @@ from networks import (
     state_of,
 )
 
-from squeezenet_paddle.caffe.convert import build_network, read_weights
+from squeezenet_paddle.caffe.convert import read_weights
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
 from squeezenet_paddle.cli.export import main
+from squeezenet_paddle.conversion import build_network
 from squeezenet_paddle.datasets import samples
 from squeezenet_paddle.engines.paddle_inference import compile_paddle
 from squeezenet_paddle.errors import InputError, RunError

@@ -1,0 +1,112 @@
+"""What a file of weights is, told by its first bytes, for errors that name what was found."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+
+_STARTS = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"\x93NUMPY": "a numpy array",
+    b"\x1f\x8b": "a gzip archive",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19": "a PyTorch checkpoint",
+}
+
+
+def kind_of(data: bytes) -> str:
+    """A noun phrase with its article, e.g. "a PyTorch checkpoint" or "an HTML page"."""
+    if not data:
+        return "an empty file"
+    for start, kind in _STARTS.items():
+        if data.startswith(start):
+            is_keras = kind == "an HDF5 file" and b"keras" in data
+            return "a Keras model in HDF5" if is_keras else kind
+    if data[4:8] == b"TFL3":
+        return "a TensorFlow Lite model"
+    if data.startswith(b"PK\x03\x04"):
+        return _zip_kind(data)
+    if data[257:262] == b"ustar":
+        return "a tar archive"
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
+        return "a safetensors file"
+    if data[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        return "a Python pickle"
+    if data[:512].lstrip()[:64].lower().startswith((b"<!doctype", b"<html")):
+        return "an HTML page"
+    return _text_kind(data) or _message_kind(data) or _bytes(data)
+
+
+def _zip_kind(data: bytes) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name.rpartition("/")[2] for name in archive.namelist()]
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+        return "a damaged zip archive"
+    if "constants.pkl" in names and "data.pkl" in names:
+        return "a TorchScript program"
+    if "data.pkl" in names:
+        return "a PyTorch checkpoint"
+    return "a Keras model" if "model.weights.h5" in names else "a zip archive"
+
+
+def _text_kind(data: bytes) -> str | None:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if not "".join(text.split()).isprintable():
+        return None
+    return "a prototxt" if "layer" in text and "{" in text else "a text file"
+
+
+def _message_kind(data: bytes) -> str | None:
+    """Which protocol buffer message it is; their fields have the numbers of caffe.proto and
+    onnx.proto."""
+    fields = list(_fields(data))
+    kinds = set(fields)
+    if not fields or fields[-1] is None:
+        return None
+    if {(1, 0), (3, 2)} <= kinds <= {(1, 0), (2, 2), (3, 2), (4, 0)}:
+        return "a Caffe solver state, which holds no network; its .caffemodel has the weights"
+    if kinds & {(5, 2), (8, 2)} and kinds <= {*((n, 0) for n in (1, 2, 3, 4)), (5, 2), (7, 2)}:
+        return "a Caffe blob, as mean.binaryproto is"
+    if {(1, 0), (7, 2), (8, 2)} <= kinds:
+        return "an ONNX model"
+    return "a caffemodel" if kinds & {(2, 2), (100, 2)} else None
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int] | None]:
+    """Number and wire type of each field of a message; None, at the end, where it is no message."""
+    at, sizes = 0, {1: 8, 5: 4}
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            _, at = _varint(data, at)
+        elif kind == 2:
+            length, at = _varint(data, at)
+            at += length
+        elif kind in sizes:
+            at += sizes[kind]
+        if kind not in (0, 1, 2, 5) or number == 0 or at > len(data):
+            yield None
+            return
+        yield number, kind
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            break
+        value |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+    return 0, len(data) + 1
+
+
+def _bytes(data: bytes) -> str:
+    return f"{len(data):,} bytes that start with {data[:8].hex(' ')}"

@@ -1,0 +1,1 @@
+"""SqueezeNets of torchvision: reads the files of PyTorch and safetensors, without PyTorch."""
