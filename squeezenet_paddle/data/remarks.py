@@ -43,6 +43,8 @@ class _Diversion:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._threads = 0
+        self._for_good = 0  # 1 in a process that only decodes
+        self._taken = 0  # bytes of the file that were remarks already
         self._warnings: list[warnings.WarningMessage] = []
         self._restore = contextlib.ExitStack()
 
@@ -52,9 +54,10 @@ class _Diversion:
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
 
-    def enter(self) -> None:
+    def enter(self, for_good: bool = False) -> None:
         with self._lock:
             self._threads += 1
+            self._for_good += for_good
             if self._threads > 1:
                 return
             with contextlib.suppress(OSError):  # the descriptor is closed: nobody can write to it
@@ -76,10 +79,14 @@ class _Diversion:
             remarks = [str(warning.message) for warning in self._warnings]
             self._warnings.clear()
             size = os.lseek(self._file, 0, os.SEEK_CUR)  # descriptor 2 shares this position
-            if size:
+            text = os.pread(self._file, size - self._taken, self._taken)
+            if self._threads == self._for_good:  # nobody writes
                 os.lseek(self._file, 0, os.SEEK_SET)
-                remarks += os.read(self._file, size).decode(errors="replace").splitlines()
-                os.lseek(self._file, 0, os.SEEK_SET)
+                self._taken = 0
+            else:  # the last line may not be whole yet
+                text = text[: text.rfind(b"\n") + 1]
+                self._taken += len(text)
+            remarks += filter(None, text.decode(errors="replace").splitlines())
             return remarks
 
 
@@ -103,7 +110,7 @@ def separate_stderr() -> None:
 def keep() -> None:
     """Keeps the remarks of this process, which only decodes, for `take` and its parent to log."""
     separate_stderr()
-    _diversion.enter()  # for good, which saves the time of doing it for each image
+    _diversion.enter(for_good=True)  # which saves the time of doing it for each image
     logger.addHandler(_kept)
     logger.propagate = False
     logger.setLevel(logging.INFO)

@@ -140,7 +140,8 @@ def test_threads_decode_at_the_same_time(
             thread.start()
         for thread in threads:
             thread.join()
-    assert sum(remark in message for message in caplog.messages) == 200
+    # Lines of different threads may run into each other, but nothing is lost.
+    assert sum(message.count(remark) for message in caplog.messages) == 200
     os.write(2, b"restored")
     assert capfd.readouterr() == ("", "restored")
 

@@ -51,6 +51,15 @@ def test_a_run_leaves_its_models_and_its_records(data: Path, tmp_path: Path) -> 
     assert read_info(run / "final").source["step"] == 9
 
 
+def test_of_equal_scores_the_first_is_the_best(data: Path, tmp_path: Path) -> None:
+    """With a learning rate that rounding swallows, every evaluation finds the same."""
+    assert train(flags(data, tmp_path, "--max_steps", 9, "--lr", 1e-30))
+    validations = [r for r in metrics(tmp_path) if r["kind"] == "val"]
+    assert len({r["top1"] for r in validations}) == 1
+    assert [r["step"] for r in validations] == [4, 8, 9]
+    assert read_info(tmp_path / "best").source["step"] == 4
+
+
 def test_eight_images_are_learnt_by_heart(data: Path, tmp_path: Path) -> None:
     lines = (data / "train_list.txt").read_text().splitlines(keepends=True)
     (tmp_path / "list.txt").write_text("".join(lines[::4]))
