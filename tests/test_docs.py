@@ -44,6 +44,7 @@ SHORTER = {
 # Runs the commands of a folder one after another in one process, which loads Paddle once.
 DRIVER = """
 import json, sys
+import zlib  # before Paddle 2.6, whose own zlib ends the process of one that is loaded later
 import paddle
 import squeezenet_paddle.__main__ as program
 for number, kind, text in json.load(sys.stdin):
