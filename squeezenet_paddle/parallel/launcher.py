@@ -26,7 +26,7 @@ INTERRUPTED = 130  # a shell's exit code after Ctrl-C
 _HELD_LINES = 100  # how much output of each process but the first is kept
 _SAVING_SECONDS = 30.0  # after Ctrl-C, between the end of the first process and of the last
 _ENDING_SECONDS = 5.0  # between SIGTERM and SIGKILL
-_TWIN_SECONDS = 5.0  # how long the first process has to report the same mistake itself
+_TWIN_SECONDS = 1.0  # how long the first process has to report the same mistake itself
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 

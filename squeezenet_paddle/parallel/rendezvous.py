@@ -42,7 +42,7 @@ class Rendezvous:
         RunError: a process does not arrive within JOIN_SECONDS.
     """
 
-    LOST_SECONDS = 2.0  # after a death, how long the launcher has to end this process first
+    LOST_SECONDS = 5.0  # after a death, how long the launcher has to end this process first
     STUCK_SECONDS = 10.0  # after a death, when this process ends even in the middle of its work
 
     def __init__(self, rank: int, world_size: int, host: str, port: int) -> None:

@@ -280,8 +280,8 @@ def test_the_command_of_a_user(
     assert "learning rate: " in done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("top-1 ")
-    assert any("tools/eval.py" in line for line in lines)
-    [use] = [line for line in lines if "tools/infer.py" in line]
+    assert any("squeezenet eval" in line for line in lines)
+    [use] = [line for line in lines if "squeezenet infer" in line]
     image = next(images.rglob("*.jpg"))
     named = run_tool("infer", *shlex.split(use)[2:-1], image)
     assert named.returncode == 0, named.stderr
