@@ -71,6 +71,15 @@ def test_atomic_path_shows_the_old_file_until_the_end(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"file": "new"}
 
 
+def test_who_has_the_old_file_open_reads_it_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 def test_modes_follow_the_umask(tmp_path: Path, umask: int) -> None:
     write_text(tmp_path / "file", "")
     write_model(tmp_path / "model")
