@@ -259,7 +259,7 @@ def test_the_same_bits_every_time(variant: dict[str, Any], monkeypatch: pytest.M
 
 def test_changed_weights_are_seen() -> None:
     """Threads share the weights of the network, whichever way they are changed."""
-    paddle.seed(0)  # of the new classifier, which else may come close to a kink of its ReLU
+    paddle.seed(0)  # of the new classifier
     network = build()
     batch = batch_of(4)
     gradients = make_gradients(network, "cpu", 0, threads=2)
@@ -292,10 +292,14 @@ def test_changed_weights_are_seen() -> None:
     take_gradients(network)
     for change in (*(lambda o=o: by(o) for o in optimizers), by_value, in_place, load, replace):
         change()
-        loss, _, expected = reference(network, batch, 0, 0)
+        loss, _, _ = reference(network, batch, 0, 0)
         losses.append(gradients.add(batch, 0)[0])
         assert losses[-1] == pytest.approx(loss, rel=1e-5)
-        assert_same(take_gradients(network), expected)
+        # The changed weights may lie near kinks, where float64 has other gradients; gradients that
+        # were made after the change have seen no other weights.
+        found = take_gradients(network)
+        make_gradients(network, "cpu", 0, threads=2).add(batch, 0)
+        assert_same(found, take_gradients(network))
     assert len(set(losses)) == len(losses)
 
 
