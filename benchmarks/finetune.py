@@ -152,7 +152,8 @@ def train_in_torch(given: dict[str, Any]) -> None:
     from squeezenet_paddle.data.augment import Augment, TrainTransform
     from squeezenet_paddle.data.preprocess import EvalTransform
     from squeezenet_paddle.model_dir import read_info, read_weights
-    from squeezenet_paddle.network.config import FIRES, HIDDEN, POOLED
+    from squeezenet_paddle.network.config import FIRES
+    from squeezenet_paddle.network.heads import MULTISCALE_UNITS
 
     torch.manual_seed(given["seed"])
     info = read_info(Path(given["pretrained"]))
@@ -197,12 +198,13 @@ def train_in_torch(given: dict[str, Any]) -> None:
                 x = self.pool(x) if name in ("fire3", "fire5") else x
             return torch.cat(means, 1)
 
+    means = 2 * sum(expand for _, expand in FIRES.values())
     head = nn.Sequential(
-        nn.BatchNorm1d(POOLED),
-        nn.Linear(POOLED, HIDDEN),
+        nn.BatchNorm1d(means),
+        nn.Linear(means, MULTISCALE_UNITS),
         nn.ReLU(),
         nn.Dropout(),
-        nn.Linear(HIDDEN, len({label for _, label in given["lists"]["train"]})),
+        nn.Linear(MULTISCALE_UNITS, len({label for _, label in given["lists"]["train"]})),
     )
     backbone = Backbone().eval().requires_grad_(False)
     optimizer = torch.optim.Adam(head.parameters(), LR, weight_decay=WEIGHT_DECAY)
