@@ -130,6 +130,7 @@ def test_how_it_is_computed_changes_only_the_last_digits(
     data: Path, tmp_path: Path, other: tuple[object, ...]
 ) -> None:
     common = ("--max_steps", 4, "--optimizer", "momentum", "--lr", 1e-3, "--eval_interval", 4)
+    common += ("--classifier_bias", 0)
     assert train(flags(data, tmp_path / "a", *common))
     assert train(flags(data, tmp_path / "b", *common, *other))
     first, second = weights(tmp_path / "a/final"), weights(tmp_path / "b/final")
