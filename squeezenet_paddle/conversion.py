@@ -80,9 +80,9 @@ def extents(shape: tuple[int, ...]) -> str:
 def build_network(weights: ConvertedWeights, seed: int = 0) -> SqueezeNet:
     """The network with these weights, in evaluation mode; `seed` makes a new classifier.
 
-    It lives on the CPU: a GPU may compute with fewer bits than a verification asks for. Paddle counts
-    the names of parameters up, and saves them; they start from 0 for each network that is made here,
-    so that a file is always converted to the same bytes.
+    It lives on the CPU: a GPU may compute with fewer bits than a verification asks for. Paddle
+    numbers all parameters of a process and saves their names; here each network starts from 0, so
+    that a file is always converted to the same bytes.
     """
     import paddle
 
