@@ -73,7 +73,7 @@ class FeatureFile:
             for path in (self._data, self._journal):
                 path.unlink(missing_ok=True)
             if was_there:
-                return f"{self._data}: of other views or weights; they are computed anew"
+                return f"{self._data}: of other views or weights; they are computed again"
             return None
         if not self._data.exists():
             self._journal.unlink()
@@ -88,7 +88,7 @@ class FeatureFile:
                     self._damaged.append((start, count))
                 self._end = max(self._end, start + count)
         if self._damaged:
-            return f"{self._data}: {len(self._damaged)} blocks are damaged; they are computed anew"
+            return f"{self._data}: {len(self._damaged)} blocks are damaged; they are computed again"
         return None
 
     @contextmanager

@@ -26,7 +26,7 @@ from runs import (
 )
 
 from squeezenet_paddle import FinetuneConfig
-from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.features import cache, compute
 from squeezenet_paddle.finetuning import features, lr_range
@@ -123,7 +123,7 @@ def test_a_damaged_cache_is_mended(
     good = train.read_bytes()
     train.write_bytes(good[:-2] + b"xx")
     finetune(images, pretrained, tmp_path / "run")
-    assert "1 blocks are damaged; they are computed anew" in capsys.readouterr().err
+    assert "1 blocks are damaged; they are computed again" in capsys.readouterr().err
     assert train.read_bytes() == good
     assert_same_weights(whole / "final", tmp_path / "run" / "final")
 
@@ -357,6 +357,24 @@ def test_images_that_cannot_be_read_are_named_once(
     log = capsys.readouterr().err
     for path in bad:
         assert log.count(f"{path.parent.name}/{path.name}") == 1, path
+
+
+def test_an_error_of_the_second_stage_says_so(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And names its own settings; what is known of the lists is said once."""
+    lists = find_lists(finetune_config(finetune_flags(images, pretrained, tmp_path / "lists")))
+    write_lists(lists, tmp_path / "lists")
+    for file in (lists.train_list, lists.val_list):  # without class 0
+        lines = [line for line in file.read_text().splitlines() if not line.endswith(" 0")]
+        file.write_text("\n".join(lines))
+    more = ("--num_epochs", 1, "--then", "fire9", "--then_epochs", 1, "--then_lr", 1e30)
+    given = finetune_flags(images, pretrained, tmp_path / "run", *more)
+    given[:2] = map(str, ("--train_list", lists.train_list, "--val_list", lists.val_list))
+    given += ["--data_dir", str(images)]
+    with pytest.raises(RunError, match=r"^second stage: .* not finite .* A lower `then_lr`"):
+        finetuning.finetune(finetune_config(given))
+    assert capsys.readouterr().err.count("class 0 has no images") == 1
 
 
 def test_the_better_stage_is_named_again(
