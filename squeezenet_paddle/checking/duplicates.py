@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from .pixels import COARSE, Look, are_alike, coarse_look, kind_of
+from .pixels import COARSE, Look, Read, are_alike, coarse_look, kind_of
 
 BYTES = "same file"
 
@@ -48,14 +48,20 @@ class Duplicates:
     pairs: Sequence[Pair]
     groups: np.ndarray
 
+    def renumbered(self, indices: np.ndarray, count: int) -> Duplicates:
+        """The same with image i as `indices[i]` of `count`; the others are there once."""
+        groups = np.arange(count)
+        groups[indices] = indices[self.groups]
+        return Duplicates(
+            [Pair(int(indices[p.first]), int(indices[p.second]), p.kind) for p in self.pairs],
+            groups,
+        )
+
     def sets(self) -> list[np.ndarray]:
         """The groups of more than one image, as ascending indices."""
         order = np.argsort(self.groups, kind="stable")
         starts = np.flatnonzero(np.diff(self.groups[order], prepend=-1))
         return [part for part in np.split(order, starts[1:]) if len(part) > 1]
-
-
-Read = Callable[[int], np.ndarray]  # the index of an image -> uint8 [H, W, 3]
 
 
 def find_duplicates(components: np.ndarray, hashes: Sequence[str], read: Read) -> Duplicates:

@@ -41,6 +41,15 @@ class Labels:
     suspects: np.ndarray
     error_rate: float
 
+    def renumbered(self, indices: np.ndarray, labels: np.ndarray) -> Labels:
+        """The same with image i as `indices[i]` of `labels`; the others are not judged."""
+        classes = self.probabilities.shape[1]
+        probabilities = np.full((len(labels), classes), 1 / classes, "float32")
+        wrong, proposed = np.zeros(len(labels)), labels.copy()
+        probabilities[indices], wrong[indices] = self.probabilities, self.wrong
+        proposed[indices] = self.proposed
+        return Labels(probabilities, wrong, proposed, indices[self.suspects], self.error_rate)
+
 
 def check_labels(
     components: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int, seed: int = 0
@@ -126,7 +135,7 @@ def out_of_fold(
     numbers = np.arange(folds.max() + 1)
     learnt = [(folds == number) & used for number in numbers]
     parts = [_Sums.of(components[rows], labels[rows], num_classes) for rows in learnt]
-    total = _Sums(*(sum(each) for each in zip(*((p.count, p.first, p.second) for p in parts))))
+    total = _Sums(*(np.sum(each, axis=0) for each in zip(*map(_Sums.arrays, parts))))
     logits = np.empty((len(labels), num_classes))
     for number, part in zip(numbers, parts):
         weight, bias = (total - part).discriminant()
@@ -156,10 +165,11 @@ class _Sums:
         count = np.bincount(labels, minlength=num_classes).astype("float64")
         return _Sums(count, first, (components.T @ components).astype("float64"))
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.count, self.first, self.second
+
     def __sub__(self, other: _Sums) -> _Sums:
-        return _Sums(
-            self.count - other.count, self.first - other.first, self.second - other.second
-        )
+        return _Sums(self.count - other.count, self.first - other.first, self.second - other.second)
 
     def discriminant(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight [K, C] and bias [C]; the covariance is shared by the classes, and shrunk."""
