@@ -45,7 +45,7 @@ from .config_flags import add_config, config_of
 
 def parser() -> common.Parser:
     """The flags, made of the fields of `TrainConfig`."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--train_list",))
     add_config(parser, TrainConfig)
     common.add_verbose(parser)
     return parser

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from ..errors import InputError
 
-PARTS = ("train", "val", "test")
 _PART_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),

@@ -102,7 +102,7 @@ class FeatureFile:
             for path in (self._data, self._journal):
                 path.unlink(missing_ok=True)
             if was_there:
-                return f"{self._data}: of other images, views or weights; they are computed anew"
+                return f"{self._data}: of other images, views or weights; they are computed again"
             return None
         if not self._data.exists():
             self._journal.unlink()
@@ -119,7 +119,7 @@ class FeatureFile:
                 else:
                     damaged += 1
         if damaged:
-            return f"{self._data}: {damaged} blocks are damaged; they are computed anew"
+            return f"{self._data}: {damaged} blocks are damaged; they are computed again"
         return None
 
     @contextmanager

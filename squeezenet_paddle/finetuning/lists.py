@@ -73,7 +73,7 @@ def find_lists(config: FinetuneConfig) -> Lists:
         data.images,
         output_dir / NAMES,
         None,
-        {**_split(tree, config), NAMES: names},
+        {**_split(tree, data.images, config), NAMES: names},
         "\n".join(notes),
         tree.left_out,
     )
@@ -92,17 +92,17 @@ def _of_lists(config: FinetuneConfig, train_list: Path) -> Lists:
     paths = [images.name(i) for i in range(len(images))]
     used, labels = np.unique(images.labels, return_inverse=True)
     tree = ClassTree([f"class {i}" for i in used], paths, labels)
-    written = _split(tree, config, used)
+    written = _split(tree, images.root, config, used)
     return Lists(
         output_dir / TRAIN_LIST, output_dir / VAL_LIST, images.root, names_file, names, written
     )
 
 
 def _split(
-    tree: ClassTree, config: FinetuneConfig, ids: np.ndarray | None = None
+    tree: ClassTree, root: Path, config: FinetuneConfig, ids: np.ndarray | None = None
 ) -> dict[str, bytes]:
     """The lists; `ids` are the class ids of the labels, where they are others."""
-    parts = split_tree(tree, config.data.val_share, None, config.solver.seed)
+    parts = split_tree(tree, root, config.data.val_share, None, config.solver.seed)
     labels = tree.labels if ids is None else ids[tree.labels]
     return {
         file: "".join(f"{tree.names[i]} {labels[i]}\n" for i in parts[part]).encode()

@@ -82,7 +82,9 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
             say(lists.note)
         once = _Once(report_skipped)
         for stage in stages(config, lists):
-            if not _run(stage, once):
+            with stage.errors():
+                finished = _run(stage, once)
+            if not finished:
                 return FinetuneResult(output_dir, None, None)
         if config.network.then is not None:
             _keep_the_better(output_dir)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.lists import read_list
+from ..errors import InputError, RunError
 from ..network.stages import STAGES
 from ..progress import say
 from ..run_dir import CHECKPOINTS, FEATURES, FIRST_STAGE, RUN_ENTRIES, Settings, entries
@@ -18,6 +21,8 @@ from .config import THEN_EPOCHS, VIEWS, FinetuneConfig, stages_frozen
 from .lists import Lists
 
 STAND_IN = 1e-3  # for a learning rate that is still to be found
+# What the settings of a run are called in a second stage.
+THEN = {"trainable": "then", "num_epochs": "then_epochs", "lr": "then_lr"}
 SAVED_AFTER = 5000  # images, in whole epochs, as saving takes as long as a few hundred
 
 
@@ -30,12 +35,18 @@ class Stage:
         views: of each training image.
         cache: whether features are cached.
         finds_lr: the learning rate of the plan stands for one that a range test has to find.
+        is_second: another stage was before it.
     """
 
     plan: Plan
     views: int
     cache: bool
     finds_lr: bool
+    is_second: bool = False
+
+    def errors(self) -> contextlib.AbstractContextManager[None]:
+        """Says of errors which stage they are of, if there are two."""
+        return _errors_of_second() if self.is_second else contextlib.nullcontext()
 
     @property
     def trains_all(self) -> bool:
@@ -60,7 +71,20 @@ def stages(config: FinetuneConfig, lists: Lists) -> Iterator[Stage]:
         stage = _stage(config, lists, folder, *first)
     yield stage
     epochs = solver.then_epochs or THEN_EPOCHS
-    yield _stage(config, lists, output_dir, network.then, folder, epochs, solver.then_lr)
+    with _errors_of_second():
+        stage = _stage(config, lists, output_dir, network.then, folder, epochs, solver.then_lr)
+    # What there is to know of the lists, the first stage has said.
+    yield replace(stage, plan=replace(stage.plan, notes=()), is_second=True)
+
+
+@contextlib.contextmanager
+def _errors_of_second() -> Iterator[None]:
+    """Puts "second stage" before errors, and names its settings in place of the first stage's."""
+    try:
+        yield
+    except (InputError, RunError) as error:
+        text = re.sub("`(\\w+)`", lambda name: f"`{THEN.get(name[1], name[1])}`", str(error))
+        raise type(error)(f"second stage: {text}") from error
 
 
 def _take_over(plan: Plan, output_dir: Path) -> bool:

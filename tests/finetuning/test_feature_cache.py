@@ -82,7 +82,7 @@ def test_features_of_something_else_are_never_taken(tmp_path: Path) -> None:
     other = feature_file(tmp_path, "of other weights")
     problem = other.check()
     assert problem is not None
-    assert "computed anew" in problem
+    assert "computed again" in problem
     assert len(other.missing()) == 6
     assert not (tmp_path / "train.f16").exists()
 

@@ -26,7 +26,7 @@ from runs import (
 )
 
 from squeezenet_paddle import FinetuneConfig
-from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.finetuning import cache, features, loaders, lr_range
 from squeezenet_paddle.finetuning import run as finetuning
@@ -35,6 +35,8 @@ from squeezenet_paddle.finetuning.stages import stages
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.run_dir import locked
 from squeezenet_paddle.training.run import Run, start_network
+
+VALIDATION = 13  # of the 50 images
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def finetune(*given: Any) -> Evaluation:
 def whole(tmp_path_factory: pytest.TempPathFactory, images: Path, pretrained: Path) -> Path:
     """A run from its start to its end."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert len(finetune(images, pretrained, run).predictions) == 10
+    assert len(finetune(images, pretrained, run).predictions) == VALIDATION
     return run
 
 
@@ -120,7 +122,7 @@ def test_a_damaged_cache_is_mended(
     good = train.read_bytes()
     train.write_bytes(good[:-2] + b"xx")
     finetune(images, pretrained, tmp_path / "run")
-    assert "1 blocks are damaged; they are computed anew" in capsys.readouterr().err
+    assert "1 blocks are damaged; they are computed again" in capsys.readouterr().err
     assert train.read_bytes() == good
     assert_same_weights(whole / "final", tmp_path / "run" / "final")
 
@@ -151,7 +153,7 @@ def test_images_that_cannot_be_read_are_all_named(
     tree = shutil.copytree(images, tmp_path / "tree")
     bad = sorted(tree.rglob("*.jpg"))[::17]
     for path in bad:
-        path.write_bytes(b"no image")
+        path.write_bytes(f"no image {path.parent.name}".encode())
     run = tmp_path / "run"
     with pytest.raises(InputError, match="`skip_unreadable`") as caught:
         finetune(tree, pretrained, run)
@@ -160,7 +162,8 @@ def test_images_that_cannot_be_read_are_all_named(
     assert f"{len(bad)} of 50" in str(caught.value)
     found = finetune(tree, pretrained, run, "--skip_unreadable")
     assert capsys.readouterr().err.count("skipped: ") >= len(bad)
-    assert len(found.predictions) + len(found.unreadable) == 10
+    val_list = (run / "val_list.txt").read_text().splitlines()
+    assert len(found.predictions) + len(found.unreadable) == len(val_list)
 
 
 def test_two_runs_in_one_directory(images: Path, pretrained: Path, tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_each_epoch_has_its_own_view_where_all_layers_are_trained(
             }
             for epoch in (0, 1)
         ]
-    assert len(epochs[0]) == 40
+    assert len(epochs[0]) == 50 - VALIDATION
     assert (epochs[0] == epochs[1]) == same
 
 
@@ -225,25 +228,35 @@ def test_a_second_stage(
         finetune(images, pretrained, tmp_path / "other", "--then", "head")
 
 
-def test_balance_raises_the_rare_class(
-    whole: Path, images: Path, pretrained: Path, tmp_path: Path
-) -> None:
-    finetune(images, pretrained, tmp_path / "even", "--balance")
-    assert_same_weights(whole / "final", tmp_path / "even" / "final")
-    tree = shutil.copytree(images, tmp_path / "tree")
-    for path in sorted((tree / "cross_noise").iterdir())[2:]:
-        path.unlink()
+def test_balance_raises_the_rare_class(images: Path, pretrained: Path, tmp_path: Path) -> None:
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(images.rglob("*.jpg"))]
+    lines = [f"{name} {i // 5}\n" for i, name in enumerate(names)]
+
+    def run(name: str, train: list[str], val: list[str], **more: Any) -> Evaluation:
+        for file, part in ("train", train), ("val", val):
+            (tmp_path / f"{file}.txt").write_text("".join(part))
+        lists = {f"{file}_list": tmp_path / f"{file}.txt" for file in ("train", "val")}
+        more = {"pretrained": pretrained, "output_dir": tmp_path / name, "num_workers": 0, **more}
+        config = FinetuneConfig.from_settings(**lists, data_dir=images, lr=1e-3, **more)
+        evaluation = finetuning.finetune(config).evaluation
+        assert evaluation is not None
+        return evaluation
+
+    even = [line for i, line in enumerate(lines) if i % 5]
+    for name, balance in ("even", False), ("even balanced", True):
+        run(name, even, lines[::5], num_epochs=1, balance=balance)
+    assert_same_weights(tmp_path / "even" / "final", tmp_path / "even balanced" / "final")
     losses = []
-    for run, more in ("plain", ()), ("balanced", ("--balance",)):
-        found = finetune(tree, pretrained, tmp_path / run, "--num_epochs", 20, *more).predictions
-        losses.append(found.loss[found.labels == 0].mean())
+    for name, balance in ("rare", False), ("rare balanced", True):
+        found = run(name, lines[4:], lines[:4], num_epochs=20, balance=balance).predictions
+        losses.append(found.loss.mean())
     assert losses[1] < losses[0]
 
 
 def test_the_range_test_takes_whole_updates(
     images: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All 40 images in two parts, 20 + 20 or 32 + 8, are one update, of the same loss."""
+    """All 37 images in two parts, 20 + 17 or 32 + 5, are one update, of the same loss."""
     losses: list[float] = []
 
     def choose(found: list[float], _: int) -> float:
@@ -328,15 +341,33 @@ def test_images_that_cannot_be_read_are_named_once(
 ) -> None:
     """In two stages, and in training and validation."""
     tree = shutil.copytree(images, tmp_path / "tree")
-    bad = sorted(tree.rglob("*.jpg"))[::7]
+    bad = sorted(tree.rglob("*.jpg"))[::5]
     for path in bad:
-        path.write_bytes(b"no image")
+        path.write_bytes(f"no image {path.parent.name}".encode())
     more = ("--num_epochs", 1, "--skip_unreadable", "--then", "fire9", "--then_epochs", 1)
     result = finetune(tree, pretrained, tmp_path / "run", *more)
     assert result.unreadable  # some of them are for validation
     log = capsys.readouterr().err
     for path in bad:
         assert log.count(f"{path.parent.name}/{path.name}") == 1, path
+
+
+def test_an_error_of_the_second_stage_says_so(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And names its own settings; what is known of the lists is said once."""
+    lists = find_lists(finetune_config(finetune_flags(images, pretrained, tmp_path / "lists")))
+    write_lists(lists, tmp_path / "lists")
+    for file in (lists.train_list, lists.val_list):  # without class 0
+        lines = [line for line in file.read_text().splitlines() if not line.endswith(" 0")]
+        file.write_text("\n".join(lines))
+    more = ("--num_epochs", 1, "--then", "fire9", "--then_epochs", 1, "--then_lr", 1e30)
+    given = finetune_flags(images, pretrained, tmp_path / "run", *more)
+    given[:2] = map(str, ("--train_list", lists.train_list, "--val_list", lists.val_list))
+    given += ["--data_dir", str(images)]
+    with pytest.raises(RunError, match=r"^second stage: .* not finite .* A lower `then_lr`"):
+        finetuning.finetune(finetune_config(given))
+    assert capsys.readouterr().err.count("class 0 has no images") == 1
 
 
 def test_the_better_stage_is_named_again(
