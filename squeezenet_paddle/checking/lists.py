@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..datasets.folders import ClassTree, write_lists
-from ..datasets.split import split
+from ..datasets.split import PARTS, split
 from .check import Check
 
 
@@ -35,6 +35,7 @@ def write_clean_lists(
     hashes: Sequence[str],
     folder: Path,
     *,
+    parts: Sequence[str] | None = None,
     suspects: bool = True,
     val_share: float = 0.2,
     test_share: float = 0.0,
@@ -46,6 +47,7 @@ def write_clean_lists(
         check: what was found.
         hashes: the SHA-256 of each file, on which the split depends.
         folder: where to.
+        parts: the part of each image, where the folders give a split, which is kept.
         suspects: keep images whose label looks wrong.
         val_share, test_share, seed: as for `split`.
 
@@ -57,15 +59,15 @@ def write_clean_lists(
     """
     kept = kept_images(check, suspects)
     labels = check.images.labels[kept]
-    parts = split(
-        labels,
-        val_share,
-        test_share,
-        keys=[hashes[i] for i in kept],
-        groups=check.groups[kept],
-        seed=seed,
-        classes=check.classes,
-    )
+    if parts is None:
+        keys, groups = [hashes[i] for i in kept], check.groups[kept]
+        shares = val_share, test_share
+        split_parts = split(
+            labels, *shares, keys=keys, groups=groups, seed=seed, classes=check.classes
+        )
+    else:
+        given = np.array(parts)[kept]
+        split_parts = {part: np.flatnonzero(given == part) for part in PARTS if part in given}
     names = [check.images.name(int(i)) for i in kept]
-    write_lists(ClassTree(check.classes, names, labels, 0, 0), parts, folder)
-    return {part: len(indices) for part, indices in parts.items()}
+    write_lists(ClassTree(check.classes, names, labels), split_parts, folder)
+    return {part: len(indices) for part, indices in split_parts.items()}

@@ -35,12 +35,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.contents import read_contents
+from ..data.image_files import describe_left_out, write_left_out
 from ..data.lists import ImageList, read_list, read_names
-from ..datasets.folders import read_tree
+from ..datasets.folders import ClassTree, read_tree
 from ..datasets.split import check_shares
 from ..errors import InputError
 from ..files import check_file_target
 from ..model_dir import read_info
+from ..run_dir import LEFT_OUT
 from . import common
 
 
@@ -64,6 +66,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="REGEX",
         help="as for squeezenet finetune (default: the folder's name)",
     )
+    common.add_class_level(images)
     images.add_argument(
         "--group_pattern",
         metavar="REGEX",
@@ -113,7 +116,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     check_arguments(args)
-    images, classes = labelled(args)
+    images, tree = labelled(args)
+    classes = tree.classes
     info = read_info(args.pretrained)
 
     from ..checking.check import check
@@ -161,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             found,
             hashes,
             args.write_lists,
+            parts=tree.parts,
             suspects=not args.drop_suspects,
             val_share=args.val_share,
             test_share=args.test_share,
@@ -177,8 +182,9 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises:
         InputError: flags contradict each other, or the results would lie among the images.
     """
-    if args.images is None and args.class_name_pattern is not None:
-        raise InputError("`class_name_pattern` goes with `images`, and `list` was given.")
+    for name in ("class_name_pattern", "class_level"):
+        if args.images is None and getattr(args, name) is not None:
+            raise InputError(f"`{name}` goes with `images`, and `list` was given.")
     if args.images is not None:
         for name in ("data_dir", "synset_word_list"):
             if getattr(args, name) is not None:
@@ -199,12 +205,19 @@ def check_arguments(args: argparse.Namespace) -> None:
     check_file_target(args.output_dir / "check.html")
 
 
-def labelled(args: argparse.Namespace) -> tuple[ImageList, list[str]]:
-    """The images with their labels, and the names of the classes."""
+def labelled(args: argparse.Namespace) -> tuple[ImageList, ClassTree]:
+    """The images with their labels, and what the folder or the list holds."""
     if args.images is not None:
-        tree = read_tree(args.images, args.class_name_pattern)
+        tree = read_tree(args.images, args.class_name_pattern, args.class_level)
+        for line in tree.notes:
+            common.note(line)
+        if tree.left_out:
+            file = args.output_dir / LEFT_OUT
+            write_left_out(file, tree.left_out)
+            common.note(f"{describe_left_out(tree.left_out)}; see {file}")
         images = ImageList.of_paths(list(tree.names))
-        return dataclasses.replace(images, root=args.images, labels=tree.labels), [*tree.classes]
+        return dataclasses.replace(images, root=args.images, labels=tree.labels), tree
     names = None if args.synset_word_list is None else read_names(args.synset_word_list)
     images = read_list(args.list, args.data_dir, len(names) if names else None, names)
-    return images, names or [f"class {i}" for i in range(int(images.labels.max()) + 1)]
+    classes = names or [f"class {i}" for i in range(int(images.labels.max()) + 1)]
+    return images, ClassTree(classes, (), images.labels)
