@@ -106,8 +106,8 @@ def train_until(arguments: list[str], step: int) -> bool:
 class Interrupting:
     """Batches during whose `step`-th update the trainer's handler of SIGINT is called.
 
-    That real signals reach it is for `test_training_kill.py`, which sends them to processes of their
-    own: here one that nobody handles would end the process that runs the tests.
+    That real signals reach it is for `test_training_kill.py`, which sends them to other processes:
+    here one that nobody handles would end the process that runs the tests.
     """
 
     batches: Batches
