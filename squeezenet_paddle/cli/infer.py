@@ -9,7 +9,7 @@
 --explain shows where in an image the network sees evidence for its first class: a PNG file per
 image, the image beside its class activation map, brightest where the evidence is strongest, with
 class and probability. The darker border was not seen by the network. The map is exact for a network
-with a conv10; for the head multiscale it is a linear approximation around the image:
+with a conv10; for the head compact it is a linear approximation around the image:
 
     squeezenet infer --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.image is not None:
         if args.data_dir is not None:
             raise InputError("`data_dir` is where the paths of `test_list` start, not of `image`.")
-        images = ImageList.of_paths(find_images(args.image))
+        images = ImageList.of_paths(find_images(args.image, common.note))
     else:
         images = read_list(args.test_list, args.data_dir, classes, names)
     if args.explain is not None and (

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import sha256, write_text
@@ -15,20 +16,36 @@ _AT_ONCE = 256  # files
 _THREADS = 4  # reading and hashing leave the interpreter to the others
 
 
-def content_hashes(paths: Sequence[Path], memo: Path | None = None) -> list[str]:
-    """The SHA-256 of each file in hexadecimal.
+@dataclass(frozen=True)
+class Contents:
+    """What files contain.
 
-    A file that cannot be read has that of its path in place of its own, and whoever decodes it
-    says what is wrong with it.
+    Attributes:
+        hashes: the SHA-256 of each in hexadecimal. A file that cannot be read has that of its path
+            in place of its own, and whoever decodes it says what is wrong with it.
+        signatures: of each, as `signature` gives them, from before it was read.
+    """
+
+    hashes: list[str]
+    signatures: list[str]
+
+
+def content_hashes(paths: Sequence[Path]) -> list[str]:
+    """The SHA-256 of each file; see `Contents`."""
+    return read_contents(paths).hashes
+
+
+def read_contents(paths: Sequence[Path], memo: Path | None = None) -> Contents:
+    """Hashes files.
 
     Args:
         paths: the files.
-        memo: a file that remembers hashes with the size, the times of change and the number of
-            the file that each was of; what still fits is not read again. None: all are read.
+        memo: a file that remembers the hashes with the files' signatures; what still fits is not
+            read again. None: all are read.
     """
     known: dict[str, list[str]] = {} if memo is None else _read(memo)
     names = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links stay as they are
-    signatures = [_signature(name) for name in names]
+    signatures = [signature(name) for name in names]
     new = [i for i, name in enumerate(names) if known.get(name, [""])[0] != signatures[i]]
     with Progress("reading", len(new)) as progress, ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(new), _AT_ONCE):
@@ -38,15 +55,15 @@ def content_hashes(paths: Sequence[Path], memo: Path | None = None) -> list[str]
             progress.update(len(part))
     if memo is not None and new:
         write_text(memo, json.dumps(known))
-    return [known[name][1] for name in names]
+    return Contents([known[name][1] for name in names], signatures)
 
 
-def _signature(name: str) -> str:
-    """What changes with the content of a file; "?" for one that is not there."""
+def signature(path: str | Path) -> str:
+    """Size, times of change and number of a file, which change with its content."""
     try:
-        status = Path(name).stat()
+        status = Path(path).stat()
     except OSError:
-        return "?"
+        return "none"
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 

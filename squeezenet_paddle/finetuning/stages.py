@@ -12,7 +12,7 @@ from ..data.lists import read_list
 from ..errors import InputError, RunError
 from ..network.stages import STAGES
 from ..progress import say
-from ..run_dir import CHECKPOINTS, FEATURES, FIRST_STAGE, RUN_ENTRIES, Settings, entries
+from ..run_dir import CHECKPOINTS, FIRST_STAGE, RUN_ENTRIES, Settings, entries
 from ..settings import settings_of
 from ..training import checkpoint
 from ..training.config import Interval, TrainConfig
@@ -32,6 +32,7 @@ class Stage:
 
     Attributes:
         plan: of the run.
+        root: the directory of the fine-tuning, which has the features of all stages.
         views: of each training image.
         cache: whether features are cached.
         finds_lr: the learning rate of the plan stands for one that a range test has to find.
@@ -39,6 +40,7 @@ class Stage:
     """
 
     plan: Plan
+    root: Path
     views: int
     cache: bool
     finds_lr: bool
@@ -103,7 +105,7 @@ def _take_over(plan: Plan, output_dir: Path) -> bool:
         return False
     plan.settings.changes_since(settings, output_dir)
     plan.output_dir.mkdir(exist_ok=True)
-    names = sorted((*RUN_ENTRIES, FEATURES), key=lambda name: name == CHECKPOINTS)
+    names = sorted(RUN_ENTRIES, key=lambda name: name == CHECKPOINTS)
     for path in entries(output_dir, tuple(names)):
         path.rename(plan.output_dir / path.name)
     say(f"{output_dir}: its run is the first stage now, in {plan.output_dir}")
@@ -142,7 +144,7 @@ def _stage(
     }
     views = config.features.views or VIEWS
     plan = make_plan(TrainConfig.from_settings(**{**shared, **stage}), {"views": views})
-    return Stage(plan, views, config.features.cache, lr is None)
+    return Stage(plan, config.run.output_dir, views, config.features.cache, lr is None)
 
 
 def _save_interval(lists: Lists) -> Interval:

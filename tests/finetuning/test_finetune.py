@@ -28,7 +28,8 @@ from runs import (
 from squeezenet_paddle import FinetuneConfig
 from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.evaluation.evaluate import Evaluation
-from squeezenet_paddle.finetuning import cache, features, loaders, lr_range
+from squeezenet_paddle.features import cache, compute
+from squeezenet_paddle.finetuning import features, lr_range
 from squeezenet_paddle.finetuning import run as finetuning
 from squeezenet_paddle.finetuning.lists import find_lists, write_lists
 from squeezenet_paddle.finetuning.stages import stages
@@ -65,7 +66,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, images: Path, pretrained: Pa
 
 def test_a_run_leaves_a_model_with_names_and_a_report(whole: Path) -> None:
     info = read_info(whole)
-    assert info.network.head == "multiscale"
+    assert info.network.head == "compact"
     assert info.network.num_classes == 10
     assert info.names is not None
     assert info.names[0] == "cross_noise"
@@ -94,7 +95,7 @@ def test_a_killed_cache_goes_on_and_ends_the_same(
     whole: Path, images: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    for module in (cache, loaders):
+    for module in (cache, compute):
         monkeypatch.setattr(module, "BLOCK", 8)
     calls, write = itertools.count(), cache.Writer.write
 
@@ -109,8 +110,8 @@ def test_a_killed_cache_goes_on_and_ends_the_same(
             finetune(images, pretrained, run)
     finetune(images, pretrained, run)
     assert next(calls) == 2 * 5 + 2 + 2  # each block of both lists once, and the two kills
-    for name in ("train.f16", "val.f16"):
-        assert (run / "features" / name).read_bytes() == (whole / "features" / name).read_bytes()
+    for path in (whole / "features").glob("*.f16"):
+        assert (run / "features" / path.name).read_bytes() == path.read_bytes()
     assert_same_weights(whole / "final", run / "final")
 
 
@@ -118,7 +119,7 @@ def test_a_damaged_cache_is_mended(
     whole: Path, images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(whole / "features", tmp_path / "run" / "features")
-    train = tmp_path / "run" / "features" / "train.f16"
+    [train] = (tmp_path / "run" / "features").glob("views-*.f16")
     good = train.read_bytes()
     train.write_bytes(good[:-2] + b"xx")
     finetune(images, pretrained, tmp_path / "run")
@@ -134,7 +135,7 @@ def test_other_features_are_never_taken(
     images: Path, pretrained: Path, tmp_path: Path, more: tuple[object, ...]
 ) -> None:
     """Whatever a feature depends on is in the key of its file."""
-    keys = []
+    files = []
     for given in ((), more):
         config = finetune_config(finetune_flags(images, pretrained, tmp_path / "run", *given))
         lists = find_lists(config)
@@ -142,9 +143,15 @@ def test_other_features_are_never_taken(
         write_lists(lists, tmp_path / "run")
         [stage] = stages(config, lists)
         network, _ = start_network(stage.plan)
-        state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-        keys.append(features.keys_of(stage.plan, state, "engine"))
-    assert keys[0][0] != keys[1][0]
+        frozen = features.frozen_part(stage.plan, network)
+        train, _ = features.feature_files(stage.plan, network, frozen, tmp_path / "features")
+        train.check()
+        files.append(train)
+        if not given:
+            with train.writer() as writer:
+                writer.write(["a"], 0, np.zeros((1, frozen.size)))
+    assert files[0].rows(["a"]) == [0]
+    assert files[1].rows(["a"]) == [-1]
 
 
 def test_images_that_cannot_be_read_are_all_named(
@@ -307,7 +314,7 @@ def test_a_second_stage_goes_on_from_a_run_that_had_one_alone(
     run = tmp_path / "run"
     finetune(images, pretrained, run, "--num_epochs", 2)
     before = weights(run / "final")
-    features = (run / "features" / "train.f16").stat().st_mtime_ns
+    features = {path: path.stat().st_mtime_ns for path in (run / "features").glob("*.f16")}
     capsys.readouterr()
     more = ("--num_epochs", 2, "--then", "all", "--then_epochs", 1, "--then_lr", 1e-4)
     finetune(images, pretrained, run, *more)
@@ -316,8 +323,8 @@ def test_a_second_stage_goes_on_from_a_run_that_had_one_alone(
     assert f"{run / 'first_stage'}: this run is finished" in log
     first = weights(run / "first_stage" / "final")
     assert all(np.array_equal(before[key], first[key]) for key in before)
-    moved = run / "first_stage" / "features" / "train.f16"
-    assert moved.stat().st_mtime_ns == features
+    assert len(features) == 2
+    assert all(path.stat().st_mtime_ns == time for path, time in features.items())
     assert read_info(run / "final").source["step"] == 3  # of the second stage
     settings = json.loads((run / "settings.json").read_text())["settings"]
     assert (settings["trainable"], settings["lr"]) == ("all", 1e-4)
