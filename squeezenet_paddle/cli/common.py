@@ -225,6 +225,15 @@ def add_model_dir(group: Any, required: bool = True) -> None:
     )
 
 
+def add_class_level(group: Any) -> None:
+    group.add_argument(
+        "--class_level",
+        type=positive_int,
+        metavar="N",
+        help="how deep the class folders lie, 1 for those in --images itself (default: found)",
+    )
+
+
 def add_untrained(group: Any) -> None:
     group.add_argument(
         "--untrained",

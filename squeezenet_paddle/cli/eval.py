@@ -79,6 +79,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a folder that has a folder for each class, named as the model's classes "
         "(default: none)",
     )
+    common.add_class_level(what)
     common.add_data_dir(what)
     common.add_synset_word_list(what)
     what.add_argument(
@@ -172,12 +173,15 @@ def images_to_score(
 ) -> ImageList:
     """The images of --test_list or --images, with their labels."""
     if args.test_list is not None:
+        if args.class_level is not None:
+            raise InputError("`class_level` is of folders: it goes with `images`.")
         return read_list(args.test_list, args.data_dir, classes, names)
     if args.data_dir is not None:
         raise InputError(
             "`data_dir` is where the paths of `test_list` start, not those of `images`."
         )
-    return labelled_images(args.images, names)
+    report = str if launcher.is_started() else common.note
+    return labelled_images(args.images, names, args.class_level, report)
 
 
 def joined(args: argparse.Namespace) -> Group:

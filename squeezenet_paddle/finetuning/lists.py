@@ -6,21 +6,20 @@ the names of the classes are known, synset_words.txt, so that every tool can go 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..data.contents import content_hashes
+from ..data.image_files import LeftOut, describe_left_out, write_left_out
 from ..data.lists import read_list, read_names
-from ..datasets.folders import ClassTree, read_tree
-from ..datasets.split import split
+from ..datasets.folders import ClassTree, read_tree, split_tree
 from ..errors import InputError
 from ..files import write_bytes
 from ..model_dir import read_info
-from ..run_dir import NAMES, TRAIN_LIST, VAL_LIST
-from .config import VAL_SHARE, FinetuneConfig
+from ..run_dir import LEFT_OUT, NAMES, TEST_LIST, TRAIN_LIST, VAL_LIST
+from .config import FinetuneConfig
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class Lists:
         names: the file of the classes' names; None where they are not known.
         class_names: these names, where the labels of a list may be names; None where they are ids.
         written: what of these has to be written first, by file name in the run's directory.
-        note: what was left out, for the user; "" if nothing was.
+        note: how the folder was read and what was left out, a line for each; "" for nothing.
+        left_out: what in the folder is not taken.
     """
 
     train_list: Path
@@ -43,6 +43,7 @@ class Lists:
     class_names: list[str] | None
     written: Mapping[str, bytes]
     note: str = ""
+    left_out: Sequence[LeftOut] = ()
 
 
 def find_lists(config: FinetuneConfig) -> Lists:
@@ -61,15 +62,10 @@ def find_lists(config: FinetuneConfig) -> Lists:
             f"`output_dir` {output_dir} lies in `images` {data.images}, where its images would be "
             "a class; another directory was expected."
         )
-    tree = read_tree(data.images, data.class_name_pattern)
-    left_out = [
-        f"{count} {what}"
-        for count, what in (
-            (tree.loose, f"in {data.images} itself, in no class folder"),
-            (tree.others, "without the suffix of an image"),
-        )
-        if count
-    ]
+    tree = read_tree(data.images, data.class_name_pattern, data.class_level)
+    notes = list(tree.notes)
+    if tree.left_out:
+        notes.append(f"{describe_left_out(tree.left_out)}; see {output_dir / LEFT_OUT}")
     names = "".join(f"{name}\n" for name in tree.classes).encode()
     return Lists(
         output_dir / TRAIN_LIST,
@@ -78,7 +74,8 @@ def find_lists(config: FinetuneConfig) -> Lists:
         output_dir / NAMES,
         None,
         {**_split(tree, data.images, config), NAMES: names},
-        f"left out: {', '.join(left_out)}" if left_out else "",
+        "\n".join(notes),
+        tree.left_out,
     )
 
 
@@ -94,7 +91,7 @@ def _of_lists(config: FinetuneConfig, train_list: Path) -> Lists:
     images = read_list(train_list, root, classes, names)
     paths = [images.name(i) for i in range(len(images))]
     used, labels = np.unique(images.labels, return_inverse=True)
-    tree = ClassTree([f"class {i}" for i in used], paths, labels, 0, 0)
+    tree = ClassTree([f"class {i}" for i in used], paths, labels)
     written = _split(tree, images.root, config, used)
     return Lists(
         output_dir / TRAIN_LIST, output_dir / VAL_LIST, images.root, names_file, names, written
@@ -104,17 +101,13 @@ def _of_lists(config: FinetuneConfig, train_list: Path) -> Lists:
 def _split(
     tree: ClassTree, root: Path, config: FinetuneConfig, ids: np.ndarray | None = None
 ) -> dict[str, bytes]:
-    """The two lists; `ids` are the class ids of the labels, where they are others."""
-    parts = split(
-        *(tree.labels, config.data.val_share or VAL_SHARE, 0.0),
-        keys=content_hashes([root / name for name in tree.names]),
-        seed=config.solver.seed,
-        classes=tree.classes,
-    )
+    """The lists; `ids` are the class ids of the labels, where they are others."""
+    parts = split_tree(tree, root, config.data.val_share, None, config.solver.seed)
     labels = tree.labels if ids is None else ids[tree.labels]
     return {
         file: "".join(f"{tree.names[i]} {labels[i]}\n" for i in parts[part]).encode()
-        for file, part in ((TRAIN_LIST, "train"), (VAL_LIST, "val"))
+        for file, part in ((TRAIN_LIST, "train"), (VAL_LIST, "val"), (TEST_LIST, "test"))
+        if part in parts
     }
 
 
@@ -135,3 +128,5 @@ def write_lists(lists: Lists, folder: Path) -> None:
                 )
             continue
         write_bytes(path, content)
+    if lists.left_out:
+        write_left_out(folder / LEFT_OUT, lists.left_out)

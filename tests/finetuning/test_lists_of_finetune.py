@@ -47,8 +47,9 @@ def test_a_folder_becomes_lists_with_each_class_in_both(tmp_path: Path) -> None:
     )
     run = tmp_path / "run"
     lists = lists_of(images, run)
-    assert "1 in" in lists.note
-    assert "2 without the suffix of an image" in lists.note
+    assert "1 image in no class folder (loose.jpg)" in lists.note
+    assert "2 text files (README, cat/notes.txt)" in lists.note
+    assert (run / "left_out.csv").read_text().count("\n") == 6
     train = read_list(lists.train_list, lists.root, 2)
     val = read_list(lists.val_list, lists.root, 2)
     counts = np.stack([np.bincount(each.labels) for each in (train, val)])
@@ -65,7 +66,10 @@ def test_a_folder_becomes_lists_with_each_class_in_both(tmp_path: Path) -> None:
     ("names", "parts"),
     [
         (["cat/1.jpg", "dog/1.jpg", "dog/2.jpg"], ["at least 2", "'cat' with 1"]),
-        (["cat/1.jpg", "cat/2.jpg", "dog/notes.txt"], ["every class needs images", "dog"]),
+        (
+            ["cat/1.jpg", "cat/2.jpg", "dog/notes.txt"],
+            ["only 'cat'", "1 folder without images (dog)"],
+        ),
         (["cat/1.jpg", "cat/2.jpg"], ["at least two classes", "only 'cat'"]),
         (["1.jpg", "2.jpg"], ["at least two classes", "2 images"]),
         (["cat/1.jpg", "Cat/1.jpg", "dog/1.jpg"], ["differ in more than case", "'Cat'", "'cat'"]),
