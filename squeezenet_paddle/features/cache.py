@@ -169,7 +169,7 @@ def check_room(folder: Path, needed: int) -> None:
         raise InputError(
             f"{folder}: the features need {size_text(needed)} and {size_text(_ROOM_LEFT)} more "
             f"must stay free, and the disk has {size_text(free)}; fewer --views, --head "
-            "multiscale, a smaller --crop_size or --no_cache take less."
+            "compact, a smaller --crop_size or --no_cache take less."
         )
 
 

@@ -36,6 +36,7 @@ from .provenance import write_settings
 from .report import RunReport
 from .run import Run, TrainResult, changes_since
 from .solver import Solver
+from .standardise import set_statistics
 
 # A loss within 1 % of ln(classes), that of guessing, gets a hint after so many updates, or after
 # so many epochs, which come first on a short list.
@@ -86,6 +87,8 @@ class Trainer:
         self._hinted = False
         if run.checkpoint is not None:
             self._restore(run.checkpoint)
+        else:
+            set_statistics(run.network, inputs, plan.solver.trained_from, run.group)
 
     @property
     def is_finished(self) -> bool:

@@ -66,7 +66,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, images: Path, pretrained: Pa
 
 def test_a_run_leaves_a_model_with_names_and_a_report(whole: Path) -> None:
     info = read_info(whole)
-    assert info.network.head == "multiscale"
+    assert info.network.head == "compact"
     assert info.network.num_classes == 10
     assert info.names is not None
     assert info.names[0] == "cross_noise"
