@@ -6,23 +6,26 @@ the names of the classes are known, synset_words.txt, so that every tool can go 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..data.contents import read_contents
+from ..data.contents import inspect_contents
 from ..data.image_files import LeftOut, describe_left_out, write_left_out
 from ..data.lists import read_list, read_names
 from ..datasets.folders import VAL_SHARE, ClassTree, given_parts, read_tree, split_tree
 from ..datasets.split import check_class_sizes
-from ..errors import InputError
+from ..errors import InputError, describe_problems
 from ..files import write_bytes
 from ..model_dir import read_info
 from ..run_dir import CONTENTS, IMAGES, LEFT_OUT, NAMES, TEST_LIST, TRAIN_LIST, VAL_LIST
 from .config import FinetuneConfig
 from .growth import Image, Record, earlier_record
+
+UNREADABLE = "image that cannot be read"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Images:
     Attributes:
         tree: the images and their classes.
         root: the folder that their paths start from.
-        hashes: the SHA-256 of each.
+        hashes: the SHA-256 of each, once they have been inspected.
         ids: class ids of the classes, where they are not 0, 1, 2, ...
         names_file: the list of the classes' names, where the user has given one.
         class_names: the names that labels may be; None where they are ids.
@@ -41,7 +44,7 @@ class Images:
 
     tree: ClassTree
     root: Path
-    hashes: Sequence[str]
+    hashes: Sequence[str] = ()
     ids: np.ndarray | None = None
     names_file: Path | None = None
     class_names: list[str] | None = None
@@ -77,8 +80,6 @@ class Lists:
 def read_images(config: FinetuneConfig) -> Images | Lists:
     """The images that the settings name, or the lists where both are given.
 
-    Nothing is written but the hashes of the files, which the next call reads.
-
     Raises:
         InputError: as `read_tree` and `read_list`; or a class has too few images.
     """
@@ -93,7 +94,8 @@ def read_images(config: FinetuneConfig) -> Images | Lists:
             "images would be a class; another directory was expected."
         )
     tree = read_tree(data.images, data.class_name_pattern, data.class_level)
-    return Images(tree, data.images, _hashes(tree, data.images, config), notes=tree.notes)
+    _check_sizes(tree, config)
+    return Images(tree, data.images, notes=tree.notes)
 
 
 def _of_list(config: FinetuneConfig, train_list: Path) -> Images | Lists:
@@ -109,18 +111,52 @@ def _of_list(config: FinetuneConfig, train_list: Path) -> Images | Lists:
     paths = [images.name(i) for i in range(len(images))]
     used, labels = np.unique(images.labels, return_inverse=True)
     tree = ClassTree([f"class {i}" for i in used], paths, labels)
-    hashes = _hashes(tree, images.root, config)
-    return Images(tree, images.root, hashes, used, names_file, names)
+    _check_sizes(tree, config)
+    return Images(tree, images.root, (), used, names_file, names)
 
 
-def _hashes(tree: ClassTree, root: Path, config: FinetuneConfig) -> list[str]:
-    """The hashes of the images, which are read once the classes are large enough."""
+def _check_sizes(tree: ClassTree, config: FinetuneConfig) -> None:
+    """Raises the error of `split` for classes that are too small, before their files are read."""
     given = given_parts(tree, config.data.val_share, None)
     train = given.get("train", np.arange(len(tree.names)))
     parts = [0] if "val" in given else [0, 1]
     check_class_sizes(np.bincount(tree.labels[train]), parts, tree.classes)
-    paths = [root / name for name in tree.names]
-    return read_contents(paths, config.run.output_dir / CONTENTS).hashes
+
+
+def inspect_images(images: Images, config: FinetuneConfig) -> Images:
+    """Reads and decodes each file that is new; those that cannot be are left out.
+
+    Raises:
+        InputError: there are some, and `strict` is set; or none of a class can be.
+    """
+    tree, output_dir, machine = images.tree, config.run.output_dir, config.machine
+    contents = inspect_contents(
+        *([images.root / name for name in tree.names], output_dir / CONTENTS),
+        *(machine.num_workers, machine.max_pixels),
+    )
+    problems = contents.problems
+    if not problems:
+        return dataclasses.replace(images, hashes=contents.hashes)
+    told = describe_problems(list(problems.values()))
+    if config.data.strict:
+        raise InputError(
+            f"{len(problems)} of {len(tree.names)} images cannot be read, and without `strict` "
+            f"they would be left out: {told}."
+        )
+    good = np.array([i for i in range(len(tree.names)) if i not in problems], "int64")
+    lost = np.setdiff1d(tree.labels, tree.labels[good]).tolist()
+    if lost:
+        names = describe_problems([tree.classes[label] for label in lost])
+        raise InputError(f"no image of these classes can be read: {names}; {told}.")
+    left_out = [LeftOut(tree.names[i], UNREADABLE, text) for i, text in problems.items()]
+    rest = dataclasses.replace(
+        tree,
+        names=[tree.names[i] for i in good],
+        labels=tree.labels[good],
+        parts=None if tree.parts is None else [tree.parts[i] for i in good],
+        left_out=sorted([*tree.left_out, *left_out]),
+    )
+    return dataclasses.replace(images, tree=rest, hashes=[contents.hashes[i] for i in good])
 
 
 def split_images(images: Images, config: FinetuneConfig, groups: np.ndarray | None = None) -> Lists:

@@ -34,7 +34,7 @@ from ..training.run import Run, finished_result
 from .config import FinetuneConfig
 from .features import cached, frozen_part
 from .growth import Comparison, compare, take_directory
-from .lists import Images, Lists, read_images, split_images, write_lists
+from .lists import Images, Lists, inspect_images, read_images, split_images, write_lists
 from .loaders import ComputedFeatures, ViewTransform
 from .stages import Stage, stages
 
@@ -83,7 +83,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     with locked(output_dir):
         if config.run.overwrite:
             remove(entries(output_dir, FINETUNE_ENTRIES))
-        lists = split_images(images, config) if isinstance(images, Images) else images
+        lists = _lists_of(images, config) if isinstance(images, Images) else images
         for note in (*lists.notes, take_directory(output_dir, lists.record)):
             if note:
                 say(note)
@@ -97,6 +97,12 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         if config.network.then is not None:
             _keep_the_better(output_dir)
         return FinetuneResult(output_dir, output_dir / BEST, *_report(config, lists, once))
+
+
+def _lists_of(images: Images, config: FinetuneConfig) -> Lists:
+    """Inspects the images and splits them."""
+    images = inspect_images(images, config)
+    return split_images(images, config)
 
 
 class _Once:
@@ -190,7 +196,7 @@ def _report(
         images,
         num_workers=machine.num_workers,
         max_pixels=machine.max_pixels,
-        skip_unreadable=config.data.skip_unreadable,
+        skip_unreadable=not config.data.strict,
         on_skipped=on_skipped,
     )
     report = report_of(predictor, images, evaluation, max_pixels=machine.max_pixels)
