@@ -151,8 +151,8 @@ def test_other_features_are_never_taken(
     files = []
     for given in ((), more):
         config = finetune_config(finetune_flags(images, pretrained, tmp_path / "run", *given))
-        lists = find_lists(config)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        lists = find_lists(config)
         write_lists(lists, tmp_path / "run")
         [stage] = stages(config, lists)
         network, _ = start_network(stage.plan)
