@@ -25,8 +25,8 @@ from ..run_dir import (
     FIRST_STAGE,
     MODELS,
     REPORT_DIR,
-    entries,
     locked,
+    overwritten_entries,
     remove,
 )
 from ..training.inputs import Inputs, image_inputs, report_skipped
@@ -82,7 +82,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     check_report_target(output_dir / REPORT_DIR)
     with locked(output_dir):
         if config.run.overwrite:
-            remove(entries(output_dir, FINETUNE_ENTRIES))
+            remove(overwritten_entries(output_dir, FINETUNE_ENTRIES, _read_by(config)))
         lists = _lists_of(images, config) if isinstance(images, Images) else images
         for note in (*lists.notes, take_directory(output_dir, lists.record)):
             if note:
@@ -103,6 +103,13 @@ def _lists_of(images: Images, config: FinetuneConfig) -> Lists:
     """Inspects the images and splits them."""
     images = inspect_images(images, config)
     return split_images(images, config)
+
+
+def _read_by(config: FinetuneConfig) -> dict[str, Path | None]:
+    """The files that a fine-tuning reads, by their settings."""
+    data, pretrained = config.data, config.network.pretrained
+    names = ("train_list", "val_list", "synset_word_list")
+    return {"pretrained": pretrained, **{name: getattr(data, name) for name in names}}
 
 
 class _Once:
