@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -295,6 +295,10 @@ def split_tree(
     val_share: float | None,
     test_share: float | None,
     seed: int,
+    *,
+    keys: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
+    earlier: Mapping[str, str] | None = None,
 ) -> dict[str, np.ndarray]:
     """The split that the folders give, as far as they do; the rest is drawn, see `split`.
 
@@ -303,7 +307,8 @@ def split_tree(
         root: the folder that their paths start from.
         val_share: None: `VAL_SHARE`, if the folders have no validation part.
         test_share: None: of the folders, or none.
-        seed: see `split`.
+        seed, groups, earlier: see `split`.
+        keys: the SHA-256 of each image; None: they are read, if they are needed.
 
     Raises:
         InputError: see `given_parts` and `split`.
@@ -316,8 +321,18 @@ def split_tree(
     if not any(shares):
         return given or {"train": np.arange(len(tree.names))}
     train = given.get("train", np.arange(len(tree.names)))
-    keys = content_hashes([root / tree.names[i] for i in train.tolist()])
-    drawn = split(tree.labels[train], *shares, keys=keys, seed=seed, classes=tree.classes)
+    drawn = split(
+        *(tree.labels[train], *shares),
+        keys=(
+            content_hashes([root / tree.names[i] for i in train.tolist()])
+            if keys is None
+            else [keys[i] for i in train.tolist()]
+        ),
+        groups=None if groups is None else groups[train],
+        seed=seed,
+        earlier=earlier,
+        classes=tree.classes,
+    )
     parts = {**given, **{part: train[indices] for part, indices in drawn.items()}}
     return {part: parts[part] for part in PARTS if part in parts}
 

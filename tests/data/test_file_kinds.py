@@ -206,7 +206,8 @@ def test_infer_and_its_like_take_the_same_files(messy: Path) -> None:
     found = find_images([messy], said.append)
     assert [path.relative_to(messy).as_posix() for path in found] == list_images(messy)[0]
     assert len(said) == 1
-    assert said[0].startswith(f"{messy}: left out: 6 system files (._photo, .git, ...)")
+    assert said[0].startswith(f"{messy}: left out: 2 folders without images (empty, texts), ")
+    assert said[0].endswith(", 6 system files (._photo, .git, ...)")
 
 
 # Inspection
