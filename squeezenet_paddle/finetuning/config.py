@@ -73,7 +73,7 @@ class ImagesConfig(Checked):
         shown="none",
     )
     check: bool = setting(True, "do not look for duplicates and wrong labels first")
-    strict: bool = setting(False, "stop at images that cannot be read (or leave them out)")
+    strict: bool = setting(False, "stop where images cannot be read, in place of leaving them out")
 
     def __post_init__(self) -> None:
         super().__post_init__()
