@@ -80,6 +80,7 @@ class Trainer:
         self._save_interval = plan.updates(config.save_interval)
         self.step = 0
         self.best: float | None = None
+        self._best_loss = 0.0  # of the best evaluation; of equal ones that with the least loss
         self._not_better = 0  # evaluations since the best one
         self._sums = _Sums()
         self._saved: Path | None = None
@@ -156,6 +157,7 @@ class Trainer:
         load_state(self._network, arrays["network"], "the checkpoint")
         self._solver.restore(arrays, newest.record["loss_scale"])
         self.step, self.best = newest.step, newest.record["best"]
+        self._best_loss = newest.record.get("best_loss", 0.0)  # which no other is below
         self._not_better = newest.record["not_better"]
         self._sums = _Sums(**newest.record["sums"])
         self._saved = self._plan.output_dir / CHECKPOINTS
@@ -175,6 +177,7 @@ class Trainer:
         record = {
             "settings": dataclasses.asdict(self._plan.settings),
             "best": self.best,
+            "best_loss": self._best_loss,
             "not_better": self._not_better,
             "sums": dataclasses.asdict(self._sums),
             "loss_scale": self._solver.record(),
@@ -320,10 +323,11 @@ class Trainer:
             start = time.perf_counter()
             with self._solver.averaged():
                 summary = self._scores(self.inputs.val).summary()
-                best = self.best is None or summary["top1"] > self.best
+                score = summary["top1"], -summary["loss"]
+                best = self.best is None or score > (self.best, -self._best_loss)
                 self._not_better = 0 if best else self._not_better + 1
                 if best:
-                    self.best = summary["top1"]
+                    self.best, self._best_loss = summary["top1"], summary["loss"]
                     self._write_model_dir(BEST, {"val": summary})
             if report is not None:
                 report.validation(
