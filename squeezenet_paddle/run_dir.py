@@ -79,13 +79,51 @@ def entries(path: Path, names: tuple[str, ...]) -> list[Path]:
     return [path / name for name in names if (path / name).exists()]
 
 
+def overwritten_entries(
+    path: Path, names: tuple[str, ...], settings: Mapping[str, Path | None]
+) -> list[Path]:
+    """Paths of those `names` that a run with `overwrite` removes from its directory.
+
+    Args:
+        path: the directory.
+        names: what a run of this kind leaves there.
+        settings: files and model directories that the run reads, by the settings that name them.
+
+    Raises:
+        InputError: something is not the run's to remove: it is needed, or there are lists and no
+            other trace of a fine-tuning.
+    """
+    removed = entries(path, names)
+    for name, file in settings.items():
+        if file is None:
+            continue
+        real = model_dir_of(file).resolve()
+        for entry in removed:
+            if entry.resolve() in (real, *real.parents):
+                raise InputError(
+                    f"`overwrite` would remove {entry}, and `{name}` is {file}; another "
+                    "`output_dir` was expected."
+                )
+    lists = [entry for entry in removed if entry.name in LISTS]
+    if lists and not _finetuned(path):
+        raise InputError(
+            f"`overwrite` would replace {lists[0]}, which no fine-tuning has written; another "
+            "`output_dir` was expected."
+        )
+    return removed
+
+
+def _finetuned(path: Path) -> bool:
+    """Whether a fine-tuning has been in a directory."""
+    return bool(entries(path, (CONTENTS, FEATURES, FIRST_STAGE, REPORT_DIR)))
+
+
 def resume_entries(path: Path) -> list[Path]:
     """Paths of what a rerun would resume from.
 
     The lists are among them only if a fine-tuning has been here; else they are the user's own.
     """
-    finetuned = entries(path, (CONTENTS, FEATURES, FIRST_STAGE, REPORT_DIR))
-    lists = LISTS if finetuned else ()
+    lists = LISTS if _finetuned(path) else ()
     return entries(path, (*RESUME_ENTRIES, CONTENTS, FEATURES, FIRST_STAGE, *lists))
 
 

@@ -48,6 +48,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.list_checks import describe_other_order
 from ..data.lists import ImageList, read_list
 from ..data.loader import check_files
 from ..datasets.folders import labelled_images
@@ -175,7 +176,10 @@ def images_to_score(
     if args.test_list is not None:
         if args.class_level is not None:
             raise InputError("`class_level` is of folders: it goes with `images`.")
-        return read_list(args.test_list, args.data_dir, classes, names)
+        images = read_list(args.test_list, args.data_dir, classes, names)
+        if (other_order := describe_other_order(images, names)) and not launcher.is_started():
+            common.note(other_order)
+        return images
     if args.data_dir is not None:
         raise InputError(
             "`data_dir` is where the paths of `test_list` start, not those of `images`."

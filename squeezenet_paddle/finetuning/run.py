@@ -25,8 +25,8 @@ from ..run_dir import (
     FIRST_STAGE,
     MODELS,
     REPORT_DIR,
-    entries,
     locked,
+    overwritten_entries,
     remove,
 )
 from ..training.inputs import Inputs, image_inputs, report_skipped
@@ -80,7 +80,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     check_report_target(output_dir / REPORT_DIR)
     with locked(output_dir):
         if config.run.overwrite:
-            remove(entries(output_dir, FINETUNE_ENTRIES))
+            remove(overwritten_entries(output_dir, FINETUNE_ENTRIES, _read_by(config)))
         write_lists(lists, output_dir)
         if lists.note:
             say(lists.note)
@@ -93,6 +93,13 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         if config.network.then is not None:
             _keep_the_better(output_dir)
         return FinetuneResult(output_dir, output_dir / BEST, _report(config, lists, once))
+
+
+def _read_by(config: FinetuneConfig) -> dict[str, Path | None]:
+    """The files that a fine-tuning reads, by their settings."""
+    data, pretrained = config.data, config.network.pretrained
+    names = ("train_list", "val_list", "synset_word_list")
+    return {"pretrained": pretrained, **{name: getattr(data, name) for name in names}}
 
 
 class _Once:
