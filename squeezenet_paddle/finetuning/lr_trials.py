@@ -8,7 +8,7 @@ never worse than another of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, islice
 
 from ..data.loader import Batch, Batches
@@ -17,32 +17,44 @@ from ..evaluation.metrics import Scores
 from ..network.model import load_state
 from ..parallel.group import Group
 from ..progress import track
+from ..training.best import Best
 from ..training.inputs import Inputs
 from ..training.run import Run
 from ..training.solver import Solver
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+# The inputs of a hidden unit are 2,560 standardised numbers, and an update by Adam moves the weight
+# of each by the rate: the unit by some 6 of its deviations. A higher rate has to have a higher
+# score, as by its loss a model may look good that is only sure of itself.
+HIGHEST_OF_EQUALS = 3e-3
 MOMENTUM_FACTOR = 10  # an update by momentum needs a larger rate than one by Adam
 UPDATES = 240  # of a trial, at most
-
-Score = tuple[float, float]  # top-1 and minus the loss, of which larger is better
 
 
 def best_rate(run: Run, inputs: Inputs) -> float:
     """Tries each rate, and gives the network its weights back."""
     network, factor = run.network, MOMENTUM_FACTOR if run.plan.solver.optimizer == "momentum" else 1
     before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    scores: dict[float, Score] = {}
-    for rate in track([factor * rate for rate in RATES], "learning rate", "trials"):
-        score = _trial(run.with_lr(rate), inputs)
+    trials: dict[float, Best] = {}
+    for rate in track(RATES, "learning rate", "trials"):
+        trials[rate] = trial(run.with_lr(factor * rate), inputs)
         load_state(network, before, "the start")
-        if score is not None:
-            scores[rate] = score
-    return max(scores, key=lambda rate: scores[rate], default=factor * RATES[0])
+    return factor * choose(trials)
 
 
-def _trial(run: Run, inputs: Inputs) -> Score | None:
-    """The best score of a training of at most `UPDATES` updates; None if it diverges at once."""
+def choose(trials: Mapping[float, Best]) -> float:
+    """The rate of the highest top-1 and, of equal ones, of the lowest loss."""
+
+    def score(rate: float) -> tuple[float, bool, float]:
+        best = trials[rate]
+        top1 = -1.0 if best.top1 is None else best.top1
+        return top1, rate <= HIGHEST_OF_EQUALS, -best.loss
+
+    return max(trials, key=score)
+
+
+def trial(run: Run, inputs: Inputs) -> Best:
+    """The best evaluation of a training of at most `UPDATES` updates; none if it diverges."""
     plan, network = run.plan, run.network
     assert inputs.val is not None
     solver = Solver(network, plan, run.device, inputs, Group())
@@ -54,8 +66,7 @@ def _trial(run: Run, inputs: Inputs) -> Score | None:
     )
     updates = min(plan.max_steps, UPDATES)
     interval = min(plan.updates(plan.config.run.eval_interval), updates)
-    best: Score | None = None
-    not_better = 0
+    best = Best()
     for step, (epoch, batch) in enumerate(islice(_batches(inputs.train), updates)):
         network.train()
         loss, _ = solver.gradients.add(batch, epoch)
@@ -65,12 +76,11 @@ def _trial(run: Run, inputs: Inputs) -> Score | None:
         if (step + 1) % interval == 0 or step + 1 == updates:
             with solver.averaged():
                 network.eval()
-                score = _score(engine, inputs.val)
-            if best is None or score > best:
-                best, not_better = score, 0
-            else:
-                not_better += 1
-            if plan.is_done(step + 1, not_better):
+                scores = _scores(engine, inputs.val)
+            if not scores.count:
+                break  # which training will tell
+            best.add(scores.summary())
+            if plan.is_done(step + 1, best.not_better):
                 break
     solver.clear_gradients()
     return best
@@ -83,9 +93,9 @@ def _batches(train: Batches) -> Iterator[tuple[int, Batch]]:
             yield epoch, batch
 
 
-def _score(engine: DynamicEngine, val: Batches) -> Score:
+def _scores(engine: DynamicEngine, val: Batches) -> Scores:
     scores = Scores()
     for batch in val.epoch():
         if len(batch.labels):
             scores.add(engine.logits(batch.inputs), batch.labels)
-    return scores.top1_hits / max(scores.count, 1), -scores.loss_sum / max(scores.count, 1)
+    return scores

@@ -14,6 +14,7 @@ from squeezenet_paddle.finetuning import lr_trials
 from squeezenet_paddle.finetuning.chance import chance_hint
 from squeezenet_paddle.finetuning.run import finetune
 from squeezenet_paddle.model_dir import read_info
+from squeezenet_paddle.training.best import Best
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +33,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def score_of(run: Path) -> tuple[float, float]:
-    val = read_info(run / "best").scores["val"]
-    return val["top1"], -val["loss"]
+def score_of(run: Path) -> float:
+    return read_info(run / "best").scores["val"]["top1"]
 
 
 def test_no_fixed_rate_of_the_trials_is_better_than_the_one_that_is_found(
@@ -59,6 +59,15 @@ def test_a_small_folder_gets_more_epochs(
     assert finetune(finetune_config(flags[:at] + flags[at + 2 :])).finished
     assert "; 200 updates of 16 (1 x 16), 200.0 epochs;" in capsys.readouterr().err
     assert next(r["step"] for r in metrics(tmp_path) if r["kind"] == "val") == 7
+
+
+def test_the_rate_of_the_highest_score_is_taken() -> None:
+    low, high = lr_trials.RATES[1], lr_trials.RATES[-1]
+    assert lr_trials.choose({low: Best(0.8, 0.9), high: Best(0.9, 9.9)}) == high
+    assert lr_trials.choose({low: Best(0.8, 0.9), high: Best(0.8, 0.1)}) == low
+    lower = lr_trials.RATES[0]
+    assert lr_trials.choose({low: Best(0.8, 0.9), lower: Best(0.8, 0.8)}) == lower
+    assert lr_trials.choose({low: Best(), lower: Best(0.1, 2.0)}) == lower
 
 
 def evaluation_of(labels: list[int], classes: list[int]) -> Evaluation:
