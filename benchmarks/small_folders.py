@@ -30,7 +30,7 @@ from squeezenet_paddle.engines.dynamic import DynamicEngine
 from squeezenet_paddle.evaluation.metrics import Scores
 from squeezenet_paddle.features.compute import image_features
 from squeezenet_paddle.finetuning.config import FinetuneConfig
-from squeezenet_paddle.finetuning.lists import find_lists, write_lists
+from squeezenet_paddle.finetuning.lists import Lists, read_images
 from squeezenet_paddle.finetuning.lr_trials import RATES, choose, trial
 from squeezenet_paddle.finetuning.run import stage_inputs
 from squeezenet_paddle.finetuning.stages import stages
@@ -137,8 +137,8 @@ def draw(
         num_workers=0,
     )
     with contextlib.redirect_stderr(io.StringIO()):
-        lists = find_lists(config)
-        write_lists(lists, run_dir)
+        lists = read_images(config)
+        assert isinstance(lists, Lists)
         [stage] = stages(config, lists)
         test_list = read_list(folder / "test.txt", args.images, classes)
         features, _ = image_features(args.pretrained, test_list, folder / FEATURES)
