@@ -14,6 +14,8 @@ test_list.txt      of the folder's own test part, which training does not use
 left_out.csv       what in the folder of images was not taken, and why
 features/          cached outputs of the frozen layers
 contents.json      hashes of the image files, with the sizes and times that they had
+images.json        the images of the run: path, class, part and SHA-256 of each
+runs/N/            earlier runs, with fewer or other images in the same folder
 first_stage/       the run of the first stage, where there are two
 report/            the report about the best model
 """
@@ -33,14 +35,16 @@ CHECKPOINTS, BEST, FINAL = "checkpoints", "best", "final"
 SETTINGS, TRAIN_LOG, METRICS = "settings.json", "train.log", "metrics.jsonl"
 CURVES, BOARD = "curves.png", "vdl"
 FEATURES, FIRST_STAGE, REPORT_DIR = "features", "first_stage", "report"
-CONTENTS = "contents.json"
+CONTENTS, IMAGES, RUNS = "contents.json", "images.json", "runs"
 TRAIN_LIST, VAL_LIST, NAMES = "train_list.txt", "val_list.txt", "synset_words.txt"
 TEST_LIST, LEFT_OUT = "test_list.txt", "left_out.csv"
 LISTS = (TRAIN_LIST, VAL_LIST, TEST_LIST, NAMES)
 MODELS = (BEST, FINAL)
 RESUME_ENTRIES = (CHECKPOINTS, METRICS, SETTINGS, TRAIN_LOG, CURVES, BOARD)
 RUN_ENTRIES = (*RESUME_ENTRIES, *MODELS)  # all of a training run
-FINETUNE_ENTRIES = (*LISTS, LEFT_OUT, CONTENTS, FEATURES, FIRST_STAGE, REPORT_DIR, *RUN_ENTRIES)
+# All of a fine-tuning but what it shares with those that the directory keeps.
+OWN_ENTRIES = (*LISTS, LEFT_OUT, FIRST_STAGE, REPORT_DIR, *RUN_ENTRIES, IMAGES)
+FINETUNE_ENTRIES = (*OWN_ENTRIES, FEATURES, RUNS)
 LOCK = ".lock"
 
 
@@ -115,7 +119,7 @@ def overwritten_entries(
 
 def _finetuned(path: Path) -> bool:
     """Whether a fine-tuning has been in a directory."""
-    return bool(entries(path, (CONTENTS, FEATURES, FIRST_STAGE, REPORT_DIR)))
+    return bool(entries(path, (IMAGES, FEATURES, FIRST_STAGE, REPORT_DIR)))
 
 
 def resume_entries(path: Path) -> list[Path]:
@@ -124,7 +128,7 @@ def resume_entries(path: Path) -> list[Path]:
     The lists are among them only if a fine-tuning has been here; else they are the user's own.
     """
     lists = LISTS if _finetuned(path) else ()
-    return entries(path, (*RESUME_ENTRIES, CONTENTS, FEATURES, FIRST_STAGE, *lists))
+    return entries(path, (*RESUME_ENTRIES, CONTENTS, FEATURES, FIRST_STAGE, *lists, IMAGES))
 
 
 def size(path: Path) -> int:
