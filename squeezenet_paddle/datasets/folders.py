@@ -192,8 +192,8 @@ def class_names(folders: Sequence[str], pattern: str | None) -> dict[str, str]:
         )
     if twins:
         raise InputError(
-            "the names of two classes must differ in more than case and Unicode form; found "
-            f"{describe_problems(twins)}."
+            "the names of two classes must differ in more than case and Unicode form, so one has "
+            f"to be renamed, or both folders joined; found {describe_problems(twins)}."
         )
     return result
 
