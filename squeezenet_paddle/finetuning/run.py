@@ -32,11 +32,11 @@ from ..run_dir import (
 )
 from ..training.inputs import Inputs, image_inputs, report_skipped
 from ..training.run import Run, finished_result
-from .chance import chance_hint
 from .checks import check_images, tell
 from .config import FinetuneConfig
 from .features import cached, frozen_part
 from .growth import Comparison, compare, earlier_record, take_directory
+from .hints import balance_hint, chance_hint
 from .lists import Images, Lists, inspect_images, read_images, split_images, write_lists
 from .loaders import ComputedFeatures, ViewTransform
 from .stages import Stage, stages
@@ -217,7 +217,10 @@ def _report(
     )
     report = report_of(predictor, images, evaluation, max_pixels=machine.max_pixels)
     write_report(output_dir / REPORT_DIR, report)
-    if hint := chance_hint(evaluation, info.source["images"], info.network.num_classes):
-        say(hint)
     names = info.names or [f"class {i}" for i in range(info.network.num_classes)]
+    hint = chance_hint(evaluation, info.source["images"], len(names))
+    if not (hint or config.solver.balance):
+        hint = balance_hint(evaluation, names)
+    if hint:
+        say(hint)
     return evaluation, compare(config, images, names, evaluation)
