@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -124,9 +124,22 @@ def _tree(
     notes = [layout.note] if layout.note else []
     parts = [part for name in names if (part := places[_parent(name)].part) is not None]
     if parts:
-        counts = ", ".join(f"{parts.count(part)} {part}" for part in PARTS if part in parts)
-        notes.append(f"split: as the folders in {root} have it, {counts}")
+        notes += _split_notes(root, classes, labels[order], np.array(parts))
     return ClassTree(classes, names, labels[order], parts or None, sorted(left_out), notes)
+
+
+def _split_notes(
+    root: Path, classes: Sequence[str], labels: np.ndarray, parts: np.ndarray
+) -> list[str]:
+    """How many images each part has, and which classes one lacks."""
+    present = [part for part in PARTS if (parts == part).any()]
+    counts = ", ".join(f"{np.count_nonzero(parts == part)} {part}" for part in present)
+    notes = [f"split: as the folders in {root} have it, {counts}"]
+    for part in present:
+        sizes = np.bincount(labels[parts == part], minlength=len(classes))
+        if lacking := [classes[i] for i in np.flatnonzero(sizes == 0).tolist()]:
+            notes.append(f"no {part} images of {describe_problems(lacking)}")
+    return notes
 
 
 def _parent(name: str) -> str:
@@ -282,6 +295,10 @@ def split_tree(
     val_share: float | None,
     test_share: float | None,
     seed: int,
+    *,
+    keys: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
+    earlier: Mapping[str, str] | None = None,
 ) -> dict[str, np.ndarray]:
     """The split that the folders give, as far as they do; the rest is drawn, see `split`.
 
@@ -290,7 +307,8 @@ def split_tree(
         root: the folder that their paths start from.
         val_share: None: `VAL_SHARE`, if the folders have no validation part.
         test_share: None: of the folders, or none.
-        seed: see `split`.
+        seed, groups, earlier: see `split`.
+        keys: the SHA-256 of each image; None: they are read, if they are needed.
 
     Raises:
         InputError: see `given_parts` and `split`.
@@ -303,8 +321,18 @@ def split_tree(
     if not any(shares):
         return given or {"train": np.arange(len(tree.names))}
     train = given.get("train", np.arange(len(tree.names)))
-    keys = content_hashes([root / tree.names[i] for i in train.tolist()])
-    drawn = split(tree.labels[train], *shares, keys=keys, seed=seed, classes=tree.classes)
+    drawn = split(
+        *(tree.labels[train], *shares),
+        keys=(
+            content_hashes([root / tree.names[i] for i in train.tolist()])
+            if keys is None
+            else [keys[i] for i in train.tolist()]
+        ),
+        groups=None if groups is None else groups[train],
+        seed=seed,
+        earlier=earlier,
+        classes=tree.classes,
+    )
     parts = {**given, **{part: train[indices] for part, indices in drawn.items()}}
     return {part: parts[part] for part in PARTS if part in parts}
 
@@ -332,7 +360,7 @@ def write_lists(tree: ClassTree, parts: dict[str, np.ndarray], folder: str | Pat
 
 def table(tree: ClassTree, parts: dict[str, np.ndarray]) -> str:
     """The number of images of each class in each part as text, one line for each class."""
-    columns = [np.bincount(tree.labels[parts[part]]) for part in parts]
+    columns = [np.bincount(tree.labels[parts[part]], minlength=len(tree.classes)) for part in parts]
     counts = np.stack([*columns, np.bincount(tree.labels)], axis=1)
     rows = [("class", *parts, "total")]
     rows += [(name, *map(str, row)) for name, row in zip(tree.classes, counts.tolist())]

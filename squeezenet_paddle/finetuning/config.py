@@ -65,7 +65,7 @@ class ImagesConfig(Checked):
         at_least=1,
         shown="found",
     )
-    skip_unreadable: bool = _data("skip_unreadable")
+    strict: bool = setting(False, "stop where images cannot be read, in place of leaving them out")
 
     def __post_init__(self) -> None:
         super().__post_init__()
