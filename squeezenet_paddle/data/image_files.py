@@ -277,7 +277,9 @@ def find_images(
         if pattern == "-":
             raise InputError(f"`{setting}` -: standard input is not read; give the name of a file.")
         if not pattern:
-            raise InputError(f"`{setting}`: a file, folder or glob was expected, found an empty name.")
+            raise InputError(
+                f"`{setting}`: a file, folder or glob was expected, found an empty name."
+            )
         if path.is_dir():
             names, left_out = list_images(path)
             summary = describe_left_out(left_out)

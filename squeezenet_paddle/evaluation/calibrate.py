@@ -121,9 +121,9 @@ def fit(train: Observed, val: Observed, classifier: np.ndarray | None = None) ->
         if not len(images.labels):
             raise InputError(f"there are no {what} images to calibrate with.")
     temperature = fit_temperature(val.logits, val.labels)
-    familiarity = _familiarity(train, val, classifier)
-    scores = np.sort(familiarity(val.logits, val.means))
-    threshold = scores[int(REFUSED * len(scores))]
+    familiarity, held_out = _familiarity(train, val, classifier)
+    threshold = np.sort(held_out)[int(REFUSED * len(held_out))]
+    scores = familiarity(val.logits, val.means)
     return Calibration(
         temperature,
         float(threshold),
@@ -163,7 +163,12 @@ def _ece(val: Observed, temperature: float) -> float:
     return reliability(probabilities.max(axis=1), correct).error
 
 
-def _familiarity(train: Observed, val: Observed, classifier: np.ndarray | None) -> Familiarity:
+def _familiarity(
+    train: Observed, val: Observed, classifier: np.ndarray | None
+) -> tuple[Familiarity, np.ndarray]:
+    """What is kept of the images; and the familiarity of each validation image, float64 [N], as if
+    it were not one of those that the terms are standardised by.
+    """
     classes = val.logits.shape[1]
     arrays: Mapping[str, np.ndarray] = {
         "prototypes": _prototypes(train, classes),
@@ -173,17 +178,44 @@ def _familiarity(train: Observed, val: Observed, classifier: np.ndarray | None) 
     as_they_are = (np.zeros((classes, terms), "float32"), np.ones((classes, terms), "float32"))
     familiarity = Familiarity(**arrays, center=as_they_are[0], spread=as_they_are[1])
     values = familiarity.terms(val.logits, val.means)
-    given = np.eye(classes)[val.logits.argmax(axis=1)]  # [N, C]
-    counts = given.sum(axis=0)[:, None]
-    # Each class's own, drawn to those of all where it has few images.
-    center = (given.T @ values + _PRIOR * values.mean(axis=0)) / (counts + _PRIOR)
-    squares = (values - given @ center) ** 2
-    spread = np.sqrt((given.T @ squares + _PRIOR * squares.mean(axis=0)) / (counts + _PRIOR))
-    return dataclasses.replace(
-        familiarity,
-        center=center.astype("float32"),
-        spread=np.maximum(spread, 1e-6).astype("float32"),
+    given = val.logits.argmax(axis=1)
+    members = np.eye(classes)[given]  # [N, C]
+    count, total = len(values), values.sum(axis=0)
+    sums, squares = members.T @ values, members.T @ values**2
+    sizes = members.sum(axis=0)[:, None]
+    middle, _ = _moments(sizes, sums, squares, total / count, np.zeros(terms))
+    variance = ((values - middle[given]) ** 2).mean(axis=0)
+    center, spread = _moments(sizes, sums, squares, total / count, variance)
+    without = _moments(
+        sizes[given] - 1,
+        sums[given] - values,
+        squares[given] - values**2,
+        (total - values) / max(count - 1, 1),
+        variance,
     )
+    familiarity = dataclasses.replace(
+        familiarity, center=center.astype("float32"), spread=spread.astype("float32")
+    )
+    return familiarity, ((values - without[0]) / without[1]).mean(axis=1)
+
+
+def _moments(
+    count: np.ndarray,
+    total: np.ndarray,
+    squares: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each class, drawn to those of all where it has few images.
+
+    Args:
+        count, total, squares: of each class: images, and sums of their terms and of the squares.
+        mean, variance: of all classes.
+    """
+    center = (total + _PRIOR * mean) / (count + _PRIOR)
+    around = np.maximum(squares - 2 * center * total + count * center**2, 0)
+    spread = np.sqrt((around + _PRIOR * variance) / (count + _PRIOR))
+    return center, np.maximum(spread, 1e-6)
 
 
 def _prototypes(train: Observed, classes: int) -> np.ndarray:
