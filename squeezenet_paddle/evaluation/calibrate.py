@@ -122,8 +122,9 @@ def fit(train: Observed, val: Observed, classifier: np.ndarray | None = None) ->
             raise InputError(f"there are no {what} images to calibrate with.")
     temperature = fit_temperature(val.logits, val.labels)
     familiarity, held_out = _familiarity(train, val, classifier)
-    threshold = np.sort(held_out)[int(REFUSED * len(held_out))]
     scores = familiarity(val.logits, val.means)
+    allowed = int(REFUSED * len(scores))
+    threshold = min(np.sort(held_out)[allowed], np.sort(scores)[allowed])
     return Calibration(
         temperature,
         float(threshold),
@@ -190,7 +191,7 @@ def _familiarity(
         sizes[given] - 1,
         sums[given] - values,
         squares[given] - values**2,
-        (total - values) / max(count - 1, 1),
+        (total - values) / (count - 1) if count > 1 else values,
         variance,
     )
     familiarity = dataclasses.replace(

@@ -70,8 +70,12 @@ def test_at_most_a_twentieth_is_refused(count: int) -> None:
     val = observed(count, 1)
     calibration = fit(observed(300, 2), val, np.random.default_rng(0).normal(0, 1, (1000, 512)))
     refused = calibration.refuses(val.logits, val.means)
-    assert refused.sum() == count // 20
-    assert calibration.refused == pytest.approx((count // 20) / count)
+    assert refused.mean() <= 0.05
+    assert refused.sum() >= count // 40
+    assert calibration.refused == pytest.approx(refused.mean())
+    more = observed(2000, 4)
+    if count == 399:  # others of the same kind, too
+        assert calibration.refuses(more.logits, more.means).mean() == pytest.approx(0.05, abs=0.03)
     # What is unlike the training images is refused.
     strange = val.means[:, ::-1] * np.linspace(0, 3, 512, dtype="float32")
     assert calibration.refuses(np.full_like(val.logits, 0.1), strange).all()
