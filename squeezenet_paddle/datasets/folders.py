@@ -123,6 +123,8 @@ def _tree(
         )
     notes = [layout.note] if layout.note else []
     parts = [part for name in names if (part := places[_parent(name)].part) is not None]
+    if set(parts) == {"train"}:  # the others had no images of its classes
+        parts = []
     if parts:
         notes += _split_notes(root, classes, labels[order], np.array(parts))
     return ClassTree(classes, names, labels[order], parts or None, sorted(left_out), notes)
