@@ -36,7 +36,7 @@ EXTRAS = {
     "or 'squeezenet_paddle[gpu]' for an NVIDIA GPU.",
     **{
         package: f"{package} is not installed: pip install 'squeezenet_paddle[report]'."
-        for package in ("jinja2", "matplotlib", "sklearn")
+        for package in ("jinja2", "matplotlib", "scipy", "sklearn")
     },
 }
 
