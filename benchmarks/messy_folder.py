@@ -1,20 +1,23 @@
 """Build a folder of images as people have them, and walk through it.
 
-    python benchmarks/messy_folder.py --pretrained pretrained/squeezenet_v1.1 --output_dir output/messy
-    python benchmarks/messy_folder.py --source photos/ --layout split --build_only --output_dir output/messy
+    python benchmarks/messy_folder.py --pretrained pretrained/squeezenet_v1.1 \\
+        --output_dir output/messy
+    python benchmarks/messy_folder.py --source photos/ --layout split --build_only \\
+        --output_dir output/messy
 
---source is a tidy folder with a folder for each class; without it, shapes are drawn. The result has
+--source is a tidy folder with a folder for each class; without it, shapes are drawn. The data/ in
+output/messy gets
 
     images/        the messy folder: wrong labels, copies (exact, re-encoded, smaller, mirrored),
-                   EXIF orientation, PNG, WebP, BMP, AVIF, .jfif, no suffix and wrong ones, a file that
-                   is cut off, an HTML page called .jpg, what systems leave behind, an empty folder;
-                   with --layout split, in train/ and val/
+                   EXIF orientation, PNG, WebP, BMP, AVIF, .jfif, no suffix and wrong ones, a file
+                   that is cut off, an HTML page called .jpg, what systems leave behind, an empty
+                   folder; with --layout split, in train/ and val/
     inbox/         images that come later, in no order; some of them of a class that is new
     truth.csv      what is wrong with which file: path, kind, and the right class or the original
 
-The walk checks the folder, fine-tunes on it, sorts the inbox, moves what was sorted wrongly, lets the
-folder grow by it, and runs the same command again. Each command is shown with what it prints; at the
-end stands how much of what is wrong was found.
+The walk checks the folder, fine-tunes on it, sorts the inbox, moves what was sorted wrongly, lets
+the folder grow by it, and runs the same command again. Each command is shown with what it prints,
+and how much of what is wrong the check has found.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, features
 
+from squeezenet_paddle.checking.check import CONFLICT, DUPLICATE, LABEL
 from squeezenet_paddle.datasets.folders import read_tree
 from squeezenet_paddle.datasets.samples import make_sample_data
 from squeezenet_paddle.files import atomic_directory
@@ -82,40 +86,37 @@ def build(source: Path, target: Path, args: argparse.Namespace) -> None:
         *known, new = range(len(tree.classes))
         for label, class_name in enumerate(tree.classes):
             names = rng.permutation([tree.names[i] for i in np.flatnonzero(tree.labels == label)])
-            later = len(names) if label == new else len(names) // 6
-            for name in names[:later]:  # the new class comes as a whole
+            later, count = len(names) // 6, max(8, int(len(names) * rng.uniform(0.3, 1)))
+            for name in names[:later]:
                 path = inbox / f"IMG_{rng.integers(10**6):06}.jpg"
                 shutil.copy(source / name, path)
                 truth.append((f"inbox/{path.name}", "later", class_name))
-            # Classes are of different sizes.
-            for name in names[later : later + max(8, int(len(names) * rng.uniform(0.3, 1)))]:
-                right, kind = class_name, ""
-                if rng.random() < args.wrong:
-                    kind = "wrong label"
-                    class_name = tree.classes[rng.choice([c for c in known if c != label])]
+            for name in names[later : later + count * (label != new)]:
+                is_wrong, shown_as = rng.random() < args.wrong, label
+                if is_wrong:
+                    shown_as = rng.choice([each for each in known if each != label])
                 part = ("val" if rng.random() < 0.2 else "train",) * (args.layout == "split")
-                place = images.joinpath(*part, class_name)
+                place = images.joinpath(*part, tree.classes[shown_as])
                 place.mkdir(parents=True, exist_ok=True)
                 path = add(source / name, place, rng)
-                class_name = right
                 shown = path.relative_to(folder).as_posix()
-                if kind:
-                    truth.append((shown, kind, right))
+                if is_wrong:
+                    truth.append((shown, "wrong label", class_name))
                 if rng.random() < args.copies:
                     copy = add_copy(source / name, place, rng)
                     truth.append((copy.relative_to(folder).as_posix(), "copy", shown))
-        first = sorted(path for path in images.rglob("*") if path.is_dir())[-1]
+        place = images.joinpath(*part, tree.classes[0])
         for name, content in JUNK.items():
             (images / name).parent.mkdir(exist_ok=True)
             (images / name).write_bytes(content)
         (images / "empty").mkdir()
-        whole = next(path for path in sorted(first.iterdir()) if path.suffix == ".jpg")
+        whole = (inbox / sorted(path.name for path in inbox.iterdir())[0]).read_bytes()
         for name, content in (
-            ("cut off.jpg", whole.read_bytes()[: whole.stat().st_size // 2]),
+            ("cut off.jpg", whole[: len(whole) // 2]),
             ("download.jpg", b"<!DOCTYPE html><title>Not found</title>"),
         ):
-            (first / name).write_bytes(content)
-            truth.append(((first / name).relative_to(folder).as_posix(), "unreadable", ""))
+            (place / name).write_bytes(content)
+            truth.append(((place / name).relative_to(folder).as_posix(), "unreadable", ""))
         with (folder / "truth.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("path", "kind", "right"), *truth])
 
@@ -169,6 +170,7 @@ def walk(folder: Path, pretrained: Path) -> None:
     known = ("--images", images, "--pretrained", pretrained)
     finetune = ("finetune", *known, "--output_dir", mine)
     run("check-images", *known, "--output_dir", folder / "check")
+    score(folder / "check" / "check.csv", images, truth)
     run(*finetune)
     run("infer", "--model_dir", mine, "--image", inbox, "--sort_into", folder / "sorted")
     print("\n(by hand: what lies in a wrong folder is moved to the right one)")
@@ -182,6 +184,21 @@ def walk(folder: Path, pretrained: Path) -> None:
             shutil.move(sorted_into, target)
     print(f"{wrong} of {sum(kind == 'later' for _, kind, _ in truth)} images were moved")
     run(*finetune)
+
+
+def score(table: Path, images: Path, truth: Truth) -> None:
+    """Prints how much of what is wrong the check has found, and how much it has found wrongly."""
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for kind, kinds in ("wrong label", (LABEL, CONFLICT)), ("copy", (DUPLICATE, CONFLICT)):
+        wanted = {path for path, each, _ in truth if each == kind}
+        found = {
+            f"{images.name}/{name}"
+            for row in rows
+            if row["finding"] in kinds
+            for name in (row["image"], row["other"])
+        }
+        print(f"{kind}: {len(wanted & found)} of {len(wanted)} are among what the check lists")
 
 
 def read_truth(folder: Path) -> Truth:
