@@ -11,6 +11,9 @@ or the same for a folder that has a folder for each class, named as the model's 
 
     squeezenet eval --model_dir output/mine --images my_images/
 
+The level at which its folders are classes of the model is found; of folders train/, val/ and test/,
+the test images are scored, or else those of val/.
+
 Every image counts exactly once. An image that cannot be read ends the run without a score, unless
 --skip_unreadable is given, which names it and leaves it out. --check_files looks for such images
 first, before the network is loaded:

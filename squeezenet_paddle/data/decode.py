@@ -152,7 +152,7 @@ def _header_size(data: bytes, name: str) -> tuple[int, int]:
         return size
     kind = image_kind(data[:START])
     if missing := missing_decoder(kind):
-        raise ImageError(f"{name}: {missing} installs what decodes this {kind} image.")
+        raise ImageError(f"{name}: this {kind} image can be read after {missing}.")
     try:
         with Image.open(io.BytesIO(data), formats=_pillow_formats(data)) as image:
             return image.size

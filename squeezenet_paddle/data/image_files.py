@@ -150,7 +150,7 @@ def _no_image(entry: os.DirEntry[str]) -> str | None:
 
 def _hint(kind: str) -> str:
     missing = missing_decoder(kind.removesuffix(" image")) if kind.endswith(" image") else None
-    return "" if missing is None else f"{missing} installs what decodes it"
+    return "" if missing is None else f"readable after {missing}"
 
 
 def _without_images(folders: Iterable[str], names: Iterable[str]) -> Iterator[LeftOut]:
@@ -166,12 +166,16 @@ def _without_images(folders: Iterable[str], names: Iterable[str]) -> Iterator[Le
 
 
 def describe_left_out(left_out: Sequence[LeftOut]) -> str:
-    """One line: how many of each kind there are, with the first names; "" for nothing."""
+    """One line: how many of each kind there are, with the first names; "" for nothing.
+
+    Images come first, and system files last.
+    """
     kinds: dict[str, list[LeftOut]] = {}
     for each in left_out:
         kinds.setdefault(each.kind, []).append(each)
     parts = []
-    for kind, members in kinds.items():
+    for kind in sorted(kinds, key=lambda kind: (kind == "system file", "image" not in kind)):
+        members = kinds[kind]
         shown = [repr(each.path)[1:-1] for each in members[:_SHOWN]]
         shown += ["..."] if len(members) > _SHOWN else []
         reasons = {each.reason for each in members}

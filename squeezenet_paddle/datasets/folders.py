@@ -124,9 +124,22 @@ def _tree(
     notes = [layout.note] if layout.note else []
     parts = [part for name in names if (part := places[_parent(name)].part) is not None]
     if parts:
-        counts = ", ".join(f"{parts.count(part)} {part}" for part in PARTS if part in parts)
-        notes.append(f"split: as the folders in {root} have it, {counts}")
+        notes += _split_notes(root, classes, labels[order], np.array(parts))
     return ClassTree(classes, names, labels[order], parts or None, sorted(left_out), notes)
+
+
+def _split_notes(
+    root: Path, classes: Sequence[str], labels: np.ndarray, parts: np.ndarray
+) -> list[str]:
+    """How many images each part has, and which classes one lacks."""
+    present = [part for part in PARTS if (parts == part).any()]
+    counts = ", ".join(f"{np.count_nonzero(parts == part)} {part}" for part in present)
+    notes = [f"split: as the folders in {root} have it, {counts}"]
+    for part in present:
+        sizes = np.bincount(labels[parts == part], minlength=len(classes))
+        if lacking := [classes[i] for i in np.flatnonzero(sizes == 0).tolist()]:
+            notes.append(f"no {part} images of {describe_problems(lacking)}")
+    return notes
 
 
 def _parent(name: str) -> str:
@@ -347,7 +360,7 @@ def write_lists(tree: ClassTree, parts: dict[str, np.ndarray], folder: str | Pat
 
 def table(tree: ClassTree, parts: dict[str, np.ndarray]) -> str:
     """The number of images of each class in each part as text, one line for each class."""
-    columns = [np.bincount(tree.labels[parts[part]]) for part in parts]
+    columns = [np.bincount(tree.labels[parts[part]], minlength=len(tree.classes)) for part in parts]
     counts = np.stack([*columns, np.bincount(tree.labels)], axis=1)
     rows = [("class", *parts, "total")]
     rows += [(name, *map(str, row)) for name, row in zip(tree.classes, counts.tolist())]

@@ -65,7 +65,7 @@ class ImagesConfig(Checked):
         at_least=1,
         shown="found",
     )
-    strict: bool = setting(False, "stop at images that cannot be read (or leave them out)")
+    strict: bool = setting(False, "stop where images cannot be read, in place of leaving them out")
 
     def __post_init__(self) -> None:
         super().__post_init__()

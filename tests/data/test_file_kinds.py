@@ -126,14 +126,14 @@ def test_what_to_install_is_named(tmp_path: Path, without_decoders: None) -> Non
     (tmp_path / "b.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (tmp_path / "c.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (tmp_path / "d.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
-    with pytest.raises(ImageError, match=r"pip install 'squeezenet_paddle\[heic\]' installs"):
+    with pytest.raises(ImageError, match=r"after pip install 'squeezenet_paddle\[heic\]'"):
         read_image(tmp_path / "b.jpg")
     names, left_out = list_images(tmp_path)
     assert names == ["b.jpg"]  # which claims to be an image that can be read
     assert describe_left_out(left_out) == (
-        "left out: 1 AVIF image (a.avif; pip install 'pillow>=11.3' installs what decodes it), "
-        "2 HEIC images (c.heic, d.heic; pip install 'squeezenet_paddle[heic]' installs what "
-        "decodes it)"
+        "left out: 1 AVIF image (a.avif; readable after pip install 'pillow>=11.3'), "
+        "2 HEIC images (c.heic, d.heic; readable after pip "
+        "install 'squeezenet_paddle[heic]')"
     )
 
 
@@ -206,7 +206,8 @@ def test_infer_and_its_like_take_the_same_files(messy: Path) -> None:
     found = find_images([messy], said.append)
     assert [path.relative_to(messy).as_posix() for path in found] == list_images(messy)[0]
     assert len(said) == 1
-    assert said[0].startswith(f"{messy}: left out: 6 system files (._photo, .git, ...)")
+    assert said[0].startswith(f"{messy}: left out: 2 folders without images (empty, texts), ")
+    assert said[0].endswith(", 6 system files (._photo, .git, ...)")
 
 
 # Inspection

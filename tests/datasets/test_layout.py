@@ -153,6 +153,17 @@ def test_what_a_split_lacks_is_drawn_from_the_training_images(tmp_path: Path) ->
         split_tree(tree, tmp_path, None, 0.1, 0)
 
 
+def test_a_class_that_a_part_lacks_is_told(tmp_path: Path, call_tool: Run) -> None:
+    names = images("train/cat", "train/dog", "train/emu", "val/cat", "val/dog")
+    done = call_tool(
+        *("make_lists", "--images", touch(tmp_path / "t", *names)),
+        *("--output_dir", tmp_path / "lists"),
+    )
+    assert done.returncode == 0
+    assert "no val images of emu" in done.stderr
+    assert "emu          2        0        2\n" in done.stdout
+
+
 # The level
 
 
