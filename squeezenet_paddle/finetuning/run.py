@@ -10,7 +10,7 @@ from typing import Callable
 
 from ..data.augment import TrainTransform
 from ..data.contents import read_contents
-from ..data.lists import read_list
+from ..data.lists import class_sizes, read_list
 from ..evaluation.evaluate import Evaluation, score_list
 from ..evaluation.report import check_report_target, report_of, write_report
 from ..features.compute import paths_of
@@ -31,6 +31,7 @@ from ..run_dir import (
 )
 from ..training.inputs import Inputs, image_inputs, report_skipped
 from ..training.run import Run, finished_result
+from .balance import balance_hint
 from .chance import chance_hint
 from .config import FinetuneConfig
 from .features import cached, frozen_part
@@ -49,12 +50,14 @@ class FinetuneResult:
         model_dir: the best model; None where a signal ended the run early.
         evaluation: of that model on the validation images; None likewise.
         comparison: with the last run before the images changed; None if there was none.
+        hint: what might make the model better, in a line; "" for nothing.
     """
 
     output_dir: Path
     model_dir: Path | None
     evaluation: Evaluation | None
     comparison: Comparison | None = None
+    hint: str = ""
 
     @property
     def finished(self) -> bool:
@@ -193,8 +196,12 @@ def _keep_the_better(output_dir: Path) -> None:
 
 def _report(
     config: FinetuneConfig, lists: Lists, on_skipped: Callable[[str], object]
-) -> tuple[Evaluation, Comparison | None]:
-    """Scores the best model on the validation list, writes the report, compares with the last."""
+) -> tuple[Evaluation, Comparison | None, str]:
+    """Scores the best model on the validation list, and writes the report.
+
+    Returns:
+        The evaluation, the comparison with the last model, and a hint.
+    """
     output_dir, machine = config.run.output_dir, config.machine
     predictor = Predictor(output_dir, machine.device)
     info = predictor.info
@@ -212,4 +219,9 @@ def _report(
     if hint := chance_hint(evaluation, info.source["images"], info.network.num_classes):
         say(hint)
     names = info.names or [f"class {i}" for i in range(info.network.num_classes)]
-    return evaluation, compare(config, images, names, evaluation)
+    hint = ""
+    if not config.solver.balance:
+        train = read_list(lists.train_list, lists.root, info.network.num_classes, info.names)
+        sizes = class_sizes(train, info.network.num_classes)
+        hint = balance_hint(sizes, evaluation.predictions, names)
+    return evaluation, compare(config, images, names, evaluation), hint
