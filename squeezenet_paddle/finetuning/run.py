@@ -11,6 +11,7 @@ from typing import Callable
 from ..data.augment import TrainTransform
 from ..data.contents import read_contents
 from ..data.lists import class_sizes, read_list
+from ..evaluation.calibrate import calibrate
 from ..evaluation.evaluate import Evaluation, score_list
 from ..evaluation.report import check_report_target, report_of, write_report
 from ..features.compute import paths_of
@@ -203,9 +204,15 @@ def _report(
         The evaluation, the comparison with the last model, and a hint.
     """
     output_dir, machine = config.run.output_dir, config.machine
+    info = read_info(output_dir)
+    train, images = (
+        read_list(file, lists.root, info.network.num_classes, info.names)
+        for file in (lists.train_list, lists.val_list)
+    )
+    if info.calibration is None:
+        reading = {"num_workers": machine.num_workers, "max_pixels": machine.max_pixels}
+        calibrate(output_dir / BEST, train, images, config.network.pretrained, **reading)
     predictor = Predictor(output_dir, machine.device)
-    info = predictor.info
-    images = read_list(lists.val_list, lists.root, info.network.num_classes, info.names)
     evaluation = score_list(
         predictor,
         images,
@@ -221,7 +228,6 @@ def _report(
     names = info.names or [f"class {i}" for i in range(info.network.num_classes)]
     hint = ""
     if not config.solver.balance:
-        train = read_list(lists.train_list, lists.root, info.network.num_classes, info.names)
         sizes = class_sizes(train, info.network.num_classes)
         hint = balance_hint(sizes, evaluation.predictions, names)
     return evaluation, compare(config, images, names, evaluation), hint
