@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from ..network import fast_cpu
+from ..network.heads import HEADS
 from ..network.model import SqueezeNet, unpacked
 from .batches import Run
 from .threads import PinnedThreads, micro_batches, split
@@ -40,7 +41,10 @@ class DynamicEngine:
         self._num_classes = config.num_classes
         self._forward: Callable[[paddle.Tensor], paddle.Tensor] = network
         self._pixels: int | None = None  # the whole batch at once
-        self._threads = PinnedThreads(threads if device == "cpu" else 1)
+        # Two layers on the means of maps are not worth sharing.
+        is_small = features_size is not None and trained_from == "head"
+        is_small = is_small and HEADS[config.head].pools_fires
+        self._threads = PinnedThreads(threads if device == "cpu" and not is_small else 1)
         tail = network.tail
         if device == "cpu":
             self._pixels = fast_cpu.PLAIN_PIXELS
