@@ -77,10 +77,13 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
 
 def split(args: argparse.Namespace, folder: Path) -> None:
     """Writes the lists that all ways read."""
-    from squeezenet_paddle.datasets.folders import read_tree, split, write_lists
+    from squeezenet_paddle.data.contents import content_hashes
+    from squeezenet_paddle.datasets.folders import read_tree, write_lists
+    from squeezenet_paddle.datasets.split import split
 
     tree = read_tree(args.images)
-    parts = split(tree, 0.2, 0.0, args.seed)
+    keys = content_hashes([args.images / name for name in tree.names])
+    parts = split(tree.labels, 0.2, 0.0, keys=keys, seed=args.seed, classes=tree.classes)
     write_lists(tree, parts, folder)
     print(
         f"{args.images}: {len(parts['train'])} training and {len(parts['val'])} validation "

@@ -80,7 +80,9 @@ def extents(shape: tuple[int, ...]) -> str:
 def build_network(weights: ConvertedWeights, seed: int = 0) -> SqueezeNet:
     """The network with these weights, in evaluation mode; `seed` makes a new classifier.
 
-    It lives on the CPU: a GPU may compute with fewer bits than a verification asks for.
+    It lives on the CPU: a GPU may compute with fewer bits than a verification asks for. Paddle
+    numbers all parameters of a process and saves their names; here each network starts from 0, so
+    that a file is always converted to the same bytes.
     """
     import paddle
 
@@ -88,7 +90,8 @@ def build_network(weights: ConvertedWeights, seed: int = 0) -> SqueezeNet:
 
     paddle.set_device("cpu")
     paddle.seed(seed)
-    network = SqueezeNet(weights.config)
+    with paddle.utils.unique_name.guard():
+        network = SqueezeNet(weights.config)
     state = dict(weights.state)
     if weights.source["classifier"] == "new":
         prefix = f"{HEADS[weights.config.head].classifier}."

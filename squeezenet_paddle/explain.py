@@ -5,13 +5,13 @@ Discriminative Localization", arXiv:1512.04150): the logit is the mean of the ma
 positions. The activated maps of conv10 are such maps already; with the head `conv_fc` they are
 weighted by the row of `fc`.
 
-The head `multiscale` is a small network on the means of all fires' maps, so its logit is not a sum
-over positions. There, each channel is weighted by the gradient of the logit, as in Grad-CAM
-(Selvaraju et al., arXiv:1610.02391), and counted from its mean over the training data. That is a
-linear approximation around this image: it shows which positions raise the logit while the same
-hidden units stay active, not what the network would say if a position were covered. The maps of all
-fires are added; early ones give detail, late ones coarse shapes. With ReLU the approximation is
-exact up to a constant: the means of the maps sum to the logit minus the value of the linear
+The heads `multiscale` and `compact` are small networks on the means of all fires' maps, so their
+logits are not sums over positions. There, each channel is weighted by the gradient of the logit, as
+in Grad-CAM (Selvaraju et al., arXiv:1610.02391), and counted from its mean over the training data.
+That is a linear approximation around this image: it shows which positions raise the logit while the
+same hidden units stay active, not what the network would say if a position were covered. The maps
+of all fires are added; early ones give detail, late ones coarse shapes. With ReLU the approximation
+is exact up to a constant: the means of the maps sum to the logit minus the value of the linear
 function at the training data's mean.
 """
 
@@ -91,7 +91,7 @@ class Explainer:
 
         Returns:
             Logits, float32 [N, num_classes], and maps; see the module for what their means are.
-            One map, or one for each fire with the head `multiscale`.
+            One map, or one for each fire with the heads `multiscale` and `compact`.
         """
         network = self._network
         with self._paddle.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -34,7 +34,8 @@ class Progress:
             "unit": unit if unit == "B" else f" {unit}",
             "unit_scale": unit == "B",
         }
-        self._bar = tqdm(desc=what, dynamic_ncols=True, disable=None, **amounts)
+        # A bar below another one, as that of a validation, goes when it is done (leave=None).
+        self._bar = tqdm(desc=what, dynamic_ncols=True, leave=None, disable=None, **amounts)
         self._line = {"prefix": what, "bar_format": _LINE, **amounts}
         self._done = done
         self._start = time.monotonic()
@@ -60,9 +61,12 @@ class Progress:
             say(tqdm.format_meter(done, elapsed=now - self._start, **self._line))
 
 
-def track(items: Collection[T], what: str, unit: str = "images") -> Iterator[T]:
-    """Yields `items` and shows how many of them are done."""
-    with Progress(what, len(items), unit) as progress:
+def track(
+    items: Iterable[T], what: str, unit: str = "images", total: int | None = None
+) -> Iterator[T]:
+    """Yields `items` and shows how many of them, or of `total`, are done."""
+    count = len(items) if total is None and isinstance(items, Collection) else total
+    with Progress(what, count or 0, unit) as progress:
         for item in items:
             yield item
             progress.update()

@@ -11,6 +11,7 @@ and of a fine-tuning also
 
 train_list.txt, val_list.txt, synset_words.txt     the lists, where it has split the images itself
 features/          cached outputs of the frozen layers
+contents.json      hashes of the image files, with the sizes and times that they had
 first_stage/       the run of the first stage, where there are two
 report/            the report about the best model
 """
@@ -30,12 +31,13 @@ CHECKPOINTS, BEST, FINAL = "checkpoints", "best", "final"
 SETTINGS, TRAIN_LOG, METRICS = "settings.json", "train.log", "metrics.jsonl"
 CURVES, BOARD = "curves.png", "vdl"
 FEATURES, FIRST_STAGE, REPORT_DIR = "features", "first_stage", "report"
+CONTENTS = "contents.json"
 TRAIN_LIST, VAL_LIST, NAMES = "train_list.txt", "val_list.txt", "synset_words.txt"
 LISTS = (TRAIN_LIST, VAL_LIST, NAMES)
 MODELS = (BEST, FINAL)
 RESUME_ENTRIES = (CHECKPOINTS, METRICS, SETTINGS, TRAIN_LOG, CURVES, BOARD)
 RUN_ENTRIES = (*RESUME_ENTRIES, *MODELS)  # all of a training run
-FINETUNE_ENTRIES = (*LISTS, FEATURES, FIRST_STAGE, REPORT_DIR, *RUN_ENTRIES)
+FINETUNE_ENTRIES = (*LISTS, CONTENTS, FEATURES, FIRST_STAGE, REPORT_DIR, *RUN_ENTRIES)
 LOCK = ".lock"
 
 
@@ -79,9 +81,9 @@ def resume_entries(path: Path) -> list[Path]:
 
     The lists are among them only if a fine-tuning has been here; else they are the user's own.
     """
-    finetuned = entries(path, (FEATURES, FIRST_STAGE, REPORT_DIR))
+    finetuned = entries(path, (CONTENTS, FEATURES, FIRST_STAGE, REPORT_DIR))
     lists = LISTS if finetuned else ()
-    return entries(path, (*RESUME_ENTRIES, FEATURES, FIRST_STAGE, *lists))
+    return entries(path, (*RESUME_ENTRIES, CONTENTS, FEATURES, FIRST_STAGE, *lists))
 
 
 def size(path: Path) -> int:

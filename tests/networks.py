@@ -229,13 +229,48 @@ def _tied_channels(values: np.ndarray, config: ModelConfig, pool: str) -> np.nda
     """The channels in which the two largest values of a window that gets a gradient are close."""
     if config.data_format == "NHWC":
         values = values.transpose(0, 3, 1, 2)
+    largest = _two_largest(values)
+    flat_below = {"relu": 0, "elu": -0.95}[config.activation]
+    gets_gradient = largest[..., 1] > flat_below
+    if config.bypass == "complex" and pool != "pool1":  # not all goes through an activation
+        gets_gradient[:] = True
+    close = largest[..., 1] - largest[..., 0] < 5e-5 * values.std()
+    return np.flatnonzero((gets_gradient & close).any(axis=(0, 2, 3)))
+
+
+def _two_largest(values: np.ndarray) -> np.ndarray:
+    """The two largest values of each window of a pool, [N, C, H, W, 2], of maps in NCHW."""
     odd = [(0, 1 - n % 2) for n in values.shape[2:]]
     padded = np.pad(values, [(0, 0), (0, 0), *odd], constant_values=-1e9)
     windows = sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::2, ::2]
-    largest = np.partition(windows.reshape(*windows.shape[:4], 9), (7, 8))
-    flat_below = {"relu": 0, "elu": -0.95}[config.activation]
-    gets_gradient = largest[..., 8] > flat_below
-    if config.bypass == "complex" and pool != "pool1":  # not all goes through an activation
-        gets_gradient[:] = True
-    close = largest[..., 8] - largest[..., 7] < 5e-5 * values.std()
-    return np.flatnonzero((gets_gradient & close).any(axis=(0, 2, 3)))
+    return np.partition(windows.reshape(*windows.shape[:4], 9), (7, 8))[..., 7:]
+
+
+def clearest(network: SqueezeNet, inputs: np.ndarray, mask: paddle.Tensor | None) -> np.ndarray:
+    """The order of images by how far they lie from kinks of the network, the clearest first.
+
+    For weights that cannot be chosen as `clear_cut_state` does; ReLU and NCHW only.
+    """
+    double = in_double(network)
+    sublayers = dict(double.named_sublayers())
+    margins = np.full(len(inputs), np.inf)
+
+    def add(distances: np.ndarray, values: np.ndarray) -> None:
+        nearest = distances.reshape(len(margins), -1).min(axis=1)
+        np.minimum(margins, nearest / values.std(), out=margins)
+
+    def at_activation(layer: paddle.nn.Layer, _: object, outputs: paddle.Tensor) -> None:
+        add(np.abs(outputs.numpy()), outputs.numpy())
+
+    def at_pool(layer: paddle.nn.Layer, inputs: tuple[paddle.Tensor]) -> None:
+        second, largest = np.moveaxis(_two_largest(inputs[0].numpy()), -1, 0)
+        add(np.where(largest > 0, largest - second, np.inf), inputs[0].numpy())
+
+    for layer in layers(network.config):
+        if layer.activated:
+            sublayers[key_of(layer)].register_forward_post_hook(at_activation)
+    for pool in VERSIONS[network.config.version].pools:
+        sublayers[pool].register_forward_pre_hook(at_pool)
+    with paddle.no_grad():
+        double(paddle.to_tensor(inputs.astype("float64")), mask)
+    return np.argsort(-margins)

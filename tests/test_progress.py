@@ -12,7 +12,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from runs import make_tiny_data, tool
+from runs import flags, make_tiny_data, tool, train
 
 from squeezenet_paddle import progress
 from squeezenet_paddle.data.preprocess import Preprocess
@@ -67,13 +67,8 @@ def test_what_was_done_before_does_not_count_for_the_rate(
     assert capsys.readouterr().err == "file.bin: 6.00M of 10.0M, 100kB/s, ETA 00:40\n"
 
 
-def test_a_bar_on_a_terminal() -> None:
-    """It moves to the end, and a line that is written meanwhile stands above it, unbroken."""
-    code = (
-        "from squeezenet_paddle.progress import *\n"
-        "for i in track(range(5), 'checking'):\n"
-        "    if i == 2: say('skipped: a.jpg')\n"
-    )
+def on_a_terminal(code: str) -> list[bytes]:
+    """The lines that a program leaves on a terminal."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))  # lines, columns
     process = subprocess.Popen([sys.executable, "-c", code], stderr=its)
@@ -86,15 +81,47 @@ def test_a_bar_on_a_terminal() -> None:
         pass
     os.close(ours)
     assert process.wait(timeout=60) == 0
-    lines = [line.rstrip(b"\r").split(b"\r")[-1] for line in shown.split(b"\n")]
+    return [line.rstrip(b"\r").split(b"\r")[-1] for line in shown.split(b"\n")]
+
+
+def test_a_bar_on_a_terminal() -> None:
+    """It moves to the end, and a line that is written meanwhile stands above it, unbroken."""
+    lines = on_a_terminal(
+        "from squeezenet_paddle.progress import *\n"
+        "for i in track(range(5), 'checking'):\n"
+        "    if i == 2: say('skipped: a.jpg')\n"
+    )
     assert lines[0] == b"skipped: a.jpg"
     assert lines[1].startswith(b"checking: 100%|")
     assert b"| 5/5 [" in lines[1]
 
 
+def test_a_bar_below_another_one_goes_when_it_is_done() -> None:
+    lines = on_a_terminal(
+        "from squeezenet_paddle.progress import *\n"
+        "for i in track(range(2), 'training'):\n"
+        "    for i in track(range(2), 'validating'): pass\n"
+    )
+    assert "training: 100%|" in str(lines)
+    assert "validating: 100%|" not in str(lines)
+
+
 def test_a_line_without_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
     say("hello")
     assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_a_long_validation_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_tiny_data(tmp_path / "data")
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    assert train(flags(data, tmp_path / "run", "--num_epochs", 1))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "validating: " in line]
+    assert [line.split(",")[0] for line in lines] == [
+        "validating: 1 of 2",
+        "validating: 2 of 2",
+    ]
 
 
 def test_an_unreadable_image_does_not_stop_it(

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--caffemodel",))
     files = parser.add_argument_group("files")
     weights = files.add_mutually_exclusive_group(required=True)
     weights.add_argument(

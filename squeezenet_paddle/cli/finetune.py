@@ -37,7 +37,7 @@ from .config_flags import add_config, config_of
 
 def parser() -> common.Parser:
     """The flags, made of the fields of `FinetuneConfig`."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--images",))
     add_config(parser, FinetuneConfig)
     common.add_verbose(parser)
     return parser

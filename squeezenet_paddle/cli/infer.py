@@ -9,7 +9,7 @@
 --explain shows where in an image the network sees evidence for its first class: a PNG file per
 image, the image beside its class activation map, brightest where the evidence is strongest, with
 class and probability. The darker border was not seen by the network. The map is exact for a network
-with a conv10; for the head multiscale it is a linear approximation around the image:
+with a conv10; for the head compact it is a linear approximation around the image:
 
     squeezenet infer --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 

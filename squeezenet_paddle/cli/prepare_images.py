@@ -36,7 +36,7 @@ from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--list",))
     group = parser.add_argument_group("what to read and write")
     group.add_argument(
         "--list",

@@ -19,7 +19,7 @@ from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--model_dir",))
     common.add_model_dir(parser, required=False)
     parser.add_argument("--version", choices=CHOICES["version"], help="(default: 1.1)")
     parser.add_argument("--bypass", choices=CHOICES["bypass"], help="(default: none)")

@@ -40,7 +40,7 @@ from . import common
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--checkpoint",))
     files = parser.add_argument_group("files")
     files.add_argument(
         "--checkpoint",

@@ -10,11 +10,11 @@ The defaults are the authors' solver: 170,000 updates of 512 images, from scratc
         --num_epochs 8 --batch_size 32 --lr 0.002 --output_dir output/run2
 
 --trainable head (or fire9, fire8+, ...) trains the last layers alone, more than twice as fast; with
---head multiscale these are a small network on what all fires give:
+--head compact these are a small network on what all fires give:
 
     squeezenet train --train_list data/train_list.txt --val_list data/val_list.txt \\
         --synset_word_list data/synset_words.txt --pretrained pretrained/squeezenet_v1.1 \\
-        --head multiscale --trainable head --optimizer adam --lr 0.001 --batch_size 32 \\
+        --head compact --trainable head --optimizer adam --lr 0.001 --batch_size 32 \\
         --num_epochs 5 --patience 2 --output_dir output/run3
 
 The same command again goes on from the newest checkpoint, whether the run was killed, stopped by
@@ -45,7 +45,7 @@ from .config_flags import add_config, config_of
 
 def parser() -> common.Parser:
     """The flags, made of the fields of `TrainConfig`."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, leading=("--train_list",))
     add_config(parser, TrainConfig)
     common.add_verbose(parser)
     return parser

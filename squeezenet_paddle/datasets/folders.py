@@ -15,8 +15,7 @@ from ..data.image_files import IMAGE_SUFFIXES
 from ..data.lists import ImageList, ids_of_names
 from ..errors import InputError, describe_problems
 from ..files import write_text
-
-PARTS = ("train", "val", "test")
+from .split import PARTS
 
 
 @dataclass(frozen=True)
@@ -158,67 +157,6 @@ def labelled_images(root: Path, names: Sequence[str] | None) -> ImageList:
     return dataclasses.replace(images, root=root, labels=labels)
 
 
-def split(tree: ClassTree, val_share: float, test_share: float, seed: int) -> dict[str, np.ndarray]:
-    """Splits the images into a training, a validation and a test part, stratified by class.
-
-    scikit-learn draws the images. The count of a class in a part is its exact share rounded up or
-    down, but at least one.
-
-    Args:
-        tree: the images.
-        val_share: of the validation part; 0 for none.
-        test_share: of the test part; 0 for none. The rest is the training part.
-        seed: another seed draws other images.
-
-    Returns:
-        Indices into `tree.names`, ascending, for "train" and each other part that is not empty.
-
-    Raises:
-        InputError: a share is out of range, or a class has fewer images than there are parts.
-    """
-    for name, share in (("val_share", val_share), ("test_share", test_share)):
-        if not 0 <= share < 1:
-            raise InputError(f"`{name}` must lie in 0..1, 1 excluded; found {share}.")
-    if val_share + test_share >= 1:
-        raise InputError(
-            f"`val_share` and `test_share` must add up to less than 1, so that images are left for "
-            f"training; found {val_share} and {test_share}."
-        )
-    if not 0 <= seed < 2**32:
-        raise InputError(f"`seed` must lie in 0..{2**32 - 1}, as numpy's; found {seed}.")
-    shares = {part: share for part, share in (("test", test_share), ("val", val_share)) if share}
-    counts = np.bincount(tree.labels)
-    few = np.flatnonzero(counts < len(shares) + 1)
-    if few.size:
-        raise InputError(
-            f"every class needs an image for each of train, {', '.join(reversed(shares))}, so at "
-            f"least {len(shares) + 1}; found "
-            + describe_problems([f"{tree.classes[c]!r} with {counts[c]}" for c in few.tolist()])
-            + "."
-        )
-    from sklearn.model_selection import train_test_split  # takes a second
-
-    parts = {}
-    rest, left = np.arange(len(tree.names)), 1.0
-    for later, (name, share) in zip(reversed(range(len(shares))), shares.items()):
-        left -= share
-        # A class gives its share rounded up or down, keeps what is left for the other parts rounded
-        # up or down too, and has at least one image for this part and for each later one.
-        have = np.bincount(tree.labels[rest])
-        low = np.maximum(_floor(counts * share), have - _ceil(counts * left))
-        high = np.minimum(_ceil(counts * share), have - _floor(counts * left))
-        low, high = np.clip(low, 1, have - later - 1), np.clip(high, 1, have - later - 1)
-        high = np.maximum(low, high)
-        size = int(np.clip(round(len(tree.names) * share), low.sum(), high.sum()))
-        rest, part = train_test_split(
-            rest, test_size=size, stratify=tree.labels[rest], random_state=seed
-        )
-        rest, part = _fill(rest, part, tree.labels, low)
-        part, rest = _fill(part, rest, tree.labels, have - high)
-        parts[name] = np.sort(part)
-    return {"train": np.sort(rest), **dict(reversed(parts.items()))}
-
-
 def write_lists(tree: ClassTree, parts: dict[str, np.ndarray], folder: str | Path) -> None:
     """Writes `PART_list.txt` for each part, and the class names as `synset_words.txt`.
 
@@ -246,31 +184,13 @@ def table(tree: ClassTree, parts: dict[str, np.ndarray]) -> str:
     counts = np.stack([*columns, np.bincount(tree.labels)], axis=1)
     rows = [("class", *parts, "total")]
     rows += [(name, *map(str, row)) for name, row in zip(tree.classes, counts.tolist())]
-    rows.append(("total", *map(str, counts.sum(axis=0).tolist())))
+    totals = counts.sum(axis=0)
+    rows.append(("total", *map(str, totals.tolist())))
+    rows.append(("share", *(f"{100 * total / totals[-1]:.1f} %" for total in totals)))
     width = max(len(row[0]) for row in rows)
     return "\n".join(
         f"{name:{width}}" + "".join(f"{cell:>9}" for cell in cells) for name, *cells in rows
     )
-
-
-def _fill(
-    giver: np.ndarray, taker: np.ndarray, labels: np.ndarray, needed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Moves images until `taker` has `needed[c]` of each class c: (giver, taker)."""
-    missing = needed - np.bincount(labels[taker], minlength=len(needed))
-    giver = giver[np.argsort(labels[giver], kind="stable")]
-    starts = np.searchsorted(labels[giver], np.arange(len(needed)))
-    rank = np.arange(len(giver)) - starts[labels[giver]]  # within its class
-    moved = rank < missing[labels[giver]]
-    return giver[~moved], np.concatenate([taker, giver[moved]])
-
-
-def _floor(values: np.ndarray) -> np.ndarray:
-    return np.floor(values + 1e-6).astype("int64")  # 10 * 0.3 is three, whatever the last bit
-
-
-def _ceil(values: np.ndarray) -> np.ndarray:
-    return np.ceil(values - 1e-6).astype("int64")
 
 
 def _visible(folder: str | Path) -> Iterator[os.DirEntry[str]]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import csv
 import importlib.metadata
+import importlib.util
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 
 from .. import __version__
@@ -122,11 +122,15 @@ def report_of(
 
 
 def check_report_target(path: Path) -> None:
-    """Refuses a path that `write_report` would refuse, before any work is done.
+    """Refuses what `write_report` would refuse, before any work is done.
 
     Raises:
         InputError: `path` holds something other than a report.
+        ModuleNotFoundError: a package that a report needs is not installed.
     """
+    for package in ("jinja2", "matplotlib", "sklearn"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)
     check_directory(path, _REQUIRED, _OPTIONAL)
 
 
@@ -259,6 +263,8 @@ def _page(
     curves: Path | None,
 ) -> str:
     """report.html, from the numbers of metrics.json and the files that are in the folder."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -80,9 +80,10 @@ class StagesConfig(Checked):
 
     pretrained: Path = setting(help="the model directory to start from", kind=Path)
     head: str = setting(
-        "multiscale",
-        "conv, the original's; multiscale, two layers on the means of all fires' maps",
-        choices=("conv", "multiscale"),
+        "compact",
+        "conv, the original's; compact, two layers on the means of all fires' maps; "
+        "multiscale, the same with 1024 hidden units in place of 176",
+        choices=("conv", "compact", "multiscale"),
     )
     dropout: float | None = like(NetworkConfig, "dropout", shown="the pretrained model's")
     trainable: str = _solver(

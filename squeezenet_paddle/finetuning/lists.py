@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.contents import content_hashes
 from ..data.lists import read_list, read_names
-from ..datasets.folders import ClassTree, read_tree, split
+from ..datasets.folders import ClassTree, read_tree
+from ..datasets.split import split
 from ..errors import InputError
 from ..files import write_bytes
 from ..model_dir import read_info
@@ -75,7 +77,7 @@ def find_lists(config: FinetuneConfig) -> Lists:
         data.images,
         output_dir / NAMES,
         None,
-        {**_split(tree, config), NAMES: names},
+        {**_split(tree, data.images, config), NAMES: names},
         f"left out: {', '.join(left_out)}" if left_out else "",
     )
 
@@ -93,17 +95,22 @@ def _of_lists(config: FinetuneConfig, train_list: Path) -> Lists:
     paths = [images.name(i) for i in range(len(images))]
     used, labels = np.unique(images.labels, return_inverse=True)
     tree = ClassTree([f"class {i}" for i in used], paths, labels, 0, 0)
-    written = _split(tree, config, used)
+    written = _split(tree, images.root, config, used)
     return Lists(
         output_dir / TRAIN_LIST, output_dir / VAL_LIST, images.root, names_file, names, written
     )
 
 
 def _split(
-    tree: ClassTree, config: FinetuneConfig, ids: np.ndarray | None = None
+    tree: ClassTree, root: Path, config: FinetuneConfig, ids: np.ndarray | None = None
 ) -> dict[str, bytes]:
     """The two lists; `ids` are the class ids of the labels, where they are others."""
-    parts = split(tree, config.data.val_share or VAL_SHARE, 0.0, config.solver.seed)
+    parts = split(
+        *(tree.labels, config.data.val_share or VAL_SHARE, 0.0),
+        keys=content_hashes([root / name for name in tree.names]),
+        seed=config.solver.seed,
+        classes=tree.classes,
+    )
     labels = tree.labels if ids is None else ids[tree.labels]
     return {
         file: "".join(f"{tree.names[i]} {labels[i]}\n" for i in parts[part]).encode()

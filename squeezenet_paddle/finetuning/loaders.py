@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
 from ..data.augment import TrainTransform
 from ..data.lists import ImageList
-from ..data.loader import Batch, Batches, Loader, Transform
+from ..data.loader import Batch, Batches
 from ..data.sampler import Sampler
 from ..engines.batches import FeatureEngine
-from ..progress import Progress
-from .cache import BLOCK, Block, FeatureFile
+from ..features.cache import FeatureFile
 
 
-@dataclass(frozen=True)
 class ViewTransform:
     """Repeats the augmentation of the first epochs: epoch e sees view e modulo `views`.
 
-    View v of image i is what training without a cache makes of it in epoch v, a function of
-    (seed, v, i).
+    View v of an image is a function of (seed, v, the image's content), so that it is the same
+    whatever the file is called and wherever it stands in a list.
 
-    Attributes:
+    Args:
         transform: of training.
         views: their number.
+        contents: the SHA-256 of the images of the list.
     """
 
-    transform: TrainTransform
-    views: int
+    def __init__(self, transform: TrainTransform, views: int, contents: Sequence[str]) -> None:
+        self.transform, self.views = transform, views
+        self._numbers = np.array([int(content[:15], 16) for content in contents], "int64")
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.transform.shape
 
     def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
-        self.transform(image, epoch % self.views, index, out)
+        self.transform(image, epoch % self.views, int(self._numbers[index]), out)
 
 
 class CachedFeatures:
@@ -45,25 +43,36 @@ class CachedFeatures:
 
     Args:
         images: the list.
-        file: its features, complete.
+        file: where its features are.
+        contents: the SHA-256 of its images.
+        views: how many there are of each.
         sampler: which images make up each batch.
+        skipped: what was wrong with each image that could not be read, by index.
 
     Attributes:
-        skipped: what was wrong with each image that could not be read, by index.
+        images, sampler, skipped: as above.
     """
 
-    def __init__(self, images: ImageList, file: FeatureFile, sampler: Sampler) -> None:
-        self.images, self.sampler, self.skipped = images, sampler, file.unreadable
+    def __init__(
+        self,
+        images: ImageList,
+        file: FeatureFile,
+        contents: Sequence[str],
+        views: int,
+        sampler: Sampler,
+        skipped: dict[int, str],
+    ) -> None:
+        self.images, self.sampler, self.skipped = images, sampler, skipped
+        self._rows = np.stack([file.rows(contents, view) for view in range(views)])
+        self._good = self._rows.min(axis=0) >= 0
         self._features = file.read()
-        self._good = np.ones(len(images), bool)
-        self._good[list(self.skipped)] = False
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from the `start`-th on, with view `epoch` modulo the views."""
-        features = self._features[epoch % len(self._features)]
+        rows = self._rows[epoch % len(self._rows)]
         for indices in self.sampler.batches(epoch, start):
             indices = indices[self._good[indices]]
-            yield Batch(indices, features[indices], self.images.labels[indices])
+            yield Batch(indices, self._features[rows[indices]], self.images.labels[indices])
 
 
 class ComputedFeatures:
@@ -83,48 +92,3 @@ class ComputedFeatures:
         for batch in self._loader.epoch(epoch, start):
             features = self._frozen.features(batch.inputs)
             yield Batch(batch.indices, features, batch.labels)
-
-
-def fill(
-    file: FeatureFile,
-    what: str,
-    images: ImageList,
-    transform: Transform,
-    frozen: FeatureEngine,
-    num_workers: int,
-    max_pixels: int,
-) -> None:
-    """Computes what a file of features lacks, with a progress bar on standard error.
-
-    Args:
-        file: where they go.
-        what: said beside the progress bar.
-        images: the list.
-        transform: makes the sample of view v where the epoch is v.
-        frozen: makes features of samples.
-        num_workers, max_pixels: of the reader.
-    """
-    missing = file.missing()
-    if not missing:
-        return
-    sampler = Sampler(len(images), BLOCK)
-    loader = Loader(images, transform, sampler, num_workers, max_pixels, on_unreadable=str)
-    todo = sum(block.stop - block.start for block in missing)
-    progress = Progress(what, file.rows, done=file.rows - todo)
-    with loader, file.writer() as writer, progress:
-        for blocks in _runs(missing):
-            batches = loader.epoch(blocks[0].view, blocks[0].start // BLOCK)
-            for block, batch in zip(blocks, batches):
-                rows = np.zeros((block.stop - block.start, frozen.size), "float16")
-                rows[batch.indices - block.start] = frozen.features(batch.inputs)
-                unreadable = set(range(block.start, block.stop)) - set(batch.indices.tolist())
-                writer.write(block, rows, {i: loader.skipped[i] for i in sorted(unreadable)})
-                progress.update(len(rows))
-            batches.close()
-
-
-def _runs(blocks: Iterable[Block]) -> list[list[Block]]:
-    """Consecutive blocks of one view, which are read in one go."""
-    numbered = enumerate(blocks)
-    groups = groupby(numbered, lambda pair: (pair[1].view, pair[0] - pair[1].start // BLOCK))
-    return [[block for _, block in group] for _, group in groups]

@@ -20,6 +20,7 @@ from ..progress import track
 from ..training.inputs import Inputs
 from ..training.run import Run
 from ..training.solver import Solver
+from ..training.standardise import set_statistics
 
 LOWEST, HIGHEST = 1e-5, 1.0
 UPDATES = 40
@@ -56,6 +57,7 @@ def find_lr(run: Run, inputs: Inputs) -> float:
     """Trains for a few updates, chooses a rate, and gives the network its weights back."""
     network, plan = run.network, run.plan
     classes = network.config.num_classes
+    set_statistics(network, inputs, plan.solver.trained_from, run.group)
     before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     solver = Solver(network, plan, run.device, inputs, Group())
     network.train()

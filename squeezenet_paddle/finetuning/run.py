@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Callable
 
 from ..data.augment import TrainTransform
+from ..data.contents import read_contents
 from ..data.lists import read_list
-from ..data.preprocess import EvalTransform
 from ..evaluation.evaluate import Evaluation, score_list
 from ..evaluation.report import check_report_target, report_of, write_report
+from ..features.compute import paths_of
 from ..model_dir import check_target, load_network, read_info, write_model_dir
 from ..predict import Predictor
 from ..progress import say
 from ..run_dir import (
     BEST,
+    CONTENTS,
+    FEATURES,
     FINETUNE_ENTRIES,
     FIRST_STAGE,
     MODELS,
@@ -82,7 +85,9 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
             say(lists.note)
         once = _Once(report_skipped)
         for stage in stages(config, lists):
-            if not _run(stage, once):
+            with stage.errors():
+                finished = _run(stage, once)
+            if not finished:
                 return FinetuneResult(output_dir, None, None)
         if config.network.then is not None:
             _keep_the_better(output_dir)
@@ -132,10 +137,15 @@ def stage_inputs(
         return
     plan = run.plan
     preprocess = plan.info.preprocess
+    assert plan.val is not None
+    train_contents, val_contents = (
+        read_contents(paths_of(images), stage.root / CONTENTS) for images in (plan.train, plan.val)
+    )
     augmented = TrainTransform(preprocess, plan.config.augmentation, plan.solver.seed)
-    views = ViewTransform(augmented, stage.views)
+    views = ViewTransform(augmented, stage.views, train_contents.hashes)
     if stage.cache:
-        train, val = cached(plan, (views, EvalTransform(preprocess)), run.network, on_skipped)
+        contents, folder = (train_contents, val_contents), stage.root / FEATURES
+        train, val = cached(plan, views, contents, folder, run.network, on_skipped)
         yield Inputs(train, val, preprocess.crop_size)
         return
     frozen = frozen_part(plan, run.network)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.lists import read_list
+from ..errors import InputError, RunError
 from ..network.stages import STAGES
 from ..progress import say
-from ..run_dir import CHECKPOINTS, FEATURES, FIRST_STAGE, RUN_ENTRIES, Settings, entries
+from ..run_dir import CHECKPOINTS, FIRST_STAGE, RUN_ENTRIES, Settings, entries
 from ..settings import settings_of
 from ..training import checkpoint
 from ..training.config import Interval, TrainConfig
@@ -18,6 +21,8 @@ from .config import THEN_EPOCHS, VIEWS, FinetuneConfig, stages_frozen
 from .lists import Lists
 
 STAND_IN = 1e-3  # for a learning rate that is still to be found
+# What the settings of a run are called in a second stage.
+THEN = {"trainable": "then", "num_epochs": "then_epochs", "lr": "then_lr"}
 SAVED_AFTER = 5000  # images, in whole epochs, as saving takes as long as a few hundred
 
 
@@ -27,15 +32,23 @@ class Stage:
 
     Attributes:
         plan: of the run.
+        root: the directory of the fine-tuning, which has the features of all stages.
         views: of each training image.
         cache: whether features are cached.
         finds_lr: the learning rate of the plan stands for one that a range test has to find.
+        is_second: another stage was before it.
     """
 
     plan: Plan
+    root: Path
     views: int
     cache: bool
     finds_lr: bool
+    is_second: bool = False
+
+    def errors(self) -> contextlib.AbstractContextManager[None]:
+        """Says of errors which stage they are of, if there are two."""
+        return _errors_of_second() if self.is_second else contextlib.nullcontext()
 
     @property
     def trains_all(self) -> bool:
@@ -60,7 +73,20 @@ def stages(config: FinetuneConfig, lists: Lists) -> Iterator[Stage]:
         stage = _stage(config, lists, folder, *first)
     yield stage
     epochs = solver.then_epochs or THEN_EPOCHS
-    yield _stage(config, lists, output_dir, network.then, folder, epochs, solver.then_lr)
+    with _errors_of_second():
+        stage = _stage(config, lists, output_dir, network.then, folder, epochs, solver.then_lr)
+    # What there is to know of the lists, the first stage has said.
+    yield replace(stage, plan=replace(stage.plan, notes=()), is_second=True)
+
+
+@contextlib.contextmanager
+def _errors_of_second() -> Iterator[None]:
+    """Puts "second stage" before errors, and names its settings in place of the first stage's."""
+    try:
+        yield
+    except (InputError, RunError) as error:
+        text = re.sub("`(\\w+)`", lambda name: f"`{THEN.get(name[1], name[1])}`", str(error))
+        raise type(error)(f"second stage: {text}") from error
 
 
 def _take_over(plan: Plan, output_dir: Path) -> bool:
@@ -79,7 +105,7 @@ def _take_over(plan: Plan, output_dir: Path) -> bool:
         return False
     plan.settings.changes_since(settings, output_dir)
     plan.output_dir.mkdir(exist_ok=True)
-    names = sorted((*RUN_ENTRIES, FEATURES), key=lambda name: name == CHECKPOINTS)
+    names = sorted(RUN_ENTRIES, key=lambda name: name == CHECKPOINTS)
     for path in entries(output_dir, tuple(names)):
         path.rename(plan.output_dir / path.name)
     say(f"{output_dir}: its run is the first stage now, in {plan.output_dir}")
@@ -118,7 +144,7 @@ def _stage(
     }
     views = config.features.views or VIEWS
     plan = make_plan(TrainConfig.from_settings(**{**shared, **stage}), {"views": views})
-    return Stage(plan, views, config.features.cache, lr is None)
+    return Stage(plan, config.run.output_dir, views, config.features.cache, lr is None)
 
 
 def _save_interval(lists: Lists) -> Interval:

@@ -29,11 +29,7 @@ class Dropout(nn.Dropout):
 
 
 class BatchNorm(nn.BatchNorm2D):
-    """Batch normalisation of maps or of [N, C].
-
-    While training, a single image of [N, C] is normalised by the running statistics: it has none
-    of its own, and Paddle would leave it as it is. (Paddle's layer also warns on each pass.)
-    """
+    """Batch normalisation of maps. (Paddle's layer also warns on each pass.)"""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return F.batch_norm(
@@ -42,11 +38,30 @@ class BatchNorm(nn.BatchNorm2D):
             self._variance,
             self.weight,
             self.bias,
-            training=self.training and (x.ndim == 4 or _are_several(x)),
+            training=self.training,
             momentum=self._momentum,
             epsilon=self._epsilon,
-            data_format=self._data_format if x.ndim == 4 else "NC",
+            data_format=self._data_format,
         )
+
+
+class Standardisation(BatchNorm):
+    """(x - mean) / deviation * weight + bias with the mean and deviation of the training data.
+
+    They are buffers, set before training, so that no image depends on the others of its batch. The
+    layer is saved, exported and read as a batch normalisation.
+    """
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return standardised(x, self, self.weight, self.bias)
+
+
+def standardised(
+    x: paddle.Tensor, layer: Standardisation, weight: paddle.Tensor, bias: paddle.Tensor
+) -> paddle.Tensor:
+    """The output of a `Standardisation` of [N, C] with another weight and bias."""
+    mean, variance, epsilon = layer._mean, layer._variance, layer._epsilon
+    return F.batch_norm(x, mean, variance, weight, bias, epsilon=epsilon, data_format="NC")
 
 
 def conv2d(
@@ -93,9 +108,3 @@ def weight_init(name: str, fan_in: int) -> Initializer:
         "classifier": Normal(0.0, 0.01),
         "xavier_normal": XavierNormal(),
     }[name]
-
-
-@paddle.jit.not_to_static
-def _are_several(x: paddle.Tensor) -> bool:
-    """Whether a batch has more than one image, or any number (-1)."""
-    return x.shape[0] != 1

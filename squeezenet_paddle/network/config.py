@@ -69,7 +69,8 @@ class ModelConfig:
             convolution round fires 2, 4, 6 and 8.
         activation: "relu" or "elu", after every convolution but those of the complex bypass.
         dropout: share set to zero while training: of fire9's output for the heads `conv` and
-            `conv_fc`, of the hidden units for `multiscale`.
+            `conv_fc`, of the hidden units for `multiscale`
+            and `compact`.
         head: what follows the fires, a key of `heads.HEADS`.
         data_format: layout of the input and of all maps, "NCHW" or "NHWC"; the weights are the
             same for both.

@@ -16,6 +16,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
+from .blocks import standardised
 from .config import FIRES
 from .heads import HEADS
 from .model import SqueezeNet, check_input
@@ -113,6 +114,10 @@ class _Pass:
 
     def conv10(self, x: paddle.Tensor) -> paddle.Tensor:
         return self._biased(self._conv(x, "conv10", padding=self._facts.conv10_pad), "conv10")
+
+    def bn_pools(self, x: paddle.Tensor) -> paddle.Tensor:
+        weight, bias = self._p["bn_pools.weight"], self._p["bn_pools.bias"]
+        return standardised(x, self._network.bn_pools, weight, bias)
 
     def fc10(self, x: paddle.Tensor) -> paddle.Tensor:
         return self._linear(x, "fc10")

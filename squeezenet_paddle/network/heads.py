@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from .config import Layer, ModelConfig
 
 IMAGENET_CLASSES = 1000  # maps of the authors' conv10
-MULTISCALE_UNITS = 1024  # of the hidden layer of the head `multiscale`
 
 AddLayer = Callable[..., "Layer"]  # see `config.layers`
 
@@ -27,6 +26,8 @@ class Head:
         dropout_before: the layer that reads what the dropout lets through.
         normalises_batches: whether the logits of an image depend, while training, on the other
             images of its batch.
+        standardised: the normalisation whose mean and variance are those of the training data from
+            the start and stay as they are; None where there is none.
         pools_fires: whether it reads the means of all fires, [N, 2560], instead of fire9's maps.
         has_conv10: whether it has conv10, whose maps show where in the image a class is seen.
     """
@@ -35,6 +36,7 @@ class Head:
     dropout: str | None = "drop9"
     dropout_before = "conv10"
     normalises_batches = False
+    standardised: str | None = None
     pools_fires = False
     has_conv10 = True
 
@@ -99,14 +101,21 @@ class ConvFcHead(Head):
 
 
 class MultiscaleHead(Head):
-    """Means of all fires' outputs, batch normalisation, a hidden layer, dropout, a linear layer."""
+    """Means of all fires' outputs, standardised, a hidden layer, dropout, a linear layer.
+
+    Args:
+        units: of the hidden layer.
+    """
 
     classifier = "fc"
     dropout = "drop10"
     dropout_before = "fc"
-    normalises_batches = True
+    standardised = "bn_pools"
     pools_fires = True
     has_conv10 = False
+
+    def __init__(self, units: int) -> None:
+        self.units = units
 
     def add_layers(self, add: AddLayer, config: ModelConfig, fires: Mapping[str, Layer]) -> None:
         means = [
@@ -115,7 +124,7 @@ class MultiscaleHead(Head):
         ]
         x = add("fire9", "pools", "Concat", means)
         x = add("head", "bn_pools", "BatchNorm", [x])
-        x = add("head", "fc10", "InnerProduct", [x], MULTISCALE_UNITS, activated=True)
+        x = add("head", "fc10", "InnerProduct", [x], self.units, activated=True)
         add("head", "fc", "InnerProduct", [x], config.num_classes)
 
     def logits(self, net: Any, x: Any, dropout_mask: Any) -> Any:
@@ -127,5 +136,6 @@ HEADS: dict[str, Head] = {
     "conv": ConvHead(),
     "conv_bn": ConvBnHead(),
     "conv_fc": ConvFcHead(),
-    "multiscale": MultiscaleHead(),
+    "multiscale": MultiscaleHead(1024),
+    "compact": MultiscaleHead(176),  # with ten classes, 1.2 million parameters in all
 }

@@ -19,7 +19,7 @@ import paddle
 from paddle import nn
 
 from ..errors import InputError
-from .blocks import BatchNorm, Concat, Dropout, conv2d, linear
+from .blocks import BatchNorm, Concat, Dropout, Standardisation, conv2d, linear
 from .config import FIRES, Layer, ModelConfig, bypass_of, layers, minimum_input_size
 from .heads import HEADS
 from .stages import STAGES, boundary_shapes, is_trained, state_stages
@@ -128,6 +128,8 @@ class SqueezeNet(nn.Layer):
     def _head_layer(self, layer: Layer) -> nn.Layer:
         is_classifier = layer.name in ("conv10", "fc")
         init = "classifier" if is_classifier and self._init == "caffe" else self._init
+        if layer.name == self._head.standardised:
+            return Standardisation(layer.channels)
         if layer.type == "BatchNorm":
             return BatchNorm(layer.channels, data_format=self.config.data_format)
         if layer.type == "InnerProduct":
@@ -178,8 +180,12 @@ class SqueezeNet(nn.Layer):
         dropout_mask: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
         """Logits [N, num_classes] from what `front` returned; `dropout_mask` as for `forward`."""
+        return self.forward_head(self.features(tensors, trained_from), dropout_mask)
+
+    def features(self, tensors: list[paddle.Tensor], trained_from: str) -> paddle.Tensor:
+        """The output of `forward_features` from what `front` returned."""
         [x] = self._through(tensors, STAGES[STAGES.index(trained_from) : -1])
-        return self.forward_head(x, dropout_mask)
+        return x
 
     def _through(
         self, tensors: list[paddle.Tensor], stages: tuple[str, ...]
@@ -196,7 +202,7 @@ class SqueezeNet(nn.Layer):
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
         """The output of fire9 with its bypass, [N, 512, h, w] or [N, h, w, 512].
 
-        For the head `multiscale`, the means of the outputs of all fires, [N, 2560].
+        For the heads `multiscale` and `compact`, the means of the outputs of all fires, [N, 2560].
         """
         return self.front(x, "head")[0]
 
@@ -212,8 +218,8 @@ class SqueezeNet(nn.Layer):
         Args:
             x: the input.
             dropout_mask: bool, which values the dropout keeps while training; in the shape of
-                fire9's output, or [N, 1024] for the head `multiscale`. None: Paddle's random
-                numbers decide.
+                fire9's output, or of the hidden units, [N, 1024] for the head `multiscale`. None:
+                Paddle's random numbers decide.
         """
         return self.forward_head(self.forward_features(x), dropout_mask)
 

@@ -19,8 +19,8 @@ def is_trained(stage: str, trained_from: str) -> bool:
 def boundary(config: ModelConfig, trained_from: str) -> list[str]:
     """The frozen layers whose outputs the trained stages read, in order.
 
-    This is the last frozen map; for the head `multiscale` also the means of the frozen fires, or
-    all means at once. Where nothing is frozen it is "data".
+    This is the last frozen map; for the heads `multiscale` and `compact` also the means of
+    the frozen fires, or all means at once. Where nothing is frozen it is "data".
     """
     chain = layers(config)
     is_read = {n for each in chain if is_trained(each.stage, trained_from) for n in each.bottoms}

@@ -175,8 +175,8 @@ class ThreadedGradients(Gradients):
                 parameter.grad = paddle.add_n(grads)
 
 
-class NormalisedGradients(ThreadedGradients):
-    """Threaded gradients for a head that normalises batches, which needs all images at once.
+class WholeHeadGradients(ThreadedGradients):
+    """Threaded gradients for a head that is computed for all images at once.
 
     The threads compute the input of the head, then one computes the head and its gradients, and
     then the threads run the rest of the backward pass.
@@ -260,15 +260,17 @@ def make_gradients(
         with paddle.no_grad():
             return front(x, trained_from)
 
-    # Batch normalisation is over all images of the batch at once.
-    normalised = HEADS[config.head].normalises_batches
+    # Batch normalisation is over all images of the batch, and two layers on the means of maps are
+    # not worth sharing.
+    head = HEADS[config.head]
+    head_at_once = head.normalises_batches or head.pools_fires
     if fast:
-        threaded = NormalisedGradients if normalised else ThreadedGradients
+        threaded = WholeHeadGradients if head_at_once else ThreadedGradients
         return threaded(network, frozen, trained_from, seed, loss, features_size, threads)
     forward: Forward = lambda x, mask: network.tail(frozen(x), trained_from, mask)  # noqa: E731
     if to_static:
         forward = _static_forward(network)
-    micro_pixels = fast_cpu.PLAIN_PIXELS if on_cpu and not normalised else None
+    micro_pixels = fast_cpu.PLAIN_PIXELS if on_cpu and not head_at_once else None
     return Gradients(network, forward, seed, loss, features_size, amp, micro_pixels)
 
 

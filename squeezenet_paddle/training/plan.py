@@ -24,7 +24,14 @@ from ..network.config import ModelConfig, minimum_input_size
 from ..network.heads import HEADS
 from ..run_dir import Settings
 from ..settings import MAY_CHANGE, MUST_MATCH, settings_of
-from .config import ORIGINAL_STEPS, InputConfig, Interval, SolverConfig, TrainConfig
+from .config import (
+    ORIGINAL_STEPS,
+    InputConfig,
+    Interval,
+    NetworkConfig,
+    SolverConfig,
+    TrainConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -153,22 +160,26 @@ def _model_config(config: TrainConfig, pretrained: ModelConfig | None, classes: 
                 f"`{name}` {overrides[name]}: the model of `pretrained` has {name} {value}."
             )
     model = dataclasses.replace(pretrained or ModelConfig(), **overrides)
-    bias = config.network.classifier_bias
+    keeps_classifier = pretrained is not None and (
+        (pretrained.head, pretrained.num_classes) == (model.head, model.num_classes)
+    )
+    init, bias = config.network.init, config.network.classifier_bias
+    if keeps_classifier and init != NetworkConfig.init:
+        raise InputError(
+            f"`init` {init}: it is for new layers, and those of `pretrained` are kept, with the "
+            "classifier."
+        )
     if bias is not None and not HEADS[model.head].has_conv10:
         raise InputError(
             f"`classifier_bias` {bias:g}: it is that of conv10, which the head {model.head} does "
             "not have."
         )
-    if bias is not None and pretrained is not None and _keeps_classifier(pretrained, model):
+    if bias is not None and keeps_classifier:
         raise InputError(
             f"`classifier_bias` {bias:g}: it is that of a new conv10, and the classifier of "
             "`pretrained` is kept."
         )
     return model
-
-
-def _keeps_classifier(pretrained: ModelConfig, model: ModelConfig) -> bool:
-    return (pretrained.head, pretrained.num_classes) == (model.head, model.num_classes)
 
 
 def _preprocess(config: InputConfig, base: Preprocess, model: ModelConfig) -> Preprocess:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ..network.heads import HEADS
 from ..network.model import SqueezeNet
 from ..network.stages import state_stages
 from ..parallel.group import Group
@@ -75,7 +76,8 @@ class Solver:
         self._loss_scale = LossScale() if amp is not None and amp.dtype == "float16" else None
         self._use_loss_scale()
         self._clip_norm, self._group = config.clip_norm, group
-        self._buffers = list(network.buffers())
+        normalised = HEADS[network.config.head].normalises_batches
+        self._buffers = list(network.buffers()) if normalised else []
 
     @paddle.no_grad()
     def update(self, count: float, lr: float) -> bool:

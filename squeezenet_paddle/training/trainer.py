@@ -12,20 +12,21 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.loader import Batches
+from ..data.loader import Batch, Batches
 from ..engines.dynamic import DynamicEngine
 from ..errors import InputError, RunError
 from ..evaluation.metrics import Scores
 from ..model_dir import write_model_dir
 from ..network.heads import HEADS
 from ..network.model import FEW_CLASSES, load_state
+from ..progress import track
 from ..run_dir import BEST, CHECKPOINTS, FINAL
 from . import checkpoint
 from .checkpoint import Checkpoint
@@ -35,6 +36,7 @@ from .provenance import write_settings
 from .report import RunReport
 from .run import Run, TrainResult, changes_since
 from .solver import Solver
+from .standardise import set_statistics
 
 # A loss within 1 % of ln(classes), that of guessing, gets a hint after so many updates, or after
 # so many epochs, which come first on a short list.
@@ -85,6 +87,8 @@ class Trainer:
         self._hinted = False
         if run.checkpoint is not None:
             self._restore(run.checkpoint)
+        else:
+            set_statistics(run.network, inputs, plan.solver.trained_from, run.group)
 
     @property
     def is_finished(self) -> bool:
@@ -343,7 +347,10 @@ class Trainer:
         """The scores of the validation list, of which each process counts its share."""
         self._network.eval()
         own = Scores()
-        for batch in val.epoch():
+        batches: Iterable[Batch] = val.epoch()
+        if not self._group.rank:
+            batches = track(batches, "validating", "batches", len(val.sampler))
+        for batch in batches:
             if len(batch.indices):
                 own.add(self._engine.logits(batch.inputs), batch.labels)
         scores = Scores.of_array(self._group.sum(own.as_array()))

@@ -72,6 +72,17 @@ def test_the_real_ones_go_there_and_back(
                 np.testing.assert_array_equal(one, other)
 
 
+def test_the_same_file_gives_the_same_bytes(file: Path, tmp_path: Path) -> None:
+    """However many networks the process has made before, whose parameters Paddle numbers."""
+    for name in ("one", "two"):
+        assert run("--caffemodel", file, "--output_dir", tmp_path / name) == 0
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("one", "two")
+    )
+    assert one == two
+
+
 def test_a_mean_file_of_the_real_one(assets: Path, tmp_path: Path) -> None:
     folder = assets / "caffe" / "wild" / "shapes_v1.1"
     argv = ["--caffemodel", folder / "train_iter_201.caffemodel"]

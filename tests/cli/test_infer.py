@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 from networks import VARIANTS, small_model_dir
 
-from squeezenet_paddle.cli import benchmark, export, infer, trace
+from squeezenet_paddle.cli import (
+    benchmark,
+    caffe2paddle,
+    export,
+    finetune,
+    infer,
+    make_lists,
+    prepare_images,
+    summary,
+    torch2paddle,
+    trace,
+    train,
+)
 from squeezenet_paddle.errors import InputError
 
 
@@ -33,6 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (export.main, ["m", "--format", "onnx"], "--model_dir m"),
         (benchmark.main, ["m"], "--model_dir m"),
         (trace.main, ["m"], "--model_dir m"),
+        (summary.main, ["m"], "--model_dir m"),
+        (finetune.main, ["m"], "--images m"),
+        (make_lists.main, ["m"], "--images m"),
+        (caffe2paddle.main, ["m"], "--caffemodel m"),
+        (torch2paddle.main, ["m"], "--checkpoint m"),
+        (prepare_images.main, ["m", "n"], "--list m n"),
+        (train.main, ["m"], "--train_list m"),
     ],
 )
 def test_words_without_flags_are_told_theirs(

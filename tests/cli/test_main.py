@@ -8,8 +8,11 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from conftest import ROOT
+from networks import VARIANTS, small_model_dir
 
 from squeezenet_paddle.cli import main as command_line
 
@@ -92,6 +95,25 @@ def test_what_needs_paddle_says_which_extra_installs_it(tmp_path: Path) -> None:
         "squeezenet train: PaddlePaddle is not installed: pip install 'squeezenet_paddle[cpu]', "
         "or 'squeezenet_paddle[gpu]' for an NVIDIA GPU.\n"
     )
+
+
+def test_eval_needs_the_extra_report_for_a_report_alone(tmp_path: Path) -> None:
+    """And says so before it scores."""
+    model = small_model_dir(tmp_path / "model", VARIANTS[0])
+    cv2.imwrite(str(tmp_path / "image.png"), np.zeros((50, 50, 3), "uint8"))
+    (tmp_path / "list.txt").write_text("image.png 0\n")
+    command = ("eval", "--model_dir", model, "--test_list", tmp_path / "list.txt")
+    extra = ("jinja2", "matplotlib", "sklearn")
+    done = squeezenet(*command, "--num_workers", 0, without=(*extra, "paddle"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("top-1 ")
+    for package in extra:
+        done = squeezenet(*command, "--report_dir", tmp_path / "report", without=(package,))
+        error = f"{package} is not installed: pip install 'squeezenet_paddle[report]'."
+        assert done.returncode == 2
+        assert done.stderr == f"squeezenet eval: {error}\n"
+        assert done.stdout == ""
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_module_of_ours_that_is_missing_is_a_defect() -> None:

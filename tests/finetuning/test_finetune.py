@@ -26,15 +26,18 @@ from runs import (
 )
 
 from squeezenet_paddle import FinetuneConfig
-from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.evaluation.evaluate import Evaluation
-from squeezenet_paddle.finetuning import cache, features, loaders, lr_range
+from squeezenet_paddle.features import cache, compute
+from squeezenet_paddle.finetuning import features, lr_range
 from squeezenet_paddle.finetuning import run as finetuning
 from squeezenet_paddle.finetuning.lists import find_lists, write_lists
 from squeezenet_paddle.finetuning.stages import stages
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.run_dir import locked
 from squeezenet_paddle.training.run import Run, start_network
+
+VALIDATION = 13  # of the 50 images
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +60,13 @@ def finetune(*given: Any) -> Evaluation:
 def whole(tmp_path_factory: pytest.TempPathFactory, images: Path, pretrained: Path) -> Path:
     """A run from its start to its end."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert len(finetune(images, pretrained, run).predictions) == 10
+    assert len(finetune(images, pretrained, run).predictions) == VALIDATION
     return run
 
 
 def test_a_run_leaves_a_model_with_names_and_a_report(whole: Path) -> None:
     info = read_info(whole)
-    assert info.network.head == "multiscale"
+    assert info.network.head == "compact"
     assert info.network.num_classes == 10
     assert info.names is not None
     assert info.names[0] == "cross_noise"
@@ -92,7 +95,7 @@ def test_a_killed_cache_goes_on_and_ends_the_same(
     whole: Path, images: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    for module in (cache, loaders):
+    for module in (cache, compute):
         monkeypatch.setattr(module, "BLOCK", 8)
     calls, write = itertools.count(), cache.Writer.write
 
@@ -107,8 +110,8 @@ def test_a_killed_cache_goes_on_and_ends_the_same(
             finetune(images, pretrained, run)
     finetune(images, pretrained, run)
     assert next(calls) == 2 * 5 + 2 + 2  # each block of both lists once, and the two kills
-    for name in ("train.f16", "val.f16"):
-        assert (run / "features" / name).read_bytes() == (whole / "features" / name).read_bytes()
+    for path in (whole / "features").glob("*.f16"):
+        assert (run / "features" / path.name).read_bytes() == path.read_bytes()
     assert_same_weights(whole / "final", run / "final")
 
 
@@ -116,11 +119,11 @@ def test_a_damaged_cache_is_mended(
     whole: Path, images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(whole / "features", tmp_path / "run" / "features")
-    train = tmp_path / "run" / "features" / "train.f16"
+    [train] = (tmp_path / "run" / "features").glob("views-*.f16")
     good = train.read_bytes()
     train.write_bytes(good[:-2] + b"xx")
     finetune(images, pretrained, tmp_path / "run")
-    assert "1 blocks are damaged; they are computed anew" in capsys.readouterr().err
+    assert "1 blocks are damaged; they are computed again" in capsys.readouterr().err
     assert train.read_bytes() == good
     assert_same_weights(whole / "final", tmp_path / "run" / "final")
 
@@ -132,7 +135,7 @@ def test_other_features_are_never_taken(
     images: Path, pretrained: Path, tmp_path: Path, more: tuple[object, ...]
 ) -> None:
     """Whatever a feature depends on is in the key of its file."""
-    keys = []
+    files = []
     for given in ((), more):
         config = finetune_config(finetune_flags(images, pretrained, tmp_path / "run", *given))
         lists = find_lists(config)
@@ -140,9 +143,15 @@ def test_other_features_are_never_taken(
         write_lists(lists, tmp_path / "run")
         [stage] = stages(config, lists)
         network, _ = start_network(stage.plan)
-        state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-        keys.append(features.keys_of(stage.plan, state, "engine"))
-    assert keys[0][0] != keys[1][0]
+        frozen = features.frozen_part(stage.plan, network)
+        train, _ = features.feature_files(stage.plan, network, frozen, tmp_path / "features")
+        train.check()
+        files.append(train)
+        if not given:
+            with train.writer() as writer:
+                writer.write(["a"], 0, np.zeros((1, frozen.size)))
+    assert files[0].rows(["a"]) == [0]
+    assert files[1].rows(["a"]) == [-1]
 
 
 def test_images_that_cannot_be_read_are_all_named(
@@ -151,7 +160,7 @@ def test_images_that_cannot_be_read_are_all_named(
     tree = shutil.copytree(images, tmp_path / "tree")
     bad = sorted(tree.rglob("*.jpg"))[::17]
     for path in bad:
-        path.write_bytes(b"no image")
+        path.write_bytes(f"no image {path.parent.name}".encode())
     run = tmp_path / "run"
     with pytest.raises(InputError, match="`skip_unreadable`") as caught:
         finetune(tree, pretrained, run)
@@ -160,7 +169,8 @@ def test_images_that_cannot_be_read_are_all_named(
     assert f"{len(bad)} of 50" in str(caught.value)
     found = finetune(tree, pretrained, run, "--skip_unreadable")
     assert capsys.readouterr().err.count("skipped: ") >= len(bad)
-    assert len(found.predictions) + len(found.unreadable) == 10
+    val_list = (run / "val_list.txt").read_text().splitlines()
+    assert len(found.predictions) + len(found.unreadable) == len(val_list)
 
 
 def test_two_runs_in_one_directory(images: Path, pretrained: Path, tmp_path: Path) -> None:
@@ -202,7 +212,7 @@ def test_each_epoch_has_its_own_view_where_all_layers_are_trained(
             }
             for epoch in (0, 1)
         ]
-    assert len(epochs[0]) == 40
+    assert len(epochs[0]) == 50 - VALIDATION
     assert (epochs[0] == epochs[1]) == same
 
 
@@ -225,25 +235,35 @@ def test_a_second_stage(
         finetune(images, pretrained, tmp_path / "other", "--then", "head")
 
 
-def test_balance_raises_the_rare_class(
-    whole: Path, images: Path, pretrained: Path, tmp_path: Path
-) -> None:
-    finetune(images, pretrained, tmp_path / "even", "--balance")
-    assert_same_weights(whole / "final", tmp_path / "even" / "final")
-    tree = shutil.copytree(images, tmp_path / "tree")
-    for path in sorted((tree / "cross_noise").iterdir())[2:]:
-        path.unlink()
+def test_balance_raises_the_rare_class(images: Path, pretrained: Path, tmp_path: Path) -> None:
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(images.rglob("*.jpg"))]
+    lines = [f"{name} {i // 5}\n" for i, name in enumerate(names)]
+
+    def run(name: str, train: list[str], val: list[str], **more: Any) -> Evaluation:
+        for file, part in ("train", train), ("val", val):
+            (tmp_path / f"{file}.txt").write_text("".join(part))
+        lists = {f"{file}_list": tmp_path / f"{file}.txt" for file in ("train", "val")}
+        more = {"pretrained": pretrained, "output_dir": tmp_path / name, "num_workers": 0, **more}
+        config = FinetuneConfig.from_settings(**lists, data_dir=images, lr=1e-3, **more)
+        evaluation = finetuning.finetune(config).evaluation
+        assert evaluation is not None
+        return evaluation
+
+    even = [line for i, line in enumerate(lines) if i % 5]
+    for name, balance in ("even", False), ("even balanced", True):
+        run(name, even, lines[::5], num_epochs=1, balance=balance)
+    assert_same_weights(tmp_path / "even" / "final", tmp_path / "even balanced" / "final")
     losses = []
-    for run, more in ("plain", ()), ("balanced", ("--balance",)):
-        found = finetune(tree, pretrained, tmp_path / run, "--num_epochs", 20, *more).predictions
-        losses.append(found.loss[found.labels == 0].mean())
+    for name, balance in ("rare", False), ("rare balanced", True):
+        found = run(name, lines[4:], lines[:4], num_epochs=20, balance=balance).predictions
+        losses.append(found.loss.mean())
     assert losses[1] < losses[0]
 
 
 def test_the_range_test_takes_whole_updates(
     images: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All 40 images in two parts, 20 + 20 or 32 + 8, are one update, of the same loss."""
+    """All 37 images in two parts, 20 + 17 or 32 + 5, are one update, of the same loss."""
     losses: list[float] = []
 
     def choose(found: list[float], _: int) -> float:
@@ -294,7 +314,7 @@ def test_a_second_stage_goes_on_from_a_run_that_had_one_alone(
     run = tmp_path / "run"
     finetune(images, pretrained, run, "--num_epochs", 2)
     before = weights(run / "final")
-    features = (run / "features" / "train.f16").stat().st_mtime_ns
+    features = {path: path.stat().st_mtime_ns for path in (run / "features").glob("*.f16")}
     capsys.readouterr()
     more = ("--num_epochs", 2, "--then", "all", "--then_epochs", 1, "--then_lr", 1e-4)
     finetune(images, pretrained, run, *more)
@@ -303,8 +323,8 @@ def test_a_second_stage_goes_on_from_a_run_that_had_one_alone(
     assert f"{run / 'first_stage'}: this run is finished" in log
     first = weights(run / "first_stage" / "final")
     assert all(np.array_equal(before[key], first[key]) for key in before)
-    moved = run / "first_stage" / "features" / "train.f16"
-    assert moved.stat().st_mtime_ns == features
+    assert len(features) == 2
+    assert all(path.stat().st_mtime_ns == time for path, time in features.items())
     assert read_info(run / "final").source["step"] == 3  # of the second stage
     settings = json.loads((run / "settings.json").read_text())["settings"]
     assert (settings["trainable"], settings["lr"]) == ("all", 1e-4)
@@ -328,15 +348,33 @@ def test_images_that_cannot_be_read_are_named_once(
 ) -> None:
     """In two stages, and in training and validation."""
     tree = shutil.copytree(images, tmp_path / "tree")
-    bad = sorted(tree.rglob("*.jpg"))[::7]
+    bad = sorted(tree.rglob("*.jpg"))[::5]
     for path in bad:
-        path.write_bytes(b"no image")
+        path.write_bytes(f"no image {path.parent.name}".encode())
     more = ("--num_epochs", 1, "--skip_unreadable", "--then", "fire9", "--then_epochs", 1)
     result = finetune(tree, pretrained, tmp_path / "run", *more)
     assert result.unreadable  # some of them are for validation
     log = capsys.readouterr().err
     for path in bad:
         assert log.count(f"{path.parent.name}/{path.name}") == 1, path
+
+
+def test_an_error_of_the_second_stage_says_so(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And names its own settings; what is known of the lists is said once."""
+    lists = find_lists(finetune_config(finetune_flags(images, pretrained, tmp_path / "lists")))
+    write_lists(lists, tmp_path / "lists")
+    for file in (lists.train_list, lists.val_list):  # without class 0
+        lines = [line for line in file.read_text().splitlines() if not line.endswith(" 0")]
+        file.write_text("\n".join(lines))
+    more = ("--num_epochs", 1, "--then", "fire9", "--then_epochs", 1, "--then_lr", 1e30)
+    given = finetune_flags(images, pretrained, tmp_path / "run", *more)
+    given[:2] = map(str, ("--train_list", lists.train_list, "--val_list", lists.val_list))
+    given += ["--data_dir", str(images)]
+    with pytest.raises(RunError, match=r"^second stage: .* not finite .* A lower `then_lr`"):
+        finetuning.finetune(finetune_config(given))
+    assert capsys.readouterr().err.count("class 0 has no images") == 1
 
 
 def test_the_better_stage_is_named_again(

@@ -86,6 +86,10 @@ def test_a_pretrained_model_brings_network_and_preprocessing(data: Path, tmp_pat
     assert layout.info.preprocess.data_format == "NHWC"
     with pytest.raises(InputError, match=r"`bypass` none: the model of `pretrained` has .*simple"):
         plan_of(plain(data, *model, "--bypass", "none"))
+    for new in (("--init", "xavier_normal"), ("--classifier_bias", 3)):
+        plan_of(plain(data, *model, "--num_classes", 9, *new))
+        with pytest.raises(InputError, match=f"`{new[0][2:]}` {new[1]}: .*`pretrained` .*kept"):
+            plan_of(plain(data, *model, *new))
 
 
 def test_names_give_the_number_of_classes(data: Path, tmp_path: Path) -> None:

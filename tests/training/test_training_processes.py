@@ -13,7 +13,7 @@ import netns
 import numpy as np
 import pytest
 from conftest import ROOT
-from runs import flags, metrics, plan_of, weights
+from runs import flags, make_pretrained, metrics, plan_of, weights
 
 from squeezenet_paddle.datasets.samples import make_sample_data
 from squeezenet_paddle.training import run as training_run
@@ -156,3 +156,19 @@ def test_two_hosts_train_together(data: Path, tmp_path: Path) -> None:
             assert code == 0, output
     assert_same_training(data, tmp_path / "one/final", tmp_path / "two/final")
     assert [r["step"] for r in metrics(tmp_path / "two") if r["kind"] == "train"] == [1, 2, 3, 4]
+
+
+def test_a_standardised_head_does_not_depend_on_the_processes(data: Path, tmp_path: Path) -> None:
+    common = ("--pretrained", make_pretrained(tmp_path / "start"), "--head", "compact")
+    common += ("--trainable", "head", "--device", "cpu", "--batch_size", 32, "--max_steps", 6)
+    common += ("--eval_interval", 6, "--log_interval", 3)
+    for count in (1, 2):
+        done = finish(flags(data, tmp_path / str(count), *common, "--num_procs", count))
+        assert done.returncode == 0, done.stderr
+    one, two = (metrics(tmp_path / str(count)) for count in (1, 2))
+    assert len(one) == 3
+    for key in ("loss", "top1"):
+        np.testing.assert_allclose([r[key] for r in one], [r[key] for r in two], rtol=1e-3)
+    states = [weights(tmp_path / str(count) / "final") for count in (1, 2)]
+    for key in ("bn_pools._mean", "bn_pools._variance"):
+        np.testing.assert_array_equal(*(state[key] for state in states))

@@ -1,0 +1,63 @@
+"""Hashes of files: those of hashlib, read again if and only if the file has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from squeezenet_paddle.data.contents import content_hashes, read_contents
+
+
+def files(folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"{i} größe.bin" for i in range(count)]
+    for i, path in enumerate(paths):
+        path.write_bytes(os.urandom(1000 * i))
+    return paths
+
+
+def hashes(paths: list[Path]) -> list[str]:
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+
+
+def test_they_are_those_of_hashlib(tmp_path: Path) -> None:
+    paths = files(tmp_path, 7)
+    assert content_hashes(paths) == hashes(paths)
+    assert content_hashes([]) == []
+
+
+def test_what_has_not_changed_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, memo = files(tmp_path, 7), tmp_path / "memo.json"
+    before = read_contents(paths, memo).hashes
+    read: list[str] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: (read.append(path.name), read_bytes(path))[1]
+    )
+    assert read_contents(paths, memo).hashes == before
+    assert read == ["memo.json"]
+    paths[3].write_bytes(bytes(3000))  # of the same size
+    assert read_contents(paths, memo).hashes == hashes(paths)
+    assert read.count(paths[3].name) == 2  # ours and the test's
+    moved = paths[0].rename(tmp_path / "other.bin")
+    assert read_contents([moved], memo).hashes == before[:1]
+
+
+@pytest.mark.parametrize("memo", [b"", b"{", b"[1]", b'{"a": 3}', b"\xff"])
+def test_a_damaged_memo_costs_time_alone(tmp_path: Path, memo: bytes) -> None:
+    paths = files(tmp_path, 3)
+    (tmp_path / "memo.json").write_bytes(memo)
+    for _ in range(2):
+        assert read_contents(paths, tmp_path / "memo.json").hashes == hashes(paths)
+
+
+def test_what_cannot_be_read_is_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b", tmp_path]
+    found = read_contents(paths, tmp_path / "memo.json").hashes
+    assert len(set(found)) == 3
+    paths[0].write_bytes(b"a")
+    assert read_contents(paths[:1], tmp_path / "memo.json").hashes == hashes(paths[:1])
