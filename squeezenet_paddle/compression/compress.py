@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ from ..model_dir import ModelInfo
 from ..network.logits import log_softmax
 from ..progress import say
 from ..sqz.format import Content, write
-from .post import Compressor, Rounded, State
+from .post import LEAST_BITS, Compressor, Rounded, State
 from .walk import Walk
 
 HELD_BACK = 4  # every fourth image is only for measuring
 MAX_BYTES = 450_000
 _TRIES = 6  # of sizes, to find the one for a loss
 _FIRST_BITS = 3.0  # a weight, of the first try
+_LEAST_LOSS = 0.01  # points; what is smaller is chance
 _BITS_FOR_HALF = 0.35  # bits more a weight that halve the loss, about
 
 
@@ -140,32 +141,50 @@ def compress(
 
     if max_loss is None:
         return attempt(MAX_BYTES if max_bytes is None else max_bytes)
-    return _smallest(attempt, compressor, max_loss)
+
+    tried: dict[int, Compression] = {}
+
+    def loss(size: int) -> float:
+        tried[size] = attempt(size)
+        lost = tried[size].cost.expected_loss
+        say(f"{len(tried[size].data):,} bytes: expected loss of top-1 {lost:.2f} points")
+        return lost
+
+    return tried[smallest_size(loss, max_loss, compressor.smallest, compressor.weights)]
 
 
-def _smallest(attempt: Any, compressor: Compressor, max_loss: float) -> Compression:
-    """The smallest file found whose loss is at most `max_loss`."""
-    best: Compression | None = None
-    weights = compressor.weights
-    size = compressor.smallest + weights * _FIRST_BITS / 8
-    too_small = 0.0
+def smallest_size(loss: Callable[[int], float], max_loss: float, zeros: int, weights: int) -> int:
+    """The smallest size found whose loss is at most `max_loss`, in a few tries.
+
+    Args:
+        loss: of a file of a size.
+        max_loss: in points.
+        zeros: bytes of a file whose weights are all 0.
+        weights: how many there are.
+
+    Raises:
+        RunError: none was found.
+    """
+    too_small, enough = zeros + weights * LEAST_BITS // 8, 0
+    size, for_half = zeros + weights * _FIRST_BITS / 8, weights * _BITS_FOR_HALF / 8
+    before: tuple[int, float] | None = None
     for _ in range(_TRIES):
-        result = attempt(round(size))
-        loss = result.cost.expected_loss
-        say(f"{len(result.data):,} bytes: expected loss of top-1 {loss:.2f} points")
-        if loss <= max_loss:
-            best = result
+        now, lost = round(size), max(loss(round(size)), _LEAST_LOSS)
+        if lost <= max_loss:
+            enough = now
         else:
-            too_small = max(too_small, size)
-        if best is not None and len(best.data) < 1.02 * max(too_small, 1):
+            too_small = now
+        if enough and enough < 1.02 * too_small:
             break
-        halvings = math.log2(max(loss, 0.02) / max(max_loss, 0.02))
-        size += weights / 8 * _BITS_FOR_HALF * min(max(halvings, -2.0), 2.0) * 0.9
-        if best is not None:  # between what is known to be enough and too little
-            low, high = max(too_small, compressor.smallest * 1.01), float(len(best.data))
-            size = min(max(size, 0.8 * low + 0.2 * high), 0.2 * low + 0.8 * high)
+        if before is not None and (before[1] - lost) * (now - before[0]) > 0:
+            for_half = (now - before[0]) / math.log2(before[1] / lost)
+        before = now, lost
+        size = now + for_half * min(max(math.log2(lost / max_loss), -2.0), 4.0)
+        if enough:
+            gap = enough - too_small
+            size = min(max(size, too_small + gap / 5), enough - gap / 5)
         else:
             size = max(size, 1.03 * too_small)
-    if best is None:
+    if not enough:
         raise RunError(f"no file was found that loses at most {max_loss:g} points (`max_loss`).")
-    return best
+    return enough

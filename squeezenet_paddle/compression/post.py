@@ -21,8 +21,9 @@ from ..network.config import Layer, ModelConfig, layers
 from ..network.weights import key_of
 from ..progress import Progress
 from ..sqz.format import INDICES, Array, Content, Indices, caffe_shapes, write
+from ..sqz.rans import TOTAL, Table
 from .fisher import fisher_information, inputs_of
-from .rounding import Problem, entropy
+from .rounding import PASSES, Problem, entropy
 from .walk import Walk
 
 State = Mapping[str, np.ndarray]
@@ -31,7 +32,7 @@ FISHER_IMAGES = 64
 _PILOT_IMAGES = 48
 _STEP = 0.9  # of the step that is right for fine rounding; coarse rounding with a price needs less
 _SPREAD = (0.4, 1.0, 2.5)  # times mu, where the pilot measures sizes
-_LEAST_BITS = 1  # a weight, of the smallest file that is made
+LEAST_BITS = 1  # a weight, of the smallest file that is made
 _FLOAT16 = float(np.finfo("float16").max)
 
 
@@ -58,9 +59,13 @@ class Rounded:
 
     @property
     def bytes(self) -> float:
-        """About what it takes in a file, without its bias."""
-        values = self.indices.values
-        return self.bits * values.size / 8 + 1.3 * (int(values.max()) - int(values.min())) + 17
+        """What its weight takes in a file more than a weight of zeros."""
+        values = self.indices.values.astype("int32")
+        table = Table.of(values)
+        f = table.frequencies
+        counts = np.bincount(values.ravel() - table.low, minlength=len(f))
+        bits = float(counts @ np.log2(TOTAL / np.maximum(f, 1)))
+        return bits / 8 + len(f) + int((f > 127).sum()) - 2
 
 
 class Compressor:
@@ -109,7 +114,7 @@ class Compressor:
         Raises:
             InputError: that is too small for any use.
         """
-        least = self.smallest + self.weights * _LEAST_BITS // 8
+        least = self.smallest + self.weights * LEAST_BITS // 8
         if max_bytes < least:
             raise InputError(
                 f"`max_bytes` {max_bytes:,}: at least {least:,} were expected for this network of "
@@ -159,9 +164,11 @@ class Compressor:
         sizes: dict[str, np.ndarray] = {}
 
         def at(layer: Layer, problem: _LayerProblem) -> Rounded:
-            several = [problem.rounded(mu * factor) for factor in _SPREAD]
-            sizes[layer.name] = np.log([each.bytes for each in several])
-            return several[1]
+            # One pass for each, and from them what the usual number of passes gives.
+            several = np.log([problem.rounded(mu * factor, 1).bytes for factor in _SPREAD])
+            best = problem.rounded(mu)
+            sizes[layer.name] = several + math.log(best.bytes) - several[1]
+            return best
 
         self._run(self._inputs[:_PILOT_IMAGES], at, "trying out sizes")
         self._sizes = sizes
@@ -182,6 +189,9 @@ class Compressor:
                     mu *= min(max(ratio**3, 1 / 3), 3)
                     best = problem.rounded(mu)
             rounded[layer.name] = best
+            # For a next pass, what the pilot had is put right.
+            curve = self._sizes[layer.name]
+            curve += math.log(best.bytes) - _line(math.log(mu), self._grid, curve)
             return best
 
         self._run(self._inputs, at, "compressing")
@@ -254,18 +264,19 @@ class _LayerProblem:
         cross = sums[size:-3] - np.outer(self._mean0, self._mean)
         self._problem = Problem(flat, cross, hessian)
 
-    def rounded(self, mu: float) -> Rounded:
+    def rounded(self, mu: float, passes: int = PASSES) -> Rounded:
         sensitivity = self._compressor._sensitivity[self._layer.name]
         problem = self._problem
-        step = self._compressor._step(self._layer, mu)
-        step = np.float32(max(step, float(np.abs(problem.target).max()) * 4 / INDICES, 1e-30))
+        least = float(np.abs(problem.target).max()) * 4 / INDICES
+        unit = np.float32(max(self._compressor._step(self._layer, mu), least, 1e-30))
+        step = float(unit)
         # Divergence for each unit of the squared error of an output.
         gain = sensitivity * self._weight.shape[1] / problem.trace
-        q = problem.round(float(step), mu / gain)
-        bias = self._bias + self._weight @ self._mean0 - float(step) * (q @ self._mean)
+        q = problem.round(step, mu / gain, passes)
+        bias = self._bias + self._weight @ self._mean0 - step * (q @ self._mean)
         shape = self._layer.weight_shape
-        indices = Indices(q.astype("int16").reshape(shape), step, np.ones(1, "uint8"))
-        error = problem.error(q, float(step))
+        indices = Indices(q.astype("int16").reshape(shape), unit, np.ones(1, "uint8"))
+        error = problem.error(q, step)
         return Rounded(self._layer.name, indices, bias.astype("float32"), error)
 
 

@@ -38,15 +38,16 @@ class Problem:
         turned = self._damped[np.ix_(self._order, self._order)]
         self._upper = np.linalg.cholesky(np.linalg.inv(turned)).T  # U of the inverse, U' U
 
-    def round(self, step: float, price: float) -> np.ndarray:
+    def round(self, step: float, price: float, passes: int = PASSES) -> np.ndarray:
         """int32 [outputs, inputs]: the index of each weight.
 
         Args:
             step: between the values of a weight.
             price: of a bit, in squared error of an output.
+            passes: how often; what an index costs is known from the pass before.
         """
         q = np.rint(self.target / step).astype("int32")
-        for _ in range(PASSES):
+        for _ in range(passes):
             q = self._pass(step, price / step**2, Bits(q))
         return q
 
@@ -88,17 +89,10 @@ class Bits:
     def cheapest(self, w: np.ndarray, price: float) -> np.ndarray:
         """The index with the smallest squared distance from `w` plus price times bits."""
         nearest = np.rint(w).astype("int32")
-        toward = np.sign(nearest)
-        best, best_cost = nearest, self._costs(w, nearest, price)
-        for other in (nearest - toward, nearest - 2 * toward, np.zeros_like(nearest)):
-            cost = self._costs(w, other, price)
-            better = cost < best_cost
-            best, best_cost = np.where(better, other, best), np.where(better, cost, best_cost)
-        return best
-
-    def _costs(self, w: np.ndarray, q: np.ndarray, price: float) -> np.ndarray:
-        place = np.clip(q - self._low, 0, len(self._cost) - 1)
-        return np.square(w - q) + price * self._cost[place]
+        several = np.stack([nearest, nearest - np.sign(nearest), np.zeros_like(nearest)])
+        costs = np.square(w - several)
+        costs += price * np.take(self._cost, several - self._low, mode="clip")
+        return np.take_along_axis(several, costs.argmin(axis=0)[None], axis=0)[0]
 
 
 def entropy(q: np.ndarray) -> float:

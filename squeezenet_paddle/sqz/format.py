@@ -69,7 +69,7 @@ import numpy as np
 from ..errors import InputError
 from ..network.config import ModelConfig, layers
 from ..network.weights import key_of
-from .rans import LANES, TOTAL, Damaged, Table, decode, encode
+from .rans import LANES, TOTAL, DamagedError, Table, decode, encode
 
 MAGIC = b"\x89SQZ\r\n\x1a\n"
 VERSION = 1
@@ -204,38 +204,38 @@ def read(data: bytes, source: str) -> Content:
     """
     try:
         return _read(data)
-    except Damaged as error:
+    except DamagedError as error:
         raise InputError(f"{source}: {error}.") from error
 
 
 def _read(data: bytes) -> Content:
     if not data.startswith(MAGIC):
-        raise Damaged("a .sqz file was expected, which starts with other bytes")
+        raise DamagedError("a .sqz file was expected, which starts with other bytes")
     head = _Reader(data)
     _, version, count, length, described, words = head.unpack(_HEADER)
     if version != VERSION:
-        raise Damaged(f"version {VERSION} of the format .sqz was expected, found {version}")
+        raise DamagedError(f"version {VERSION} of the format .sqz was expected, found {version}")
     if length != len(data):
-        raise Damaged(f"this .sqz file should have {length:,} bytes, it has {len(data):,}")
+        raise DamagedError(f"this .sqz file should have {length:,} bytes, it has {len(data):,}")
     [checksum] = struct.unpack("<I", data[-4:])
     if checksum != zlib.crc32(data[:-4]):
-        raise Damaged("this .sqz file is damaged: its checksum is wrong")
+        raise DamagedError("this .sqz file is damaged: its checksum is wrong")
     network, preprocess, names = _read_description(head.take(described))
     # A layer's bias is at least 2 bytes for each output, which bounds the shapes that follow.
     if 2 * network.num_classes > len(data):
-        raise Damaged(f"it is too short for {network.num_classes:,} classes")
+        raise DamagedError(f"it is too short for {network.num_classes:,} classes")
     shapes = caffe_shapes(network)
     if count != len(shapes):
-        raise Damaged(f"{len(shapes)} arrays were expected, found {count}")
+        raise DamagedError(f"{len(shapes)} arrays were expected, found {count}")
     if (total := sum(map(math.prod, shapes.values()))) > _VALUES_PER_BYTE * len(data):
-        raise Damaged(f"it is too short for {total:,} values")
+        raise DamagedError(f"it is too short for {total:,} values")
     arrays: dict[str, Any] = {key: _read_array(head, key, shape) for key, shape in shapes.items()}
     states = np.frombuffer(head.take(4 * LANES), "<u4")
     coded = np.frombuffer(head.take(2 * words), "<u2")
     if head.left != 4:
-        raise Damaged(f"{head.left - 4:,} bytes more than expected are before its checksum")
+        raise DamagedError(f"{head.left - 4:,} bytes more than expected are before its checksum")
     if (states < TOTAL).any():
-        raise Damaged("a state of its coder is too small")
+        raise DamagedError("a state of its coder is too small")
     pending = {key: each for key, each in arrays.items() if not isinstance(each, np.ndarray)}
     sequences = [(math.prod(shapes[key]), table) for key, (_, _, table) in pending.items()]
     for (key, (unit, factors, _)), values in zip(pending.items(), decode(states, coded, sequences)):
@@ -255,7 +255,7 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         if count > self.left - 4:
-            raise Damaged("this .sqz file ends early")
+            raise DamagedError("this .sqz file ends early")
         self._at += count
         return bytes(self._data[self._at - count : self._at])
 
@@ -278,11 +278,11 @@ def _read_description(
                 groups[group][name] = json.loads(value)
         network = ModelConfig(**groups["network"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(f"its description is damaged ({error})") from error
+        raise DamagedError(f"its description is damaged ({error})") from error
     if set(groups["network"]) != {field.name for field in dataclasses.fields(ModelConfig)}:
-        raise Damaged("its description does not have all of the network's fields")
+        raise DamagedError("its description does not have all of the network's fields")
     if names and (len(names) != network.num_classes or not all(isinstance(n, str) for n in names)):
-        raise Damaged("its class names are not a text for each class")
+        raise DamagedError("its class names are not a text for each class")
     return network, groups["preprocess"] or None, names or None
 
 
@@ -293,24 +293,26 @@ def _read_array(data: _Reader, key: str, shape: tuple[int, ...]) -> Any:
     """A float array; or unit, factors and table of an array of indices."""
     kind, count = data.unpack(_ARRAY)
     if count != math.prod(shape):
-        raise Damaged(f"{key}: {math.prod(shape):,} values were expected, found {count:,}")
+        raise DamagedError(f"{key}: {math.prod(shape):,} values were expected, found {count:,}")
     if kind in (_FLOAT32, _FLOAT16):
         form = "<f4" if kind == _FLOAT32 else "<f2"
         values = np.frombuffer(data.take(count * int(form[-1])), form)
         return values.astype(form[1:]).reshape(shape)
     if kind != _INDICES or len(shape) < 2:
-        raise Damaged(f"{key}: an array of floats or of indices was expected, found kind {kind}")
+        raise DamagedError(
+            f"{key}: an array of floats or of indices was expected, found kind {kind}"
+        )
     unit, factors = data.unpack(_STEPS)
     if factors not in (1, shape[0]):
-        raise Damaged(f"{key}: 1 or {shape[0]} factors were expected, found {factors}")
+        raise DamagedError(f"{key}: 1 or {shape[0]} factors were expected, found {factors}")
     multipliers = np.frombuffer(data.take(factors), "uint8")
     low, length = data.unpack(_TABLE)
-    if not (1 <= length and -INDICES <= low and low + length - 1 <= INDICES):
-        raise Damaged(f"{key}: {length} indices from {low} on are not those of a table")
+    if length == 0 or low < -INDICES or low + length - 1 > INDICES:
+        raise DamagedError(f"{key}: {length} indices from {low} on are not those of a table")
     frequencies = np.empty(length, "uint32")
     for i in range(length):
         [value] = data.take(1)
         frequencies[i] = value if value < 128 else value - 128 + 128 * data.take(1)[0]
     if frequencies.sum(dtype="int64") != TOTAL:
-        raise Damaged(f"{key}: the frequencies of its table do not add up")
+        raise DamagedError(f"{key}: the frequencies of its table do not add up")
     return np.float32(unit), multipliers, Table(low, frequencies)

@@ -67,7 +67,7 @@ def encode(sequences: Sequence[tuple[np.ndarray, Table]]) -> tuple[np.ndarray, n
     return state, np.concatenate([*reversed(words), np.empty(0, "<u2")])
 
 
-class Damaged(ValueError):
+class DamagedError(ValueError):
     """Coded symbols are not what an encoder wrote."""
 
 
@@ -85,7 +85,7 @@ def decode(
         int16 symbols of each sequence.
 
     Raises:
-        Damaged: the words end early, some are left, or the states are not those of the start.
+        DamagedError: the words end early, some are left, or the states are not those of the start.
     """
     state, words = state.astype("uint32"), words.astype("uint32")
     mask, bits, half = np.uint32(TOTAL - 1), np.uint32(BITS), np.uint32(16)
@@ -107,10 +107,10 @@ def decode(
             low = np.flatnonzero(x < LOWEST)
             more = words[read : read + len(low)]
             if len(more) < len(low):
-                raise Damaged("the coded weights end early")
+                raise DamagedError("the coded weights end early")
             x[low] = (x[low] << half) | more
             read += len(low)
         results.append(symbols)
     if read < len(words) or (state != LOWEST).any():
-        raise Damaged("the coded weights do not end where they should")
+        raise DamagedError("the coded weights do not end where they should")
     return results

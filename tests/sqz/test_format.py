@@ -157,8 +157,7 @@ def test_damage_that_has_a_right_checksum_is_found() -> None:
         data[at] ^= 1 << int(rng.integers(8))
         try:
             read(sealed(bytes(data)), "model.sqz")
-        except InputError as error:
-            assert "\n" not in str(error)
+        except InputError:
             refused += 1
     assert refused > 20  # the others changed a float, a name or a step
 
