@@ -1,4 +1,4 @@
-"""What a file of weights is, told by its first bytes, for errors that name what was found."""
+"""What a file is, told by its first bytes: of weights, for errors; and which kind of image."""
 
 from __future__ import annotations
 
@@ -13,6 +13,71 @@ _STARTS = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself",
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19": "a PyTorch checkpoint",
 }
+
+START = 512  # bytes of a file that tell its kind
+
+# ISO base media files (ISO/IEC 14496-12) name their brands after "ftyp".
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes in bytes
+
+_NO_IMAGES = (
+    (b"%PDF", "PDF file"),
+    (b"8BPS", "Photoshop file"),
+    (b"\xff\x0a", "JPEG XL image"),
+    (b"\x00\x00\x00\x0cJXL ", "JPEG XL image"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000 image"),
+    (b"\x1a\x45\xdf\xa3", "video"),
+    (b"\x00\x00\x01\xba", "video"),
+    (b"PK\x03\x04", "archive"),
+    (b"\x1f\x8b", "archive"),
+    (b"7z\xbc\xaf\x27\x1c", "archive"),
+    (b"Rar!", "archive"),
+    (b"BZh", "archive"),
+    (b"\xfd7zXZ", "archive"),
+)
+
+
+def image_kind(start: bytes) -> str | None:
+    """JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF or HEIC, by the first bytes; None if it is none."""
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WebP"
+    if start.startswith((b"II*\0", b"MM\0*")):
+        return "TIFF"
+    if start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if start[4:8] == b"ftyp":
+        size = int.from_bytes(start[:4], "big")
+        brands = [start[at : at + 4] for at in (8, *range(16, min(size, len(start)), 4))]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        return "HEIC" if brands[0] in _HEIC_BRANDS else None
+    return None
+
+
+def other_kind(start: bytes) -> str:
+    """What a file that `image_kind` does not know is, by its first `START` bytes, as a noun."""
+    if not start:
+        return "empty file"
+    for beginning, kind in _NO_IMAGES:
+        if start.startswith(beginning):
+            return kind
+    if start[4:8] == b"ftyp" or (start[:4] == b"RIFF" and start[8:11] == b"AVI"):
+        return "video"
+    text = start.decode("utf-8", "ignore")
+    if len(start) - len(text.encode()) > 3:  # more than a character cut off at the end
+        return "file of another kind"
+    if text.lstrip()[:64].lower().startswith(("<!doctype html", "<html")):
+        return "HTML page"
+    if "<svg" in text:
+        return "SVG drawing"
+    return "text file" if "".join(text.split()).isprintable() else "file of another kind"
 
 
 def kind_of(data: bytes) -> str:

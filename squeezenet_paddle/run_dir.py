@@ -10,8 +10,12 @@ curves.png, vdl/   the same as a plot, and for VisualDL
 and of a fine-tuning also
 
 train_list.txt, val_list.txt, synset_words.txt     the lists, where it has split the images itself
+test_list.txt      of the folder's own test part, which training does not use
+left_out.csv       what in the folder of images was not taken, and why
 features/          cached outputs of the frozen layers
 contents.json      hashes of the image files, with the sizes and times that they had
+images.json        the images of the run: path, class, part and SHA-256 of each
+runs/N/            earlier runs, with fewer or other images in the same folder
 first_stage/       the run of the first stage, where there are two
 report/            the report about the best model
 """
@@ -31,13 +35,16 @@ CHECKPOINTS, BEST, FINAL = "checkpoints", "best", "final"
 SETTINGS, TRAIN_LOG, METRICS = "settings.json", "train.log", "metrics.jsonl"
 CURVES, BOARD = "curves.png", "vdl"
 FEATURES, FIRST_STAGE, REPORT_DIR = "features", "first_stage", "report"
-CONTENTS = "contents.json"
+CONTENTS, IMAGES, RUNS = "contents.json", "images.json", "runs"
 TRAIN_LIST, VAL_LIST, NAMES = "train_list.txt", "val_list.txt", "synset_words.txt"
-LISTS = (TRAIN_LIST, VAL_LIST, NAMES)
+TEST_LIST, LEFT_OUT = "test_list.txt", "left_out.csv"
+LISTS = (TRAIN_LIST, VAL_LIST, TEST_LIST, NAMES)
 MODELS = (BEST, FINAL)
 RESUME_ENTRIES = (CHECKPOINTS, METRICS, SETTINGS, TRAIN_LOG, CURVES, BOARD)
 RUN_ENTRIES = (*RESUME_ENTRIES, *MODELS)  # all of a training run
-FINETUNE_ENTRIES = (*LISTS, CONTENTS, FEATURES, FIRST_STAGE, REPORT_DIR, *RUN_ENTRIES)
+# All of a fine-tuning but what it shares with those that the directory keeps.
+OWN_ENTRIES = (*LISTS, LEFT_OUT, FIRST_STAGE, REPORT_DIR, *RUN_ENTRIES, IMAGES)
+FINETUNE_ENTRIES = (*OWN_ENTRIES, FEATURES, RUNS)
 LOCK = ".lock"
 
 
@@ -76,14 +83,52 @@ def entries(path: Path, names: tuple[str, ...]) -> list[Path]:
     return [path / name for name in names if (path / name).exists()]
 
 
+def overwritten_entries(
+    path: Path, names: tuple[str, ...], settings: Mapping[str, Path | None]
+) -> list[Path]:
+    """Paths of those `names` that a run with `overwrite` removes from its directory.
+
+    Args:
+        path: the directory.
+        names: what a run of this kind leaves there.
+        settings: files and model directories that the run reads, by the settings that name them.
+
+    Raises:
+        InputError: something is not the run's to remove: it is needed, or there are lists and no
+            other trace of a fine-tuning.
+    """
+    removed = entries(path, names)
+    for name, file in settings.items():
+        if file is None:
+            continue
+        real = model_dir_of(file).resolve()
+        for entry in removed:
+            if entry.resolve() in (real, *real.parents):
+                raise InputError(
+                    f"`overwrite` would remove {entry}, and `{name}` is {file}; another "
+                    "`output_dir` was expected."
+                )
+    lists = [entry for entry in removed if entry.name in LISTS]
+    if lists and not _finetuned(path):
+        raise InputError(
+            f"`overwrite` would replace {lists[0]}, which no fine-tuning has written; another "
+            "`output_dir` was expected."
+        )
+    return removed
+
+
+def _finetuned(path: Path) -> bool:
+    """Whether a fine-tuning has been in a directory."""
+    return bool(entries(path, (IMAGES, FEATURES, FIRST_STAGE, REPORT_DIR)))
+
+
 def resume_entries(path: Path) -> list[Path]:
     """Paths of what a rerun would resume from.
 
     The lists are among them only if a fine-tuning has been here; else they are the user's own.
     """
-    finetuned = entries(path, (CONTENTS, FEATURES, FIRST_STAGE, REPORT_DIR))
-    lists = LISTS if finetuned else ()
-    return entries(path, (*RESUME_ENTRIES, CONTENTS, FEATURES, FIRST_STAGE, *lists))
+    lists = LISTS if _finetuned(path) else ()
+    return entries(path, (*RESUME_ENTRIES, CONTENTS, FEATURES, FIRST_STAGE, *lists, IMAGES))
 
 
 def size(path: Path) -> int:

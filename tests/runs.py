@@ -104,10 +104,10 @@ def train_until(arguments: list[str], step: int) -> bool:
 
 @dataclass
 class Interrupting:
-    """Batches during whose `step`-th update the handler of SIGINT is called.
+    """Batches during whose `step`-th update the trainer's handler of SIGINT is called.
 
-    A real signal would end the process that runs the tests if no handler were there; the tests that
-    kill runs send real ones.
+    That real signals reach it is for `test_training_kill.py`, which sends them to other processes:
+    here one that nobody handles would end the process that runs the tests.
     """
 
     batches: Batches
@@ -125,6 +125,7 @@ class Interrupting:
             if epoch * updates + update + 1 == self.step and place == 0:
                 handler = signal.getsignal(signal.SIGINT)
                 assert callable(handler)
+                assert handler is not signal.default_int_handler
                 handler(signal.SIGINT, None)
             yield batch
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import struct
-import subprocess
-import sys
-import termios
 from pathlib import Path
 
 import pytest
 from runs import flags, make_tiny_data, tool, train
+from terminal import lines_left, shown_on_a_terminal
 
 from squeezenet_paddle import progress
 from squeezenet_paddle.data.preprocess import Preprocess
@@ -67,43 +61,28 @@ def test_what_was_done_before_does_not_count_for_the_rate(
     assert capsys.readouterr().err == "file.bin: 6.00M of 10.0M, 100kB/s, ETA 00:40\n"
 
 
-def on_a_terminal(code: str) -> list[bytes]:
-    """The lines that a program leaves on a terminal."""
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))  # lines, columns
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=its)
-    os.close(its)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-    except OSError:  # the other side is closed
-        pass
-    os.close(ours)
-    assert process.wait(timeout=60) == 0
-    return [line.rstrip(b"\r").split(b"\r")[-1] for line in shown.split(b"\n")]
-
-
 def test_a_bar_on_a_terminal() -> None:
     """It moves to the end, and a line that is written meanwhile stands above it, unbroken."""
-    lines = on_a_terminal(
+    shown = shown_on_a_terminal(
         "from squeezenet_paddle.progress import *\n"
         "for i in track(range(5), 'checking'):\n"
         "    if i == 2: say('skipped: a.jpg')\n"
     )
+    lines = lines_left(shown)
     assert lines[0] == b"skipped: a.jpg"
     assert lines[1].startswith(b"checking: 100%|")
     assert b"| 5/5 [" in lines[1]
 
 
 def test_a_bar_below_another_one_goes_when_it_is_done() -> None:
-    lines = on_a_terminal(
+    shown = shown_on_a_terminal(
         "from squeezenet_paddle.progress import *\n"
         "for i in track(range(2), 'training'):\n"
         "    for i in track(range(2), 'validating'): pass\n"
     )
-    assert "training: 100%|" in str(lines)
-    assert "validating: 100%|" not in str(lines)
+    lines = str(lines_left(shown))
+    assert "training: 100%|" in lines
+    assert "validating: 100%|" not in lines
 
 
 def test_a_line_without_a_bar(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,13 +86,15 @@ def fill(folder: Path, *names: str) -> None:
 
 
 def test_clean_knows_a_fine_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(tmp_path, "features", "first_stage", "report", "best", "checkpoints")
+    fill(tmp_path, "features", "first_stage", "report", "best", "checkpoints", "runs")
     lists = ("train_list.txt", "val_list.txt", "synset_words.txt", "settings.json", "mine.txt")
+    lists += ("images.json", "contents.json")
     for name in lists:
         (tmp_path / name).write_text(name)
     assert clean.main([str(tmp_path), "--yes"]) == 0
-    assert "removed 7 entries" in capsys.readouterr().out
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "best", "mine.txt", "report"]
+    assert "removed 9 entries" in capsys.readouterr().out
+    rest = [".lock", "best", "mine.txt", "report", "runs"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == rest
     assert clean.main([str(tmp_path), "--yes", "--models"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "mine.txt"]
 

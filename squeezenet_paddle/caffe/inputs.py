@@ -198,7 +198,7 @@ def make_preprocess(
 
     crop_size = take("crop_size", 227)
     resize = take("resize", "squash")
-    resize_size, origin = round(crop_size * 256 / 227), AUTHORS
+    resize_size, origin = Preprocess().with_crop_size(crop_size).resize_size, AUTHORS
     if mean_image is not None and mean_image.shape[1] == mean_image.shape[2] >= crop_size:
         resize_size, origin = mean_image.shape[1], "the size of the mean image"
     resize_size = take("resize_size", resize_size, origin)

@@ -63,17 +63,12 @@ class CaffeLayer:
     message: Any
 
 
-def read_caffemodel(path: Path) -> list[CaffeLayer]:
-    """The layers of a binary .caffemodel file.
+def parse_caffemodel(data: bytes, name: str) -> list[CaffeLayer]:
+    """The layers of a binary .caffemodel file; `name` is what errors call it.
 
     Raises:
         InputError: it is no such file, is damaged or cut off, or is in the V0 format.
     """
-    return parse_caffemodel(read_bytes(path, "caffemodel"), str(path))
-
-
-def parse_caffemodel(data: bytes, name: str) -> list[CaffeLayer]:
-    """As `read_caffemodel`, from the file's bytes; `name` is what errors call it."""
     net = NetParameter()
     try:
         net.ParseFromString(data)

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.list is not None:
         images = read_list(args.list, args.data_dir, None)
     elif args.image is not None:
-        images = ImageList.of_paths(find_images(args.image))
+        images = ImageList.of_paths(find_images(args.image, common.note))
 
     machine = benchmark.machine(args.threads)
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())

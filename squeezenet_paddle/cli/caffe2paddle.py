@@ -108,14 +108,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="compare every layer with OpenCV's Caffe importer (default: off)",
     )
-    proof.add_argument(
-        "--image",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="images to compare on, besides a random one (default: none)",
-    )
-    common.add_verbose(proof)
+    common.add_compared_images(proof)
     inputs = parser.add_argument_group(
         "preprocessing (default: what the files say, else the authors')"
     )

@@ -3,8 +3,8 @@
     squeezenet clean output/run1
 
 lists the checkpoints, logs and curves of that run, and a fine-tuning's features, first stage and
-lists, with their sizes, asks, and removes them; --yes does not ask. The models in best/ and final/
-and a fine-tuning's report/ stay, unless --models is given.
+lists, with their sizes, asks, and removes them; --yes does not ask. The models in best/ and final/,
+a fine-tuning's report/, and runs/, the earlier runs that it keeps, stay, unless --models is given.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..run_dir import MODELS, REPORT_DIR, entries, locked, remove, resume_entries, size
+from ..run_dir import MODELS, REPORT_DIR, RUNS, entries, locked, remove, resume_entries, size
 from . import common
 
 
@@ -25,7 +25,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--models",
         action="store_true",
-        help="remove best/, final/ and report/ too (default: keep them)",
+        help="remove best/, final/, report/ and runs/ too (default: keep them)",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask (default: ask)")
     return parser.parse_args(argv)
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with locked(folder):
         found = resume_entries(folder)
         if args.models:
-            found += entries(folder, (*MODELS, REPORT_DIR))
+            found += entries(folder, (*MODELS, REPORT_DIR, RUNS))
         if not found:
             print(f"{folder}: there is nothing that a rerun would resume from")
             return 0

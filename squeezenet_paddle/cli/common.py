@@ -36,7 +36,7 @@ EXTRAS = {
     "or 'squeezenet_paddle[gpu]' for an NVIDIA GPU.",
     **{
         package: f"{package} is not installed: pip install 'squeezenet_paddle[report]'."
-        for package in ("jinja2", "matplotlib", "sklearn")
+        for package in ("jinja2", "matplotlib", "scipy", "sklearn")
     },
 }
 
@@ -185,11 +185,6 @@ def positive_int(text: str) -> int:
     return _whole_number(text, 1, None)
 
 
-def non_negative_int(text: str) -> int:
-    """An argparse type: a whole number of at least 0."""
-    return _whole_number(text, 0, None)
-
-
 def seed(text: str) -> int:
     """An argparse type: a seed, as numpy and Paddle both take it."""
     return _whole_number(text, 0, 2**32 - 1)
@@ -222,6 +217,15 @@ def add_model_dir(group: Any, required: bool = True) -> None:
         metavar="DIR",
         help="a model directory, as squeezenet convert writes it"
         + (" (required)" if required else " (default: none)"),
+    )
+
+
+def add_class_level(group: Any) -> None:
+    group.add_argument(
+        "--class_level",
+        type=positive_int,
+        metavar="N",
+        help="how deep the class folders lie, 1 for those in --images itself (default: found)",
     )
 
 
@@ -280,6 +284,18 @@ def add_new_classifier(group: Any) -> None:
         help="leave the file's classifier out and make a new one for --num_classes (default: off)",
     )
     group.add_argument("--seed", type=seed, default=0, help="of a new classifier (default: 0)")
+
+
+def add_compared_images(group: Any) -> None:
+    """--image of the converters, for the proof."""
+    group.add_argument(
+        "--image",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="images to compare on, besides a random one (default: none)",
+    )
+    add_verbose(group)
 
 
 def add_geometry(

@@ -11,6 +11,9 @@ or the same for a folder that has a folder for each class, named as the model's 
 
     squeezenet eval --model_dir output/mine --images my_images/
 
+The level at which its folders are classes of the model is found; of folders train/, val/ and test/,
+the test images are scored, or else those of val/.
+
 Every image counts exactly once. An image that cannot be read ends the run without a score, unless
 --skip_unreadable is given, which names it and leaves it out. --check_files looks for such images
 first, before the network is loaded:
@@ -48,6 +51,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.list_checks import describe_other_order
 from ..data.lists import ImageList, read_list
 from ..data.loader import check_files
 from ..datasets.folders import labelled_images
@@ -79,6 +83,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a folder that has a folder for each class, named as the model's classes "
         "(default: none)",
     )
+    common.add_class_level(what)
     common.add_data_dir(what)
     common.add_synset_word_list(what)
     what.add_argument(
@@ -172,12 +177,18 @@ def images_to_score(
 ) -> ImageList:
     """The images of --test_list or --images, with their labels."""
     if args.test_list is not None:
-        return read_list(args.test_list, args.data_dir, classes, names)
+        if args.class_level is not None:
+            raise InputError("`class_level` is of folders: it goes with `images`.")
+        images = read_list(args.test_list, args.data_dir, classes, names)
+        if (other_order := describe_other_order(images, names)) and not launcher.is_started():
+            common.note(other_order)
+        return images
     if args.data_dir is not None:
         raise InputError(
             "`data_dir` is where the paths of `test_list` start, not those of `images`."
         )
-    return labelled_images(args.images, names)
+    report = str if launcher.is_started() else common.note
+    return labelled_images(args.images, names, args.class_level, report)
 
 
 def joined(args: argparse.Namespace) -> Group:

@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def named(patterns: list[str], count: int) -> list[np.ndarray]:
     """Images that the user named; of more than `count`, some spread evenly over them."""
-    paths = find_images(patterns)
+    paths = find_images(patterns, common.note)
     chosen = np.linspace(0, len(paths) - 1, min(len(paths), count)).round()
     return [read_image(paths[int(i)]) for i in chosen]
 

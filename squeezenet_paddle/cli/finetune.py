@@ -50,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     scores, run = result.evaluation.summary(), result.output_dir
     top_k = min(5, read_info(run).network.num_classes)
+    compared = "" if result.comparison is None else f"{result.comparison}\n"
     print(
         f"top-1 {scores['top1']:.2%}  top-{top_k} {scores['top5']:.2%} on the {scores['images']} "
-        f"validation images\n\n"
+        f"validation images\n{compared}\n"
         f"the model:    {result.model_dir}\n"
         f"its report:   {run / REPORT_DIR / REPORT}\n\n"
         f"{commands(config)}"

@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.image is not None:
         if args.data_dir is not None:
             raise InputError("`data_dir` is where the paths of `test_list` start, not of `image`.")
-        images = ImageList.of_paths(find_images(args.image))
+        images = ImageList.of_paths(find_images(args.image, common.note))
     else:
         images = read_list(args.test_list, args.data_dir, classes, names)
     if args.explain is not None and (

@@ -24,6 +24,7 @@ VERBS = {
     "make-lists": "make_lists",
     "prepare-images": "prepare_images",
     "prepare-cifar10": "prepare_cifar10",
+    "check-images": "check_images",
     "finetune": "finetune",
     "train": "train",
     "clean": "clean",

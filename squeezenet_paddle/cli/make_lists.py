@@ -23,19 +23,20 @@ takes the name of the class out of a longer name of a folder:
         --class_name_pattern '^\\d+\\.(.+)$' --output_dir data/caltech256 \\
         --val_share 0.1 --test_share 0.2
 
-makes class ak47 of folder 001.ak47.
+makes class ak47 of folder 001.ak47. Folders train/, val/ and test/ below --images, each with the
+class folders, are taken as the split; a part that they lack is drawn from the training images. What
+is not taken is listed in left_out.csv, with its kind.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.contents import content_hashes
-from ..datasets.folders import read_tree, table, write_lists
-from ..datasets.split import check_shares, split
+from ..data.image_files import describe_left_out, write_left_out
+from ..datasets.folders import read_tree, split_tree, table, write_lists
+from ..run_dir import LEFT_OUT
 from . import common
 
 
@@ -58,16 +59,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--val_share",
         type=float,
-        default=0.2,
         metavar="SHARE",
-        help="share of the images for validation; 0: no such list (default: 0.2)",
+        help="share of the images for validation; 0: no such list (default: 0.2, or what the "
+        "folders have)",
     )
     parser.add_argument(
         "--test_share",
         type=float,
-        default=0.0,
         metavar="SHARE",
-        help="share of the images for the final test; 0: no such list (default: 0)",
+        help="share of the images for the final test; 0: no such list (default: 0, or what the "
+        "folders have)",
     )
     common.add_old_flag(parser, "--val", "val_share", float)
     common.add_old_flag(parser, "--test", "test_share", float)
@@ -78,22 +79,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a regular expression searched for in each folder's name; its first group, or the "
         "whole match, is the class name (default: the folder's name)",
     )
+    common.add_class_level(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    check_shares(args.val_share, args.test_share, args.seed)
-    tree = read_tree(args.images, args.class_name_pattern)
-    parts = split(
-        *(tree.labels, args.val_share, args.test_share),
-        keys=content_hashes([args.images / name for name in tree.names]),
-        seed=args.seed,
-        classes=tree.classes,
-    )
+    tree = read_tree(args.images, args.class_name_pattern, args.class_level)
+    parts = split_tree(tree, args.images, args.val_share, args.test_share, args.seed)
     write_lists(tree, parts, args.output_dir)
-    if tree.loose:
-        print(f"left out: {tree.loose} in {args.images}, in no class folder", file=sys.stderr)
-    if tree.others:
-        print(f"left out: {tree.others} without the suffix of an image", file=sys.stderr)
+    for note in tree.notes:
+        common.note(note)
+    if tree.left_out:
+        file = args.output_dir / LEFT_OUT
+        write_left_out(file, tree.left_out)
+        common.note(f"{describe_left_out(tree.left_out)}; see {file}")
     print(table(tree, parts))

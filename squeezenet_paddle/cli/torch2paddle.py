@@ -65,14 +65,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="ONNX",
         help="compare with this file, which PyTorch exported from the same network (default: none)",
     )
-    proof.add_argument(
-        "--image",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="images to compare on, besides a random one (default: none)",
-    )
-    common.add_verbose(proof)
+    common.add_compared_images(proof)
     inputs = parser.add_argument_group("preprocessing (torchvision's by default)")
     common.add_geometry(inputs, "224", "short_side", "--input_size * 256 / 224", "area")
     for name in ("mean", "std"):

@@ -6,11 +6,14 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ..files import sha256, write_text
 from ..progress import Progress
+from .decode import MAX_PIXELS
+from .image_files import inspect
 
 _AT_ONCE = 256  # files
 _THREADS = 4  # reading and hashing leave the interpreter to the others
@@ -24,10 +27,20 @@ class Contents:
         hashes: the SHA-256 of each in hexadecimal. A file that cannot be read has that of its path
             in place of its own, and whoever decodes it says what is wrong with it.
         signatures: of each, as `signature` gives them, from before it was read.
+        problems: what is wrong with those that cannot be decoded, by index, if they were inspected.
     """
 
     hashes: list[str]
     signatures: list[str]
+    problems: dict[int, str] = field(default_factory=dict)
+
+
+class _Known(NamedTuple):
+    """What is remembered of a file; `max_pixels` is the limit under which it was decoded, or 0."""
+
+    signature: str
+    sha256: str
+    max_pixels: int = 0
 
 
 def content_hashes(paths: Sequence[Path]) -> list[str]:
@@ -43,19 +56,48 @@ def read_contents(paths: Sequence[Path], memo: Path | None = None) -> Contents:
         memo: a file that remembers the hashes with the files' signatures; what still fits is not
             read again. None: all are read.
     """
-    known: dict[str, list[str]] = {} if memo is None else _read(memo)
-    names = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links stay as they are
+    known, names = _read(memo), _names(paths)
     signatures = [signature(name) for name in names]
-    new = [i for i, name in enumerate(names) if known.get(name, [""])[0] != signatures[i]]
+    new = [i for i, name in enumerate(names) if _of(known, name).signature != signatures[i]]
     with Progress("reading", len(new)) as progress, ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(new), _AT_ONCE):
             part = new[start : start + _AT_ONCE]
-            hashes = pool.map(_hash, [names[i] for i in part])
-            known.update((names[i], [signatures[i], found]) for i, found in zip(part, hashes))
+            for i, found in zip(part, pool.map(_hash, [names[i] for i in part])):
+                known[names[i]] = _Known(signatures[i], found)
             progress.update(len(part))
     if memo is not None and new:
         write_text(memo, json.dumps(known))
-    return Contents([known[name][1] for name in names], signatures)
+    return Contents([known[name].sha256 for name in names], signatures)
+
+
+def inspect_contents(
+    paths: Sequence[Path], memo: Path, num_workers: int, max_pixels: int = MAX_PIXELS
+) -> Contents:
+    """Hashes files and decodes each, but those of which `memo` remembers that they decode.
+
+    Args:
+        paths: the files.
+        memo: see `read_contents`.
+        num_workers, max_pixels: see `inspect`.
+    """
+    known, names = _read(memo), _names(paths)
+    signatures = [signature(name) for name in names]
+    new = [
+        i
+        for i, name in enumerate(names)
+        if _of(known, name).signature != signatures[i]
+        or not 0 < _of(known, name).max_pixels <= max_pixels
+    ]
+    problems = {}
+    for i, found in zip(new, inspect([paths[i] for i in new], num_workers, max_pixels)):
+        if found.problem is not None:
+            problems[i] = found.problem
+        checked = max_pixels if found.problem is None else 0
+        digest = found.sha256 or sha256(os.fsencode(names[i]))
+        known[names[i]] = _Known(signatures[i], digest, checked)
+    if new:
+        write_text(memo, json.dumps(known))
+    return Contents([known[name].sha256 for name in names], signatures, problems)
 
 
 def signature(path: str | Path) -> str:
@@ -67,6 +109,14 @@ def signature(path: str | Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
+def _names(paths: Sequence[Path]) -> list[str]:
+    return [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links stay as they are
+
+
+def _of(known: dict[str, _Known], name: str) -> _Known:
+    return known.get(name, _Known("", ""))
+
+
 def _hash(name: str) -> str:
     try:
         return sha256(Path(name).read_bytes())
@@ -74,9 +124,10 @@ def _hash(name: str) -> str:
         return sha256(os.fsencode(name))
 
 
-def _read(memo: Path) -> dict[str, list[str]]:
+def _read(memo: Path | None) -> dict[str, _Known]:
+    if memo is None:
+        return {}
     try:
-        known = json.loads(memo.read_bytes())
-        return {name: [signature, found] for name, (signature, found) in known.items()}
+        return {name: _Known(*each) for name, each in json.loads(memo.read_bytes()).items()}
     except (OSError, ValueError, TypeError, AttributeError):  # it only saves time
         return {}

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import SHOWN, InputError, describe_problems
 from ..files import read_bytes, read_lines
+from .list_checks import ambiguous_labels
 
 _MAX_DIGITS = 9  # of a class id
 _LONGEST_SHOWN = 60  # characters of a wrong line
@@ -83,7 +84,7 @@ def read_list(
         data_dir: the folder that the paths start from; None for the folder of the list file.
         num_classes: class ids must be below it; None for any.
         names: the classes' names, if labels may be names too: a whole line of the list of names,
-            or its first word. A number is always a class id.
+            or its first word. A number is a class id, and must not be the name of another class.
 
     Raises:
         InputError: with the numbers of the lines that are wrong, the first ten and their count.
@@ -119,6 +120,8 @@ def read_list(
             )
             for i in np.flatnonzero(images.labels >= num_classes)
         ]
+    if names is not None and not problems:
+        problems = [(i + images.first_line, text) for i, text in ambiguous_labels(images, names)]
     if problems:
         lines = [f"line {number}: {problem}" for number, problem in sorted(problems)]
         count = "a bad line" if len(lines) == 1 else f"{len(lines)} bad lines"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -112,6 +112,13 @@ class Preprocess:
                 )
             if not np.isfinite(self.mean_image.values).all():
                 raise InputError("mean_image holds NaN or infinite values.")
+
+    def with_crop_size(self, size: int) -> Preprocess:
+        """The same for another size of the crop, with `resize_size` in proportion."""
+        if size == self.crop_size:
+            return self
+        resize_size = round(self.resize_size * size / self.crop_size)
+        return replace(self, crop_size=size, resize_size=resize_size)
 
     def record(self) -> dict[str, Any]:
         """The fields as JSON values; `mean_image` is its checksum, and left out if it is None."""

@@ -31,9 +31,9 @@ def split(
 ) -> dict[str, np.ndarray]:
     """Splits images into a training, a validation and a test part.
 
-    Images of one content, and those of one group, are in one part: the place of all of them is the
-    smallest one. A class that has no image in a part gets the one there, with its group, whose
-    place is the nearest.
+    Images of one content, and those of one group, are in one part: all of them have the place of
+    the one whose key is the smallest. A class that has no image in a part gets the one there, with
+    its group, whose place is the nearest.
 
     Args:
         labels: int64 [N], class ids from 0 on.
@@ -110,16 +110,17 @@ def check_class_sizes(
 
 def _places(keys: Sequence[str], groups: np.ndarray | None, seed: int) -> np.ndarray:
     """float64 [N] in 0..1, the same for images that belong together, whatever links them."""
-    hashes = {key: int(sha256(f"{seed} {key}".encode())[:13], 16) / 16**13 for key in set(keys)}
-    places = np.array([hashes[key] for key in keys])
+    distinct, ranks = np.unique(np.array(keys, str), return_inverse=True)
+    hashes = [sha256(f"{seed} {key}".encode())[:13] for key in distinct]
+    places = np.array([int(each, 16) / 16**13 for each in hashes])
     if groups is None:
-        return places
-    links = [np.unique(each, return_inverse=True)[1] for each in (places, groups)]
+        return places[ranks]
+    links = [np.unique(each, return_inverse=True)[1] for each in (ranks, groups)]
     while True:
-        before = places
+        before = ranks
         for link in links:
-            smallest = np.ones(link.max() + 1)
-            np.minimum.at(smallest, link, places)
-            places = smallest[link]
-        if np.array_equal(places, before):
-            return places
+            smallest = np.full(link.max() + 1, len(distinct))
+            np.minimum.at(smallest, link, ranks)
+            ranks = smallest[link]
+        if np.array_equal(ranks, before):
+            return places[ranks]

@@ -89,7 +89,7 @@ def evaluate(
     predictor = Predictor(Path(model_dir), device, engine, precision)
     info, root = predictor.info, None if data_dir is None else Path(data_dir)
     if Path(images).is_dir():
-        labelled = labelled_images(Path(images), info.names)
+        labelled = labelled_images(Path(images), info.names, report=say)
     else:
         labelled = read_list(Path(images), root, info.network.num_classes, info.names)
     return score_list(predictor, labelled, **options).summary()

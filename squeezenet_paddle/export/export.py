@@ -116,7 +116,7 @@ def export(
     """
     from ..engines.dynamic import DynamicEngine  # Paddle
 
-    preprocess = _resized(info.preprocess, what.input_size)
+    preprocess = info.preprocess.with_crop_size(what.input_size)
     weights = read_weights(model_dir, info)
     use_device("cpu")
     network = network_of(info.network, weights.state, str(model_dir))
@@ -176,14 +176,6 @@ def export(
     record.add_record(output_dir, kind, entry, [file.name for file in files])
     record.write_labels(output_dir, weights.fingerprint, info.names)
     return result
-
-
-def _resized(preprocess: Preprocess, size: int) -> Preprocess:
-    """The same preprocessing for another size of the input."""
-    if size == preprocess.crop_size:
-        return preprocess
-    resize_size = round(preprocess.resize_size * size / preprocess.crop_size)
-    return dataclasses.replace(preprocess, crop_size=size, resize_size=resize_size)
 
 
 def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarray:

@@ -15,7 +15,7 @@ from ..data.contents import Contents, read_contents, signature
 from ..data.decode import MAX_PIXELS
 from ..data.lists import ImageList
 from ..data.loader import Loader, Transform
-from ..data.preprocess import EvalTransform, Preprocess
+from ..data.preprocess import Preprocess
 from ..data.sampler import Sampler
 from ..device import choose_device
 from ..engines.batches import FeatureEngine
@@ -39,6 +39,7 @@ def image_features(
     folder: Path,
     *,
     preprocess: Preprocess | None = None,
+    mirrored: bool = False,
     device: str | None = None,
     num_workers: int = 0,
     max_pixels: int = MAX_PIXELS,
@@ -54,6 +55,7 @@ def image_features(
         images: the images.
         folder: of the cache.
         preprocess: None for the model's.
+        mirrored: the features are the mean of those of the image and of the mirrored image.
         device, num_workers, max_pixels: as for the commands.
         memo: of `read_contents`; None for one in `folder`.
 
@@ -73,19 +75,37 @@ def image_features(
     state = {key: own.get(key, zeros) for key, zeros in head.items()}
     preprocess = preprocess or info.preprocess
     engine = load_features(config, state, preprocess, "head", choose_device(device))
+    views = 2 if mirrored else 1
     file = feature_file(folder, "center", engine, config, state, "head", preprocess)
     with locked(folder):
         contents = read_contents(paths_of(images), memo or folder / MEMO)
         if problem := file.check():
             say(problem)
-        check_room(folder, file.row_bytes * int(np.sum(file.rows(contents.hashes) < 0)))
+        missing = sum(int(np.sum(file.rows(contents.hashes, v) < 0)) for v in range(views))
+        check_room(folder, file.row_bytes * missing)
         reading = (engine, num_workers, max_pixels)
-        transform = EvalTransform(preprocess)
-        unreadable = fill(file, "features", images, contents, transform, 1, *reading)
-    rows, data = file.rows(contents.hashes), file.read()
+        transform = CenterTransform(preprocess)
+        unreadable = fill(file, "features", images, contents, transform, views, *reading)
+    data = file.read()
     features = np.zeros((len(images), engine.size), "float16")
-    features[rows >= 0] = data[rows[rows >= 0]]
+    for view in range(views):
+        rows = file.rows(contents.hashes, view)
+        features[rows >= 0] += data[rows[rows >= 0]] / views
     return features, unreadable
+
+
+@dataclass(frozen=True)
+class CenterTransform:
+    """The center crop; where the epoch is 1, that of the mirrored image."""
+
+    preprocess: Preprocess
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.preprocess.input_shape
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
+        self.preprocess(image[:, ::-1] if epoch else image, out)
 
 
 def feature_file(

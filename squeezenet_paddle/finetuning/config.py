@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..data.augment import Augment
+from ..datasets.folders import VAL_SHARE
 from ..errors import InputError
 from ..network.stages import STAGES
 from ..settings import Checked, Tree, group, like, setting
@@ -21,7 +22,7 @@ from ..training.config import (
     SolverConfig,
 )
 
-VAL_SHARE, VIEWS, THEN_EPOCHS = 0.2, 2, 2  # where they are not given
+VIEWS, THEN_EPOCHS = 2, 2  # where they are not given
 FOUND = "found by a short range test"
 
 _data, _solver = partial(like, DataConfig), partial(like, SolverConfig)
@@ -32,7 +33,10 @@ class ImagesConfig(Checked):
     """The images: a folder with a folder for each class, or list files."""
 
     images: Path | None = setting(
-        None, "a folder with a folder for each class; images may lie deeper in them", Path
+        None,
+        "a folder with a folder for each class; images may lie deeper in them, and folders train, "
+        "val and test are taken as the split",
+        Path,
     )
     train_list: Path | None = _data("train_list", default=None)
     val_list: Path | None = _data("val_list", shown="a part of `train_list`")
@@ -54,7 +58,14 @@ class ImagesConfig(Checked):
         str,
         shown="the folder's name",
     )
-    skip_unreadable: bool = _data("skip_unreadable")
+    class_level: int | None = setting(
+        None,
+        "how deep the class folders lie, 1 for those in `images` itself",
+        int,
+        at_least=1,
+        shown="found",
+    )
+    strict: bool = setting(False, "stop at images that cannot be read (or leave them out)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,7 +73,7 @@ class ImagesConfig(Checked):
             raise InputError(
                 "one of `images`, a folder for each class, or `train_list` was expected."
             )
-        own, other, names = "train_list", "images", ["class_name_pattern"]
+        own, other, names = "train_list", "images", ["class_name_pattern", "class_level"]
         if self.images is not None:
             own, other, names = other, own, ["val_list", "data_dir", "synset_word_list"]
         for name in names:

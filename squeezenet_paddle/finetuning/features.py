@@ -123,7 +123,7 @@ def _problems(plan: Plan, unreadable: Sequence[Mapping[int, str]]) -> list[str]:
     """What is wrong with each image that cannot be read.
 
     Raises:
-        InputError: there are some, and `skip_unreadable` was not given; or there are no others.
+        InputError: there are some, and `strict` is set; or there are no others.
     """
     assert plan.val is not None
     problems = [text for each in unreadable for _, text in sorted(each.items())]
@@ -135,7 +135,7 @@ def _problems(plan: Plan, unreadable: Sequence[Mapping[int, str]]) -> list[str]:
             )
     if problems and not plan.config.data.skip_unreadable:
         raise InputError(
-            f"{len(problems)} of {len(plan.train) + len(plan.val)} images cannot be read; "
-            f"`skip_unreadable` leaves them out: {describe_problems(problems)}."
+            f"{len(problems)} of {len(plan.train) + len(plan.val)} images cannot be read, and "
+            f"without `strict` they would be left out: {describe_problems(problems)}."
         )
     return problems

@@ -6,21 +6,49 @@ the names of the classes are known, synset_words.txt, so that every tool can go 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..data.contents import content_hashes
+from ..data.contents import inspect_contents
+from ..data.image_files import LeftOut, describe_left_out, write_left_out
 from ..data.lists import read_list, read_names
-from ..datasets.folders import ClassTree, read_tree
-from ..datasets.split import split
-from ..errors import InputError
+from ..datasets.folders import VAL_SHARE, ClassTree, given_parts, read_tree, split_tree
+from ..datasets.split import check_class_sizes
+from ..errors import InputError, describe_problems
 from ..files import write_bytes
 from ..model_dir import read_info
-from ..run_dir import NAMES, TRAIN_LIST, VAL_LIST
-from .config import VAL_SHARE, FinetuneConfig
+from ..run_dir import CONTENTS, IMAGES, LEFT_OUT, NAMES, TEST_LIST, TRAIN_LIST, VAL_LIST
+from .config import FinetuneConfig
+from .growth import Image, Record, earlier_record
+
+UNREADABLE = "image that cannot be read"
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a folder or a list, which are to be split.
+
+    Attributes:
+        tree: the images and their classes.
+        root: the folder that their paths start from.
+        hashes: the SHA-256 of each, once they have been inspected.
+        ids: class ids of the classes, where they are not 0, 1, 2, ...
+        names_file: the list of the classes' names, where the user has given one.
+        class_names: the names that labels may be; None where they are ids.
+        notes: how the folder was read, a line for each.
+    """
+
+    tree: ClassTree
+    root: Path
+    hashes: Sequence[str] = ()
+    ids: np.ndarray | None = None
+    names_file: Path | None = None
+    class_names: list[str] | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -33,7 +61,9 @@ class Lists:
         names: the file of the classes' names; None where they are not known.
         class_names: these names, where the labels of a list may be names; None where they are ids.
         written: what of these has to be written first, by file name in the run's directory.
-        note: what was left out, for the user; "" if nothing was.
+        record: of the images that were split; None where the user gave both lists.
+        notes: how the folder was read and what was left out, a line for each.
+        left_out: what in the folder is not taken.
     """
 
     train_list: Path
@@ -42,48 +72,34 @@ class Lists:
     names: Path | None
     class_names: list[str] | None
     written: Mapping[str, bytes]
-    note: str = ""
+    record: Record | None = None
+    notes: Sequence[str] = ()
+    left_out: Sequence[LeftOut] = ()
 
 
-def find_lists(config: FinetuneConfig) -> Lists:
-    """The lists that the settings name, or those made of a folder; writes nothing.
+def read_images(config: FinetuneConfig) -> Images | Lists:
+    """The images that the settings name, or the lists where both are given.
 
     Raises:
-        InputError: as `read_tree`, `read_list` and `split`.
+        InputError: as `read_tree` and `read_list`; or a class has too few images.
     """
-    data, output_dir = config.data, config.run.output_dir
+    data = config.data
     if data.train_list is not None:
-        return _of_lists(config, data.train_list)
+        return _of_list(config, data.train_list)
     assert data.images is not None
-    folder, inside = data.images.resolve(), output_dir.resolve()
+    folder, inside = data.images.resolve(), config.run.output_dir.resolve()
     if folder in (inside, *inside.parents):
         raise InputError(
-            f"`output_dir` {output_dir} lies in `images` {data.images}, where its images would be "
-            "a class; another directory was expected."
+            f"`output_dir` {config.run.output_dir} lies in `images` {data.images}, where its "
+            "images would be a class; another directory was expected."
         )
-    tree = read_tree(data.images, data.class_name_pattern)
-    left_out = [
-        f"{count} {what}"
-        for count, what in (
-            (tree.loose, f"in {data.images} itself, in no class folder"),
-            (tree.others, "without the suffix of an image"),
-        )
-        if count
-    ]
-    names = "".join(f"{name}\n" for name in tree.classes).encode()
-    return Lists(
-        output_dir / TRAIN_LIST,
-        output_dir / VAL_LIST,
-        data.images,
-        output_dir / NAMES,
-        None,
-        {**_split(tree, data.images, config), NAMES: names},
-        f"left out: {', '.join(left_out)}" if left_out else "",
-    )
+    tree = read_tree(data.images, data.class_name_pattern, data.class_level)
+    _check_sizes(tree, config)
+    return Images(tree, data.images, notes=tree.notes)
 
 
-def _of_lists(config: FinetuneConfig, train_list: Path) -> Lists:
-    data, output_dir = config.data, config.run.output_dir
+def _of_list(config: FinetuneConfig, train_list: Path) -> Images | Lists:
+    data = config.data
     root, names_file = data.data_dir, data.synset_word_list
     names = read_info(config.network.pretrained).names
     if names_file is not None:
@@ -94,44 +110,124 @@ def _of_lists(config: FinetuneConfig, train_list: Path) -> Lists:
     images = read_list(train_list, root, classes, names)
     paths = [images.name(i) for i in range(len(images))]
     used, labels = np.unique(images.labels, return_inverse=True)
-    tree = ClassTree([f"class {i}" for i in used], paths, labels, 0, 0)
-    written = _split(tree, images.root, config, used)
-    return Lists(
-        output_dir / TRAIN_LIST, output_dir / VAL_LIST, images.root, names_file, names, written
-    )
+    tree = ClassTree([f"class {i}" for i in used], paths, labels)
+    _check_sizes(tree, config)
+    return Images(tree, images.root, (), used, names_file, names)
 
 
-def _split(
-    tree: ClassTree, root: Path, config: FinetuneConfig, ids: np.ndarray | None = None
-) -> dict[str, bytes]:
-    """The two lists; `ids` are the class ids of the labels, where they are others."""
-    parts = split(
-        *(tree.labels, config.data.val_share or VAL_SHARE, 0.0),
-        keys=content_hashes([root / name for name in tree.names]),
-        seed=config.solver.seed,
-        classes=tree.classes,
+def _check_sizes(tree: ClassTree, config: FinetuneConfig) -> None:
+    """Raises the error of `split` for classes that are too small, before their files are read."""
+    given = given_parts(tree, config.data.val_share, None)
+    train = given.get("train", np.arange(len(tree.names)))
+    parts = [0] if "val" in given else [0, 1]
+    check_class_sizes(np.bincount(tree.labels[train]), parts, tree.classes)
+
+
+def inspect_images(images: Images, config: FinetuneConfig) -> Images:
+    """Reads and decodes each file that is new; those that cannot be are left out.
+
+    Raises:
+        InputError: there are some, and `strict` is set; or none of a class can be.
+    """
+    tree, output_dir, machine = images.tree, config.run.output_dir, config.machine
+    contents = inspect_contents(
+        *([images.root / name for name in tree.names], output_dir / CONTENTS),
+        *(machine.num_workers, machine.max_pixels),
     )
-    labels = tree.labels if ids is None else ids[tree.labels]
-    return {
+    problems = contents.problems
+    if not problems:
+        return dataclasses.replace(images, hashes=contents.hashes)
+    told = describe_problems(list(problems.values()))
+    if config.data.strict:
+        raise InputError(
+            f"{len(problems)} of {len(tree.names)} images cannot be read, and without `strict` "
+            f"they would be left out: {told}."
+        )
+    good = np.array([i for i in range(len(tree.names)) if i not in problems], "int64")
+    lost = np.setdiff1d(tree.labels, tree.labels[good]).tolist()
+    if lost:
+        names = describe_problems([tree.classes[label] for label in lost])
+        raise InputError(f"no image of these classes can be read: {names}; {told}.")
+    left_out = [LeftOut(tree.names[i], UNREADABLE, text) for i, text in problems.items()]
+    rest = dataclasses.replace(
+        tree,
+        names=[tree.names[i] for i in good],
+        labels=tree.labels[good],
+        parts=None if tree.parts is None else [tree.parts[i] for i in good],
+        left_out=sorted([*tree.left_out, *left_out]),
+    )
+    return dataclasses.replace(images, tree=rest, hashes=[contents.hashes[i] for i in good])
+
+
+def split_images(images: Images, config: FinetuneConfig, groups: np.ndarray | None = None) -> Lists:
+    """Splits images into lists; those of an earlier run in the directory stay on their side.
+
+    Args:
+        images: all of them.
+        config: of the fine-tuning.
+        groups: int64 [N], images with the same number belong together; None: none do.
+
+    Raises:
+        InputError: as `split_tree`; or the earlier run was split with other settings.
+    """
+    tree, output_dir, seed = images.tree, config.run.output_dir, config.solver.seed
+    settings = {"val_share": config.data.val_share or VAL_SHARE, "seed": seed}
+    earlier = None if config.run.overwrite else earlier_record(output_dir)
+    if earlier is not None:
+        earlier.check_split(settings, output_dir)
+    parts = split_tree(
+        *(tree, images.root, config.data.val_share, None, seed),
+        keys=images.hashes,
+        groups=groups,
+        earlier=None if earlier is None else earlier.parts,
+    )
+    part_of = {int(i): part for part, indices in parts.items() for i in indices}
+    record = [
+        Image(name, tree.classes[label], part_of[i], images.hashes[i])
+        for i, (name, label) in enumerate(zip(tree.names, tree.labels.tolist()))
+        if i in part_of
+    ]
+    labels = tree.labels if images.ids is None else images.ids[tree.labels]
+    written = {
         file: "".join(f"{tree.names[i]} {labels[i]}\n" for i in parts[part]).encode()
-        for file, part in ((TRAIN_LIST, "train"), (VAL_LIST, "val"))
+        for file, part in ((TRAIN_LIST, "train"), (VAL_LIST, "val"), (TEST_LIST, "test"))
+        if part in parts
     }
+    names_file, notes = images.names_file, list(images.notes)
+    if images.ids is None:
+        names_file = output_dir / NAMES
+        written[NAMES] = "".join(f"{name}\n" for name in tree.classes).encode()
+    if tree.left_out:
+        notes.append(f"{describe_left_out(tree.left_out)}; see {output_dir / LEFT_OUT}")
+    return Lists(
+        output_dir / TRAIN_LIST,
+        output_dir / VAL_LIST,
+        images.root,
+        names_file,
+        images.class_names,
+        written,
+        Record(settings, record),
+        notes,
+        tree.left_out,
+    )
 
 
 def write_lists(lists: Lists, folder: Path) -> None:
-    """Writes what is to be written; the lists of another run are left alone.
+    """Writes what is to be written; lists that are not of this run are left alone.
 
     Raises:
         InputError: the folder has another list already.
     """
     for name, content in lists.written.items():
         path = folder / name
-        if path.exists():
-            if path.read_bytes() != content:
-                raise InputError(
-                    f"{path} is of other images, or of another `val_share` or `seed`; "
-                    "`overwrite` starts from scratch, another `output_dir` leaves that run as it "
-                    "is."
-                )
-            continue
-        write_bytes(path, content)
+        if not path.exists():
+            write_bytes(path, content)
+        elif path.read_bytes() != content:
+            raise InputError(
+                f"{path} is of other images, and {folder} does not say of which; `overwrite` "
+                "starts from scratch, another `output_dir` leaves that list as it is."
+            )
+    if lists.left_out:
+        write_left_out(folder / LEFT_OUT, lists.left_out)
+    if lists.record is not None:
+        write_bytes(folder / IMAGES, lists.record.json())

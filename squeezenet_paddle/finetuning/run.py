@@ -25,15 +25,16 @@ from ..run_dir import (
     FIRST_STAGE,
     MODELS,
     REPORT_DIR,
-    entries,
     locked,
+    overwritten_entries,
     remove,
 )
 from ..training.inputs import Inputs, image_inputs, report_skipped
 from ..training.run import Run, finished_result
 from .config import FinetuneConfig
 from .features import cached, frozen_part
-from .lists import Lists, find_lists, write_lists
+from .growth import Comparison, compare, take_directory
+from .lists import Images, Lists, inspect_images, read_images, split_images, write_lists
 from .loaders import ComputedFeatures, ViewTransform
 from .stages import Stage, stages
 
@@ -46,11 +47,13 @@ class FinetuneResult:
         output_dir: its directory.
         model_dir: the best model; None where a signal ended the run early.
         evaluation: of that model on the validation images; None likewise.
+        comparison: with the last run before the images changed; None if there was none.
     """
 
     output_dir: Path
     model_dir: Path | None
     evaluation: Evaluation | None
+    comparison: Comparison | None = None
 
     @property
     def finished(self) -> bool:
@@ -73,16 +76,18 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         InputError, RunError: it cannot start or go on.
     """
     output_dir = config.run.output_dir
-    lists = find_lists(config)
+    images = read_images(config)
     for name in MODELS:
         check_target(output_dir / name)
     check_report_target(output_dir / REPORT_DIR)
     with locked(output_dir):
         if config.run.overwrite:
-            remove(entries(output_dir, FINETUNE_ENTRIES))
+            remove(overwritten_entries(output_dir, FINETUNE_ENTRIES, _read_by(config)))
+        lists = _lists_of(images, config) if isinstance(images, Images) else images
+        for note in (*lists.notes, take_directory(output_dir, lists.record)):
+            if note:
+                say(note)
         write_lists(lists, output_dir)
-        if lists.note:
-            say(lists.note)
         once = _Once(report_skipped)
         for stage in stages(config, lists):
             with stage.errors():
@@ -91,7 +96,20 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
                 return FinetuneResult(output_dir, None, None)
         if config.network.then is not None:
             _keep_the_better(output_dir)
-        return FinetuneResult(output_dir, output_dir / BEST, _report(config, lists, once))
+        return FinetuneResult(output_dir, output_dir / BEST, *_report(config, lists, once))
+
+
+def _lists_of(images: Images, config: FinetuneConfig) -> Lists:
+    """Inspects the images and splits them."""
+    images = inspect_images(images, config)
+    return split_images(images, config)
+
+
+def _read_by(config: FinetuneConfig) -> dict[str, Path | None]:
+    """The files that a fine-tuning reads, by their settings."""
+    data, pretrained = config.data, config.network.pretrained
+    names = ("train_list", "val_list", "synset_word_list")
+    return {"pretrained": pretrained, **{name: getattr(data, name) for name in names}}
 
 
 class _Once:
@@ -174,8 +192,8 @@ def _keep_the_better(output_dir: Path) -> None:
 
 def _report(
     config: FinetuneConfig, lists: Lists, on_skipped: Callable[[str], object]
-) -> Evaluation:
-    """Scores the best model on the validation list and writes the report."""
+) -> tuple[Evaluation, Comparison | None]:
+    """Scores the best model on the validation list, writes the report, compares with the last."""
     output_dir, machine = config.run.output_dir, config.machine
     predictor = Predictor(output_dir, machine.device)
     info = predictor.info
@@ -185,9 +203,10 @@ def _report(
         images,
         num_workers=machine.num_workers,
         max_pixels=machine.max_pixels,
-        skip_unreadable=config.data.skip_unreadable,
+        skip_unreadable=not config.data.strict,
         on_skipped=on_skipped,
     )
     report = report_of(predictor, images, evaluation, max_pixels=machine.max_pixels)
     write_report(output_dir / REPORT_DIR, report)
-    return evaluation
+    names = info.names or [f"class {i}" for i in range(info.network.num_classes)]
+    return evaluation, compare(config, images, names, evaluation)

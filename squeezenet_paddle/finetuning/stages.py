@@ -130,6 +130,7 @@ def _stage(
         "val_list": lists.val_list,
         "data_dir": lists.root,
         "synset_word_list": lists.names,
+        "skip_unreadable": not config.data.strict,
         "pretrained": pretrained,
         "trainable": trainable,
         "num_epochs": epochs,

@@ -139,7 +139,9 @@ class InputConfig(Checked):
     """How an image becomes the network's input; None is the pretrained model's."""
 
     resize: str | None = _overrides(Preprocess, "resize", choices=("squash", "short_side"))
-    resize_size: int | None = _overrides(Preprocess, "resize_size", "in pixels", at_least=1)
+    resize_size: int | None = _overrides(
+        Preprocess, "resize_size", "in pixels; with another `crop_size`, scaled by it", at_least=1
+    )
     interpolation: str | None = _overrides(
         Preprocess, "interpolation", choices=tuple(INTERPOLATIONS)
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.list_checks import describe_other_order, describe_shared
 from ..data.lists import (
     ImageList,
     class_sizes,
@@ -122,14 +123,14 @@ def make_plan(config: TrainConfig, must_match: Mapping[str, Any] | None = None) 
     train = read_list(data.train_list, data.data_dir, classes, names)
     sizes = class_sizes(train, classes)
     classes, empty = len(sizes), describe_empty_classes(sizes)
-    notes = (f"note: {empty}",) if empty else ()
+    remarks = [empty]
     val = None
     if data.val_list is not None:
         val = read_list(data.val_list, data.data_dir, classes, names)
+        remarks.append(describe_shared(train, val))
     model = _model_config(config, None if pretrained is None else pretrained.network, classes)
-    preprocess = _preprocess(
-        config.input, Preprocess() if pretrained is None else pretrained.preprocess, model
-    )
+    usual = Preprocess() if pretrained is None else pretrained.preprocess
+    preprocess = _preprocess(config.input, usual, model)
     source: dict[str, Any] = {
         "format": "trained",
         "train_list": data.train_list.name,
@@ -138,6 +139,8 @@ def make_plan(config: TrainConfig, must_match: Mapping[str, Any] | None = None) 
     }
     if names and len(names) != classes:
         names = None
+    remarks += [describe_other_order(train, names), _scaled_resize(config.input, usual, preprocess)]
+    notes = tuple(f"note: {remark}" for remark in remarks if remark)
     plan = Plan(
         config, train, val, ModelInfo(model, preprocess, names, source), Settings({}, {}), notes
     )
@@ -189,6 +192,8 @@ def _preprocess(config: InputConfig, base: Preprocess, model: ModelConfig) -> Pr
         order = overrides.get("channel_order", base.channel_order)
         mean = _mean_of(config.mean_json)[:: 1 if order == "BGR" else -1]
         overrides["mean"] = tuple(value * overrides.get("scale", base.scale) for value in mean)
+    if config.crop_size is not None and config.resize_size is None and base.mean_image is None:
+        base = base.with_crop_size(config.crop_size)
     preprocess = dataclasses.replace(base, **overrides, data_format=model.data_format)
     minimum = minimum_input_size(model.version)
     if preprocess.crop_size < minimum:
@@ -197,6 +202,17 @@ def _preprocess(config: InputConfig, base: Preprocess, model: ModelConfig) -> Pr
             f"{preprocess.crop_size}."
         )
     return preprocess
+
+
+def _scaled_resize(config: InputConfig, base: Preprocess, preprocess: Preprocess) -> str:
+    """Says that the resize follows from the crop, where it is not the usual one; "" otherwise."""
+    if config.resize_size is not None or preprocess.resize_size == base.resize_size:
+        return ""
+    return (
+        f"images are resized to {preprocess.resize_size} pixels for a crop of "
+        f"{preprocess.crop_size}, as to {base.resize_size} for one of {base.crop_size}; "
+        "resize_size gives another size"
+    )
 
 
 def _overrides(config: object, cls: type) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from ..run_dir import (
     Settings,
     entries,
     locked,
+    overwritten_entries,
     remove,
 )
 from . import checkpoint
@@ -218,7 +219,8 @@ def _take_directory(plan: Plan) -> Checkpoint | None:
     for name in RUN_ENTRIES:
         clear_leftovers(plan.output_dir / name)
     if plan.config.run.overwrite:
-        remove(entries(plan.output_dir, RUN_ENTRIES))
+        pretrained = plan.config.network.pretrained
+        remove(overwritten_entries(plan.output_dir, RUN_ENTRIES, {"pretrained": pretrained}))
     return checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
 
 

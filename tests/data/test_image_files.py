@@ -50,7 +50,7 @@ def test_images_are_found(album: Path, patterns: Sequence[str], names: list[str]
     ("patterns", "message"),
     [
         (["a.png", "missing.jpg", "b.JPG", "none*"], r"neither a .*: .*missing\.jpg; .*none\*\.$"),
-        (["a.png", "empty"], r"empty: no images are in this folder .* end in \.bmp, \.gif, "),
+        (["a.png", "empty"], r"empty: no images are in this folder .*1 empty file \(g\.txt\)"),
     ],
 )
 def test_all_that_is_missing_is_named(album: Path, patterns: list[str], message: str) -> None:

@@ -14,7 +14,6 @@ from conftest import Run, assert_user_error
 
 from squeezenet_paddle.data.contents import content_hashes
 from squeezenet_paddle.data.lists import read_list, read_names
-from squeezenet_paddle.datasets import folders
 from squeezenet_paddle.datasets.folders import class_names, read_tree, write_lists
 from squeezenet_paddle.datasets.split import split
 from squeezenet_paddle.errors import InputError
@@ -72,11 +71,24 @@ def test_lists_names_and_table(tmp_path: Path, call_tool: Run) -> None:
     assert (counts[:, :3].sum(1) == counts[:, 3]).all()
     assert counts.min() >= 1
     assert rows[4][1::2] == [f"{100 * n / 30:.1f}" for n in counts[2]]
-    assert done.stderr.splitlines() == [
-        f"left out: 1 in {images}, in no class folder",
-        "left out: 3 without the suffix of an image",
+    left_out = lists / "left_out.csv"
+    [line] = done.stderr.splitlines()
+    assert line.endswith(
+        "left out: 3 system files (.git, ant/.hidden.jpg, ...), 3 text files (README, "
+        f"ant/notes.txt, ...), 1 image in no class folder (loose.png); see {left_out}"
+    )
+    assert left_out.read_text().splitlines() == [
+        "path,kind,reason",
+        ".git,system file,",
+        "README,text file,",
+        "ant/.hidden.jpg,system file,",
+        "ant/.thumbs,system file,",
+        "ant/notes.txt,text file,",
+        "loose.png,image in no class folder,",
+        "zebra/noext,text file,",
     ]
     assert sorted(p.name for p in lists.iterdir()) == [
+        "left_out.csv",
         "synset_words.txt",
         "test_list.txt",
         "train_list.txt",
@@ -146,7 +158,7 @@ def test_neither_order_of_the_disk_nor_the_run_matters(
 
             def __exit__(self, *_: object) -> None: ...
 
-        monkeypatch.setattr(folders.os, "scandir", Shuffled)
+        monkeypatch.setattr(os, "scandir", Shuffled)
         tree = read_tree(images)
         folder = tmp_path / str(order)
         write_lists(tree, split_of(images, 0.2, 0.2, seed=3), folder)
@@ -159,13 +171,18 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     images = classes(tmp_path / "images", cat=1)
     (images / "dog").symlink_to(elsewhere / "x")
     (images / "cat" / "link.jpg").symlink_to(elsewhere / "x" / "000.jpg")
-    (images / "cat" / "broken.jpg").symlink_to("nowhere")
+    (elsewhere / "x" / "broken").symlink_to("nowhere")
+    (images / "cat" / "self.jpg").symlink_to("self.jpg")
+    (images / "cat" / "up").symlink_to(images)
+    (images / "cat" / "upper").symlink_to(tmp_path)
     tree = read_tree(images)
     assert tree.names == ["cat/000.jpg", "cat/link.jpg", *(f"dog/00{i}.jpg" for i in range(3))]
-    assert tree.others == 1
-    (images / "cat" / "up").symlink_to(images)
-    with pytest.raises(InputError, match="cat is a link to a folder that holds it"):
-        read_tree(images)
+    assert [tuple(each) for each in tree.left_out] == [
+        ("cat/self.jpg", "broken link", ""),
+        ("cat/up", "link to a folder that holds it", ""),
+        ("cat/upper", "link to a folder that holds it", ""),
+        ("dog/broken", "broken link", ""),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +191,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
         ([], r"at least two classes was expected, found none, and 0 images\."),
         (["a.jpg", "b.png"], r"found none, and 2 images\."),
         (["cat/1.jpg"], r"found only 'cat'\."),
-        (["cat/1.jpg", "dog/x.txt", "emu/1.jpg", "fox/.h.jpg"], "found none in dog; fox."),
+        (["cat/1.jpg", "dog/x.txt", "fox/.h.jpg"], r"only 'cat' .*2 folders .*\(dog, fox\)"),
         (["cat/1.jpg", "Cat/1.jpg", "dog/1.jpg"], r"found 'Cat' \(Cat\) and 'cat' \(cat\)\."),
         (["cat/1.jpg", "dog/1\n.jpg"], r"not allow: 'dog/1\\n.jpg'"),
         (["cat/1.jpg", "dog\r/1.jpg"], r"'dog\\r/1.jpg'"),

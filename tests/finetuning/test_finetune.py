@@ -26,12 +26,19 @@ from runs import (
 )
 
 from squeezenet_paddle import FinetuneConfig
-from squeezenet_paddle.errors import InputError, RunError
+from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.features import cache, compute
 from squeezenet_paddle.finetuning import features, lr_range
 from squeezenet_paddle.finetuning import run as finetuning
-from squeezenet_paddle.finetuning.lists import find_lists, write_lists
+from squeezenet_paddle.finetuning.lists import (
+    Images,
+    Lists,
+    inspect_images,
+    read_images,
+    split_images,
+    write_lists,
+)
 from squeezenet_paddle.finetuning.stages import stages
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.run_dir import locked
@@ -48,6 +55,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pretrained(tmp_path_factory.mktemp("pretrained") / "model")
+
+
+def find_lists(config: FinetuneConfig) -> Lists:
+    images = read_images(config)
+    assert isinstance(images, Images)
+    return split_images(inspect_images(images, config), config)
 
 
 def finetune(*given: Any) -> Evaluation:
@@ -138,8 +151,8 @@ def test_other_features_are_never_taken(
     files = []
     for given in ((), more):
         config = finetune_config(finetune_flags(images, pretrained, tmp_path / "run", *given))
-        lists = find_lists(config)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        lists = find_lists(config)
         write_lists(lists, tmp_path / "run")
         [stage] = stages(config, lists)
         network, _ = start_network(stage.plan)
@@ -162,15 +175,18 @@ def test_images_that_cannot_be_read_are_all_named(
     for path in bad:
         path.write_bytes(f"no image {path.parent.name}".encode())
     run = tmp_path / "run"
-    with pytest.raises(InputError, match="`skip_unreadable`") as caught:
-        finetune(tree, pretrained, run)
+    with pytest.raises(InputError, match="without `strict`") as caught:
+        finetune(tree, pretrained, run, "--strict")
     for path in bad:
         assert path.name in str(caught.value)
     assert f"{len(bad)} of 50" in str(caught.value)
-    found = finetune(tree, pretrained, run, "--skip_unreadable")
-    assert capsys.readouterr().err.count("skipped: ") >= len(bad)
-    val_list = (run / "val_list.txt").read_text().splitlines()
-    assert len(found.predictions) + len(found.unreadable) == len(val_list)
+    found = finetune(tree, pretrained, run)
+    assert f"left out: {len(bad)} images that cannot be read" in capsys.readouterr().err
+    lines = (run / "left_out.csv").read_text().splitlines()
+    for path in bad:
+        assert any(f"{path.parent.name}/{path.name}" in line for line in lines)
+    assert len(found.predictions) == len((run / "val_list.txt").read_text().splitlines())
+    assert not found.unreadable
 
 
 def test_two_runs_in_one_directory(images: Path, pretrained: Path, tmp_path: Path) -> None:
@@ -343,38 +359,31 @@ def test_a_run_of_other_settings_is_no_first_stage(
     assert sorted(path.name for path in run.iterdir()) == before
 
 
-def test_images_that_cannot_be_read_are_named_once(
+def test_images_of_lists_that_cannot_be_read_are_named_once(
     images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In two stages, and in training and validation."""
     tree = shutil.copytree(images, tmp_path / "tree")
-    bad = sorted(tree.rglob("*.jpg"))[::5]
-    for path in bad:
-        path.write_bytes(f"no image {path.parent.name}".encode())
-    more = ("--num_epochs", 1, "--skip_unreadable", "--then", "fire9", "--then_epochs", 1)
-    result = finetune(tree, pretrained, tmp_path / "run", *more)
-    assert result.unreadable  # some of them are for validation
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(tree.rglob("*.jpg"))]
+    for part, chosen in ("val", slice(0, None, 5)), ("train", slice(1, None, 2)):
+        lines = [f"{name} {i // 5}\n" for i, name in enumerate(names)][chosen]
+        (tmp_path / f"{part}.txt").write_text("".join(lines))
+    bad = [names[0], names[1], names[30], names[33]]
+    for name in bad:
+        (tree / name).write_bytes(b"no image")
+    flags = finetune_flags(tree, pretrained, tmp_path / "run", "--num_epochs", 1)
+    lists = [f"--{part}_list={tmp_path / part}.txt" for part in ("train", "val")]
+    flags = [*lists, "--data_dir", str(tree), *flags[2:]]
+    with pytest.raises(InputError, match="4 of 35 images cannot be read, and without `strict`"):
+        finetuning.finetune(finetune_config([*flags, "--strict"]))
+    capsys.readouterr()
+    two = [*flags, "--then", "fire9", "--then_epochs", "1"]
+    result = finetuning.finetune(finetune_config(two)).evaluation
+    assert result is not None
+    assert len(result.unreadable) == 2
     log = capsys.readouterr().err
-    for path in bad:
-        assert log.count(f"{path.parent.name}/{path.name}") == 1, path
-
-
-def test_an_error_of_the_second_stage_says_so(
-    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And names its own settings; what is known of the lists is said once."""
-    lists = find_lists(finetune_config(finetune_flags(images, pretrained, tmp_path / "lists")))
-    write_lists(lists, tmp_path / "lists")
-    for file in (lists.train_list, lists.val_list):  # without class 0
-        lines = [line for line in file.read_text().splitlines() if not line.endswith(" 0")]
-        file.write_text("\n".join(lines))
-    more = ("--num_epochs", 1, "--then", "fire9", "--then_epochs", 1, "--then_lr", 1e30)
-    given = finetune_flags(images, pretrained, tmp_path / "run", *more)
-    given[:2] = map(str, ("--train_list", lists.train_list, "--val_list", lists.val_list))
-    given += ["--data_dir", str(images)]
-    with pytest.raises(RunError, match=r"^second stage: .* not finite .* A lower `then_lr`"):
-        finetuning.finetune(finetune_config(given))
-    assert capsys.readouterr().err.count("class 0 has no images") == 1
+    for name in bad:
+        assert log.count(name) == 1, name
 
 
 def test_the_better_stage_is_named_again(

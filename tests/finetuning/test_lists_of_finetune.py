@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from runs import make_pretrained
@@ -12,7 +14,14 @@ from runs import make_pretrained
 from squeezenet_paddle.data.lists import read_list, read_names
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.finetuning.config import FinetuneConfig
-from squeezenet_paddle.finetuning.lists import Lists, find_lists, write_lists
+from squeezenet_paddle.finetuning.lists import (
+    Images,
+    Lists,
+    inspect_images,
+    read_images,
+    split_images,
+    write_lists,
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +34,23 @@ def make_config(output_dir: Path, pretrained: Path, **given: Any) -> FinetuneCon
 
 
 def touch(folder: Path, *names: str) -> Path:
-    """Files, each of a content of its own."""
+    """Files, images of a content of their own if their names say so."""
     for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in (".jpg", ".png"):
+            pixels = np.frombuffer(hashlib.sha256(name.encode()).digest()[:30], np.uint8)
+            path.write_bytes(cv2.imencode(".png", pixels.reshape(1, 10, 3))[1].tobytes())
+        else:
+            path.write_text(name)
     return folder
+
+
+def find_lists(config: FinetuneConfig) -> Lists:
+    images = read_images(config)
+    if isinstance(images, Images):
+        return split_images(inspect_images(images, config), config)
+    return images
 
 
 def lists_of(images: Path, run: Path, **given: Any) -> Lists:
@@ -47,8 +68,9 @@ def test_a_folder_becomes_lists_with_each_class_in_both(tmp_path: Path) -> None:
     )
     run = tmp_path / "run"
     lists = lists_of(images, run)
-    assert "1 in" in lists.note
-    assert "2 without the suffix of an image" in lists.note
+    assert "1 image in no class folder (loose.jpg)" in " ".join(lists.notes)
+    assert "2 text files (README, cat/notes.txt)" in " ".join(lists.notes)
+    assert (run / "left_out.csv").read_text().count("\n") == 6
     train = read_list(lists.train_list, lists.root, 2)
     val = read_list(lists.val_list, lists.root, 2)
     counts = np.stack([np.bincount(each.labels) for each in (train, val)])
@@ -65,7 +87,10 @@ def test_a_folder_becomes_lists_with_each_class_in_both(tmp_path: Path) -> None:
     ("names", "parts"),
     [
         (["cat/1.jpg", "dog/1.jpg", "dog/2.jpg"], ["at least 2", "'cat' with 1"]),
-        (["cat/1.jpg", "cat/2.jpg", "dog/notes.txt"], ["every class needs images", "dog"]),
+        (
+            ["cat/1.jpg", "cat/2.jpg", "dog/notes.txt"],
+            ["only 'cat'", "1 folder without images (dog)"],
+        ),
         (["cat/1.jpg", "cat/2.jpg"], ["at least two classes", "only 'cat'"]),
         (["1.jpg", "2.jpg"], ["at least two classes", "2 images"]),
         (["cat/1.jpg", "Cat/1.jpg", "dog/1.jpg"], ["differ in more than case", "'Cat'", "'cat'"]),
@@ -92,6 +117,7 @@ def test_twenty_thousand_classes(tmp_path: Path) -> None:
 
 def test_a_list_without_a_validation_list_is_split(tmp_path: Path, pretrained: Path) -> None:
     lines = [f"{c}/{i}.jpg {c}\n" for c in (0, 2, 7) for i in range(5)]
+    touch(tmp_path, *(line.split()[0] for line in lines))
     (tmp_path / "all.txt").write_text("".join(lines))
     run = tmp_path / "run"
     lists = find_lists(make_config(run, pretrained, train_list=tmp_path / "all.txt"))
@@ -111,6 +137,7 @@ def test_a_list_without_a_validation_list_is_split(tmp_path: Path, pretrained: P
 def test_labels_may_be_names_where_a_list_is_split(tmp_path: Path, pretrained: Path) -> None:
     (tmp_path / "names.txt").write_text("n01 red fox\nn02 grey wolf\n")
     lines = [f"{name}/{i}.jpg {name}\n" for name in ("n01", "n02") for i in range(5)]
+    touch(tmp_path, *(line.split()[0] for line in lines))
     (tmp_path / "all.txt").write_text("".join(lines))
     run = tmp_path / "run"
     names = {"train_list": tmp_path / "all.txt", "synset_word_list": tmp_path / "names.txt"}
@@ -152,12 +179,44 @@ def test_a_directory_inside_the_images_is_refused(tmp_path: Path) -> None:
         find_lists(make_config(tmp_path / "output", Path("pretrained"), images=tmp_path))
 
 
-def test_lists_of_another_run_are_left_alone(tmp_path: Path) -> None:
+def test_lists_of_unknown_origin_are_left_alone(tmp_path: Path) -> None:
     images = touch(tmp_path / "images", *(f"{c}/{i}.jpg" for c in "ab" for i in range(9)))
     run = tmp_path / "run"
-    lists_of(images, run)
-    before = (run / "train_list.txt").read_bytes()
-    touch(images, "a/new.jpg")
-    with pytest.raises(InputError, match="`overwrite`"):
+    run.mkdir()
+    (run / "train_list.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"train_list.txt is of other images.*`overwrite`"):
         lists_of(images, run)
-    assert (run / "train_list.txt").read_bytes() == before
+    assert (run / "train_list.txt").read_text() == "mine"
+
+
+def test_images_that_cannot_be_read_are_left_out_and_listed(tmp_path: Path) -> None:
+    images = touch(tmp_path / "images", *(f"{c}/{i}.jpg" for c in "ab" for i in range(9)))
+    for name in ("a/3.jpg", "b/7.jpg"):
+        (images / name).write_bytes((images / name).read_bytes()[:40])
+    run = tmp_path / "run"
+    lists = lists_of(images, run)
+    assert "left out: 2 images that cannot be read (a/3.jpg, b/7.jpg)" in " ".join(lists.notes)
+    text = (run / "left_out.csv").read_text()
+    assert "a/3.jpg,image that cannot be read," in text
+    assert "cut off or damaged" in text
+    written = b"".join(lists.written.values())
+    assert b"a/2.jpg" in written
+    assert b"a/3.jpg" not in written
+    with pytest.raises(InputError, match="2 of 18 images cannot be read.*a/3.jpg.*b/7.jpg"):
+        lists_of(images, tmp_path / "other", strict=True)
+    for path in (images / "a").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="no image of these classes can be read: a;"):
+        lists_of(images, tmp_path / "other")
+
+
+def test_a_folder_that_has_a_split_keeps_it(tmp_path: Path) -> None:
+    names = [f"{p}/{c}/{i}.jpg" for p in ("train", "val", "test") for c in "ab" for i in range(4)]
+    images = touch(tmp_path / "images", *names)
+    run = tmp_path / "run"
+    lists_of(images, run)
+    for part in ("train", "val", "test"):
+        lines = (run / f"{part}_list.txt").read_text().splitlines()
+        assert sorted(line.split()[0] for line in lines) == sorted(
+            name for name in names if name.startswith(part)
+        )

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import io
 import itertools
 import json
-import os
-import pty
 import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from terminal import lines_left, shown_on_a_terminal
 
 from squeezenet_paddle.errors import RunError
 from squeezenet_paddle.training.curves import write_curves
@@ -46,6 +42,10 @@ TRAIN = TrainRecord(
 VALIDATION = ValRecord(
     step=120, epoch=3.25, loss=1.5, top1=0.5, top5=0.875, images=176, best=True, seconds=6.4
 )
+
+# Of a program that records as this module does.
+FOLDERS = [str(folder) for folder in Path(__file__).parents[:2]]
+IMPORTS = f"import sys; sys.path[:0] = {FOLDERS}; from test_log import *\n"
 
 
 def at(step: int) -> TrainRecord:
@@ -195,15 +195,10 @@ def test_untouched_file_is_not_rewritten(tmp_path: Path) -> None:
 
 def test_kill_leaves_whole_lines(tmp_path: Path) -> None:
     """kill -9 of a process that records without end."""
-    code = (
-        "import sys; from pathlib import Path; from test_log import *\n"
-        "log = RunLog(Path(sys.argv[1]), 50)\n"
-        "while True: log.train(TRAIN)"
-    )
+    code = IMPORTS + "log = RunLog(Path(sys.argv[1]), 50)\nwhile True: log.train(TRAIN)"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
         stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parent,
     )
     file = tmp_path / "metrics.jsonl"
     deadline = time.time() + 600
@@ -241,32 +236,15 @@ def test_full_disk_names_the_file(tmp_path: Path) -> None:
 def test_bar_on_a_terminal(tmp_path: Path) -> None:
     """On a terminal the bar stands below the lines, and no line is broken by it."""
     code = (
-        "import sys; from pathlib import Path; from test_log import *\n"
-        "with RunLog(Path(sys.argv[1]), 50, start_step=5) as log:\n"
+        IMPORTS + "with RunLog(Path(sys.argv[1]), 50, start_step=5) as log:\n"
         "    for step in range(6, 51):\n"
         "        log.tick(step)\n"
         "        if step % 10 == 0: log.train(at(step))\n"
     )
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 40, 150, 0, 0))  # lines, columns
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stderr=its,
-        cwd=Path(__file__).parent,
-    )
-    os.close(its)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-    except OSError:  # the other side is closed
-        pass
-    os.close(ours)
-    assert process.wait(timeout=60) == 0
+    shown = shown_on_a_terminal(code, tmp_path, columns=150)
     assert b"50/50 " in shown  # the bar's last state
     assert b"| 5/50 " in shown.split(b"epoch")[0]  # it began where the run was resumed
-    lines = [line.rstrip(b"\r").split(b"\r")[-1] for line in shown.split(b"\n")]
-    assert sum(line.startswith(b"epoch 3.25  step ") for line in lines) == 5
+    assert sum(line.startswith(b"epoch 3.25  step ") for line in lines_left(shown)) == 5
 
 
 def test_durations() -> None:

@@ -112,7 +112,7 @@ def test_a_mean_file_is_put_in_order_and_scale(data: Path, tmp_path: Path, order
     [
         (("--iter_size", 3), "--iter_size 3: a divisor of --batch_size 512"),
         (("--crop_size", 12), "--crop_size: SqueezeNet v1.1 needs at least 17 pixels, found 12"),
-        (("--crop_size", 300), "crop_size must be at most resize_size"),
+        (("--crop_size", 300, "--resize_size", 256), "crop_size must be at most resize_size"),
         (("--num_classes", 3), "the label must lie in 0..2, found 3"),
         (("--dropout", 1), "--dropout: at least 0 and below 1 was expected, found 1.0"),
         (("--momentum", 1), "--momentum: at least 0 and below 1 was expected, found 1.0"),

@@ -129,15 +129,15 @@ def test_one_update_is_the_gradient_of_the_mean_loss(data: Path, tmp_path: Path)
 def test_how_it_is_computed_changes_only_the_last_digits(
     data: Path, tmp_path: Path, other: tuple[object, ...]
 ) -> None:
-    common = ("--max_steps", 4, "--optimizer", "momentum", "--lr", 1e-3, "--eval_interval", 4)
-    common += ("--classifier_bias", 0)
+    # With ReLU a value near 0 may come to lie on the other side of the kink.
+    common = ("--max_steps", 4, "--optimizer", "momentum", "--lr", 1e-3, "--activation", "elu")
     assert train(flags(data, tmp_path / "a", *common))
     assert train(flags(data, tmp_path / "b", *common, *other))
     first, second = weights(tmp_path / "a/final"), weights(tmp_path / "b/final")
     for name, wanted in first.items():
         assert np.abs(second[name] - wanted).max() <= 1e-4 * np.abs(wanted).max(), name
     losses = [[r["loss"] for r in metrics(tmp_path / run)] for run in "ab"]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 def test_a_finished_run_does_nothing_and_an_extended_one_goes_on(

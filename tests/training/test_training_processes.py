@@ -18,8 +18,11 @@ from runs import flags, make_pretrained, metrics, plan_of, weights
 from squeezenet_paddle.datasets.samples import make_sample_data
 from squeezenet_paddle.training import run as training_run
 
-# The order of float sums differs: for a process alone, and with it the rounding of each sum.
-LOSS_TOLERANCE = 1e-4
+# The order of float sums differs, and with it the rounding of each sum: a few 1e-6 of a change, and
+# a percent once that moves a value over a kink of the network. ReLU has one at 0, where thirty
+# updates of these images differ by up to 3 %; ELU has none, and only ties in pools are left.
+SMOOTH = ("--activation", "elu")
+LOSS_TOLERANCE = 1e-5
 CHANGE_TOLERANCE = 0.01  # of the largest change of a parameter since the start
 
 
@@ -45,9 +48,8 @@ def finish(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
-    common = ("--device", "cpu", "--batch_size", 32, "--max_steps", 30, "--optimizer", "momentum")
-    common += ("--lr", 2e-3, "--log_interval", 5, "--eval_interval", 10, "--clip_norm", 20)
-    common += ("--classifier_bias", 3)
+    common = ("--device", "cpu", "--batch_size", 32, "--max_steps", 9, "--optimizer", "momentum")
+    common += ("--lr", 2e-3, "--log_interval", 2, "--eval_interval", 3, "--clip_norm", 20, *SMOOTH)
     runs = {}
     for count in (1, 2):
         run = tmp_path / str(count)
@@ -68,7 +70,7 @@ def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
 
 def assert_same_training(data: Path, one: Path, two: Path) -> None:
     """What training changed is the same, to the tolerance; both start from seed 0."""
-    arguments = flags(data, one, "--classifier_bias", 3)
+    arguments = flags(data, one, *SMOOTH)
     network, _ = training_run.start_network(plan_of(arguments))
     first, second = weights(one), weights(two)
     for name, tensor in network.state_dict().items():
@@ -147,7 +149,7 @@ def test_a_mistake_is_told_once(data: Path, tmp_path: Path) -> None:
 
 def test_two_hosts_train_together(data: Path, tmp_path: Path) -> None:
     common = ("--device", "cpu", "--batch_size", 32, "--max_steps", 4, "--eval_interval", 4)
-    common += ("--optimizer", "momentum", "--lr", 2e-3, "--classifier_bias", 3)
+    common += ("--optimizer", "momentum", "--lr", 2e-3, *SMOOTH)
     alone = finish(flags(data, tmp_path / "one", *common))
     assert alone.returncode == 0, alone.stderr
     with netns.two_hosts() as hosts:

@@ -1,0 +1,244 @@
+"""A folder that grows: what has changed since the last run in a directory, which is kept there.
+
+    images.json   the images of the run: path, class, part and SHA-256 of each
+    runs/N/       earlier runs, each with the images, lists, models and report that it had
+
+The features stay where they are, for all runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data.lists import ImageList
+from ..errors import InputError
+from ..evaluation.evaluate import Evaluation, score_list
+from ..files import read_bytes
+from ..predict import Predictor
+from ..run_dir import (
+    CHECKPOINTS,
+    FIRST_STAGE,
+    IMAGES,
+    MODELS,
+    OWN_ENTRIES,
+    RUNS,
+    entries,
+    model_dir_of,
+    remove,
+)
+from .config import FinetuneConfig
+
+
+class Image(NamedTuple):
+    """An image of a run."""
+
+    path: str
+    class_name: str
+    part: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """The images of a run, as `images.json` has them.
+
+    Attributes:
+        split: the settings that the split depends on, by name.
+        images: in the order of the classes.
+    """
+
+    split: Mapping[str, Any]
+    images: Sequence[Image]
+
+    def json(self) -> bytes:
+        """The content of the file."""
+        images = ",\n".join(json.dumps(image) for image in self.images)
+        return f'{{"split": {json.dumps(self.split)}, "images": [\n{images}\n]}}\n'.encode()
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The part of each content."""
+        return {image.sha256: image.part for image in self.images}
+
+    def check_split(self, split: Mapping[str, Any], where: Path) -> None:
+        """Raises an error if a split that goes on with this one has other settings.
+
+        Raises:
+            InputError: it names them.
+        """
+        for name, value in split.items():
+            if self.split.get(name) != value:
+                raise InputError(
+                    f"{where}: the images of its run were split with `{name}` "
+                    f"{self.split.get(name)}, now it is {value}; `overwrite` starts from scratch, "
+                    "another `output_dir` leaves that run as it is."
+                )
+
+
+def read_record(path: Path) -> Record | None:
+    """The record of the run in a directory; None if there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = path / IMAGES
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(read_bytes(path, "record of images"))
+        return Record(values["split"], [Image(*each) for each in values["images"]])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: this record of images is damaged; remove it, and the images are split anew."
+        ) from error
+
+
+def earlier_record(output_dir: Path) -> Record | None:
+    """The record of the run in a directory or, if it has none, of the last one that it keeps."""
+    record = read_record(output_dir)
+    for path in reversed(numbered_runs(output_dir)):
+        record = record or read_record(path)
+    return record
+
+
+def numbered_runs(output_dir: Path) -> list[Path]:
+    """The runs that a directory keeps, the last one last."""
+    folders = [each for each in (output_dir / RUNS).glob("*") if each.name.isdecimal()]
+    return sorted(folders, key=lambda each: int(each.name))
+
+
+def take_directory(output_dir: Path, record: Record | None) -> str:
+    """Makes way for a run with other images than the one in a directory, which is kept.
+
+    If this is interrupted, the next call goes on with it.
+
+    Args:
+        output_dir: the directory.
+        record: of the new run; None where the user gave both lists.
+
+    Returns:
+        What has changed and where the earlier run is, for the user; "" if nothing has.
+    """
+    earlier = read_record(output_dir)
+    if earlier is None or record is None or earlier.images == record.images:
+        return ""
+    text = describe_changes(earlier.images, record.images)
+    present = entries(output_dir, OWN_ENTRIES)  # the record is the last one
+    if not entries(output_dir, (*MODELS, FIRST_STAGE, CHECKPOINTS)):
+        remove(present)
+        return text
+    numbers = itertools.count(1)
+    kept = next(output_dir / RUNS / str(n) for n in numbers if not _is_kept(output_dir, n))
+    kept.mkdir(parents=True, exist_ok=True)
+    for path in present:
+        path.rename(kept / path.name)
+    return f"{text}; the earlier run is kept in {kept}"
+
+
+def _is_kept(output_dir: Path, number: int) -> bool:
+    return (output_dir / RUNS / str(number) / IMAGES).exists()
+
+
+def describe_changes(before: Sequence[Image], after: Sequence[Image]) -> str:
+    """What came, went and moved to another class, in a line."""
+    old, new = (Counter((each.sha256, each.class_name) for each in i) for i in (before, after))
+    came, went = _by_content(new - old), _by_content(old - new)
+    moved = sum((came & went).values())
+    text = f"images: +{sum(came.values()) - moved} -{sum(went.values()) - moved}, {moved} moved"
+    classes = [{each.class_name for each in images} for images in (before, after)]
+    for what, names in (("new", classes[1] - classes[0]), ("gone", classes[0] - classes[1])):
+        if names:
+            text += f"; {what} class{'es' if len(names) > 1 else ''} {', '.join(sorted(names))}"
+    return text
+
+
+def _by_content(images: Mapping[tuple[str, str], int]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for (content, _), number in images.items():
+        counts[content] += number
+    return counts
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An earlier model and the new one on the same validation images.
+
+    Attributes:
+        earlier: the run of the earlier model.
+        images: how many there are.
+        all_known: whether these are all; else those of the classes that the earlier model knows.
+        before, after: top-1 of both, 0..1.
+        mended, broken: how many the new model alone has right, and the earlier one alone.
+    """
+
+    earlier: Path
+    images: int
+    all_known: bool
+    before: float
+    after: float
+    mended: int
+    broken: int
+
+    def __str__(self) -> str:
+        which = "" if self.all_known else " of the classes that both know"
+        return (
+            f"top-1 on the same {self.images} validation images{which}: {self.before:.2%} before "
+            f"(the model in {self.earlier}), {self.after:.2%} now; {self.mended} mended, "
+            f"{self.broken} broken"
+        )
+
+
+def compare(
+    config: FinetuneConfig, images: ImageList, names: Sequence[str], evaluation: Evaluation
+) -> Comparison | None:
+    """Scores the last model that a directory keeps on the images that the new one was scored on.
+
+    Args:
+        config: of the new run.
+        images: the validation list.
+        names: of its classes.
+        evaluation: of the new model.
+
+    Returns:
+        None if there is no earlier model, or none of its classes is among the images.
+    """
+    output_dir, machine = config.run.output_dir, config.machine
+    runs = [each for each in numbered_runs(output_dir) if model_dir_of(each) != each]
+    if not runs:
+        return None
+    predictor = Predictor(runs[-1], machine.device)
+    known = predictor.info.names
+    if known is None:
+        known = [f"class {i}" for i in range(predictor.info.network.num_classes)]
+    ids = {name: number for number, name in enumerate(known)}
+    labels = np.array([ids.get(name, -1) for name in names])[images.labels]
+    found = evaluation.predictions
+    common = found.indices[labels[found.indices] >= 0]
+    if not len(common):
+        return None
+    part = dataclasses.replace(
+        images, starts=images.starts[common], ends=images.ends[common], labels=labels[common]
+    )
+    before = score_list(
+        predictor, part, num_workers=machine.num_workers, max_pixels=machine.max_pixels
+    ).predictions
+    right_before = before.top[:, 0] == before.labels
+    right_after = (found.top[:, 0] == found.labels)[labels[found.indices] >= 0]
+    return Comparison(
+        runs[-1],
+        len(common),
+        len(common) == len(found),
+        float(right_before.mean()),
+        float(right_after.mean()),
+        int(np.sum(right_after & ~right_before)),
+        int(np.sum(right_before & ~right_after)),
+    )
