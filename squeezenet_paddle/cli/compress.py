@@ -6,7 +6,8 @@
 writes a model directory with model.sqz in place of model.pdparams, which every command and the
 Predictor read as any other. Nothing is trained: the weights of each layer are rounded to multiples
 of a step, so that its outputs stay, and entropy-coded. The images should be like those that the
-model will see; every fourth one is held back, to measure what is lost.
+model will see; some hundred are enough, and more are better. Every fourth one is held back, at most
+some 130, to measure what is lost.
 
 --max_bytes is met by the file on disk. With --max_loss the file becomes as small as it can without
 losing more than so many points of top-1. That loss is expected, not counted, as there are
@@ -64,8 +65,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--num_images",
         type=common.positive_int,
-        default=512,
-        help="of more images, so many spread evenly are used (default: 512)",
+        default=768,
+        help="of more images, that many spread evenly are used (default: 768)",
     )
     what.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="(required)")
     how = parser.add_argument_group("how small")

@@ -17,7 +17,8 @@ from ..sqz.format import Content, write
 from .post import LEAST_BITS, Compressor, Rounded, State
 from .walk import Walk
 
-HELD_BACK = 4  # every fourth image is only for measuring
+HELD_BACK = 4  # every fourth image is only for measuring, or fewer, so that they are
+MOST_HELD_BACK = 128
 MAX_BYTES = 450_000
 _TRIES = 6  # of sizes, to find the one for a loss
 _FIRST_BITS = 3.0  # a weight, of the first try
@@ -105,8 +106,8 @@ def compress(
     Args:
         info: the description of its model directory.
         state: its float arrays by state-dict key.
-        inputs: images, each as `info.preprocess` makes it, in float16; every fourth is held back
-            to measure what is lost.
+        inputs: images, each as `info.preprocess` makes it, in float16; every fourth or fewer are
+            held back to measure what is lost.
         max_bytes: the most that the file may take; None and no `max_loss` for `MAX_BYTES`.
         max_loss: the largest expected loss of top-1 in points, see `Cost`; the smallest file found
             that has no more is returned.
@@ -123,8 +124,9 @@ def compress(
             f"`image`: at least {HELD_BACK} images were expected, some hundred are better; found "
             f"{len(inputs)}."
         )
-    held = inputs[HELD_BACK - 1 :: HELD_BACK]
-    fitted = [x for i, x in enumerate(inputs) if i % HELD_BACK != HELD_BACK - 1]
+    every = max(HELD_BACK, len(inputs) // MOST_HELD_BACK)
+    held = inputs[every - 1 :: every]
+    fitted = [x for i, x in enumerate(inputs) if i % every != every - 1]
     extra = {
         "preprocess": info.preprocess.record(),
         "names": info.names if with_names else None,

@@ -65,7 +65,7 @@ class Rounded:
         f = table.frequencies
         counts = np.bincount(values.ravel() - table.low, minlength=len(f))
         bits = float(counts @ np.log2(TOTAL / np.maximum(f, 1)))
-        return bits / 8 + len(f) + int((f > 127).sum()) - 2
+        return max(bits / 8 + len(f) + int((f > 127).sum()) - 2, 1.0)
 
 
 class Compressor:
@@ -245,11 +245,20 @@ class _LayerProblem:
         self._weight, self._bias = flat, bias.astype("float64")
         size = flat.shape[1]
 
+        def reads(walk: Walk, image: int) -> np.ndarray:
+            return inputs_of(layer, walk.inputs(layer, image))
+
+        # About the means, so that sums of squares lose no digits.
+        some = range(min(len(compressed), 8))
+        shift, shift0 = (
+            np.mean([reads(walk, i).mean(axis=1) for i in some], axis=0, dtype="float32")[:, None]
+            for walk in (compressed, with_floats)
+        )
+
         def moments(part: range) -> np.ndarray:
             sums = np.zeros((2 * size + 3, size))
             for i in part:
-                x = inputs_of(layer, compressed.inputs(layer, i))
-                x0 = inputs_of(layer, with_floats.inputs(layer, i))
+                x, x0 = reads(compressed, i) - shift, reads(with_floats, i) - shift0
                 sums[:size] += x @ x.T
                 sums[size:-3] += x0 @ x.T
                 sums[-3] += x.sum(axis=1, dtype="float64")
@@ -259,9 +268,10 @@ class _LayerProblem:
 
         sums = compressed.map(moments)
         sums /= sums[-1, 0]
-        self._mean, self._mean0 = sums[-3], sums[-2]
-        hessian = sums[:size] - np.outer(self._mean, self._mean)
-        cross = sums[size:-3] - np.outer(self._mean0, self._mean)
+        mean, mean0 = sums[-3], sums[-2]
+        hessian = sums[:size] - np.outer(mean, mean)
+        cross = sums[size:-3] - np.outer(mean0, mean)
+        self._mean, self._mean0 = mean + shift[:, 0], mean0 + shift0[:, 0]
         self._problem = Problem(flat, cross, hessian)
 
     def rounded(self, mu: float, passes: int = PASSES) -> Rounded:

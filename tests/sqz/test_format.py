@@ -159,7 +159,7 @@ def test_damage_that_has_a_right_checksum_is_found() -> None:
             read(sealed(bytes(data)), "model.sqz")
         except InputError:
             refused += 1
-    assert refused > 20  # the others changed a float, a name or a step
+    assert refused > 10  # the others changed a float, a name or a step
 
 
 def test_damage_is_found_by_the_checksum() -> None:
