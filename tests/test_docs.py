@@ -45,7 +45,6 @@ SHORTER = {
 DRIVER = """
 import json, sys
 import zlib  # before Paddle 2.6, whose own zlib ends the process of one that is loaded later
-import paddle
 import squeezenet_paddle.__main__ as program
 for number, kind, text in json.load(sys.stdin):
     print(f"@@ {number}", flush=True)
@@ -54,8 +53,7 @@ for number, kind, text in json.load(sys.stdin):
             exec(compile(text, f"block {number}", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = [program.__file__, *text]
-            with paddle.utils.unique_name.guard():  # parameters are named as in a new process
-                program.main()
+            program.main()
     except SystemExit as end:
         if end.code:
             sys.exit(f"@@ {number} ended with {end.code}")

@@ -23,14 +23,16 @@ Added to the command of a run without it, --then goes on from that run. From Pyt
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Sequence
 
+from ..errors import InputError
 from ..evaluation.report import REPORT
 from ..finetuning.config import FinetuneConfig
 from ..finetuning.run import finetune
 from ..model_dir import read_info
-from ..run_dir import REPORT_DIR, VAL_LIST
+from ..run_dir import REPORT_DIR, TEST_LIST, VAL_LIST
 from . import common
 from .config_flags import add_config, config_of
 
@@ -40,11 +42,16 @@ def parser() -> common.Parser:
     parser = common.parser(__doc__, leading=("--images",))
     add_config(parser, FinetuneConfig)
     common.add_verbose(parser)
+    # What is the default now.
+    parser.add_argument("--skip_unreadable", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config = config_of(parser().parse_args(argv), FinetuneConfig)
+    args = parser().parse_args(argv)
+    config = config_of(args, FinetuneConfig)
+    if args.skip_unreadable and config.data.strict:
+        raise InputError("`strict` and `skip_unreadable` exclude each other; one was expected.")
     result = finetune(config)
     if result.evaluation is None:
         return 130
@@ -64,13 +71,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def commands(config: FinetuneConfig) -> str:
     """How to use the model."""
     data, run = config.data, shlex.quote(str(config.run.output_dir))
-    val_list, root = config.run.output_dir / VAL_LIST, data.images
+    scored, root = [config.run.output_dir / VAL_LIST], data.images
     if data.train_list is not None:
-        val_list = data.val_list or val_list
+        scored = [data.val_list or scored[0]]
         root = data.data_dir or data.train_list.parent
-    score = f"--test_list {shlex.quote(str(val_list))} --data_dir {shlex.quote(str(root))}"
-    return (
-        f"squeezenet infer --model_dir {run} --image IMAGE\n"
-        f"squeezenet eval --model_dir {run} {score}\n"
-        f"squeezenet export --model_dir {run} --format onnx"
-    )
+    elif (config.run.output_dir / TEST_LIST).exists():
+        scored.append(config.run.output_dir / TEST_LIST)
+    lines = [
+        f"infer --model_dir {run} --image IMAGE",
+        *(
+            f"eval --model_dir {run} --test_list {shlex.quote(str(file))} "
+            f"--data_dir {shlex.quote(str(root))}"
+            for file in scored
+        ),
+        f"export --model_dir {run} --format onnx",
+    ]
+    return "\n".join(f"squeezenet {line}" for line in lines)

@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_lists(tree, parts, args.output_dir)
     for note in tree.notes:
         common.note(note)
+    file = args.output_dir / LEFT_OUT
+    write_left_out(file, tree.left_out)
     if tree.left_out:
-        file = args.output_dir / LEFT_OUT
-        write_left_out(file, tree.left_out)
         common.note(f"{describe_left_out(tree.left_out)}; see {file}")
     print(table(tree, parts))

@@ -192,8 +192,13 @@ def _noun(kind: str, count: int) -> str:
     return re.sub(rf"\b({nouns})\b", r"\1s", kind, count=1)
 
 
-def write_left_out(path: Path, left_out: Iterable[LeftOut]) -> None:
-    """Writes what is left out as a CSV file with the columns path, kind and reason."""
+def write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
+    """Writes what is left out as a CSV file with the columns path, kind and reason.
+
+    Where nothing is, an earlier file becomes empty but for its header, and no new one is written.
+    """
+    if not left_out and not path.exists():
+        return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(LeftOut._fields)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import SHOWN, describe_problems
+from ..errors import describe_problems
 
 if TYPE_CHECKING:
     from .lists import ImageList
 
 _LOOKED_AT = 1000  # images of a list
+_SHOWN = 3
 
 
 def ambiguous_labels(images: ImageList, names: Sequence[str]) -> Iterator[tuple[int, str]]:
@@ -46,10 +47,10 @@ def describe_shared(train: ImageList, val: ImageList) -> str:
     indices = sorted({of_val[path] for path in _paths(train, val.root) if path in of_val})
     if not indices:
         return ""
-    shown = ", ".join(val.name(i) for i in indices[:SHOWN])
+    shown = ", ".join(val.name(i) for i in indices[:_SHOWN])
     return (
         f"{len(indices)} of {len(val)} validation images are in the training list, too, so the "
-        f"scores are too high: {shown}{', ...' if len(indices) > SHOWN else ''}"
+        f"scores are too high: {shown}{', ...' if len(indices) > _SHOWN else ''}"
     )
 
 

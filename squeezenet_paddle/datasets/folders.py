@@ -123,6 +123,8 @@ def _tree(
         )
     notes = [layout.note] if layout.note else []
     parts = [part for name in names if (part := places[_parent(name)].part) is not None]
+    if set(parts) == {"train"}:  # the others had no images of its classes
+        parts = []
     if parts:
         notes += _split_notes(root, classes, labels[order], np.array(parts))
     return ClassTree(classes, names, labels[order], parts or None, sorted(left_out), notes)
@@ -192,8 +194,8 @@ def class_names(folders: Sequence[str], pattern: str | None) -> dict[str, str]:
         )
     if twins:
         raise InputError(
-            "the names of two classes must differ in more than case and Unicode form; found "
-            f"{describe_problems(twins)}."
+            "the names of two classes must differ in more than case and Unicode form, so one has "
+            f"to be renamed, or both folders joined; found {describe_problems(twins)}."
         )
     return result
 

@@ -160,6 +160,8 @@ def _check_level(root: Path, pieces: Mapping[Folder, tuple[str | None, Folder]])
     holders: dict[str, set[str]] = {}
     for folder in folders:
         holders.setdefault(folder[1], set()).add(folder[0])
+    if len(holders) < 2:  # cat/images, dog/images
+        return []
     folder, (_, rest) = min(pieces.items())
     level = len(folder) - len(rest) + 1
     recurring = sum(len(each) > 1 for each in holders.values())

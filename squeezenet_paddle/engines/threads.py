@@ -29,6 +29,10 @@ class PinnedThreads:
         # Unpinned, two threads share a core at times while another core is idle. Pinned only if
         # there is exactly one thread per core of the process.
         self._cpus = cpus if self.count == len(cpus) else []
+        # OpenMP, which MKL brings, takes the core of the pinned thread that is the first to compute
+        # for all that the process may use, and would bind every other thread to it, unless told not
+        # to before that.
+        os.environ.setdefault("KMP_AFFINITY", "disabled")
         self._pool = ThreadPoolExecutor(self.count)
 
     def map(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
@@ -39,7 +43,7 @@ class PinnedThreads:
 
         def pinned(i: int, part: Part) -> Result:
             if self._cpus:
-                os.sched_setaffinity(0, {self._cpus[i]})  # each time, as OpenMP resets it
+                os.sched_setaffinity(0, {self._cpus[i]})
             return work(part)
 
         return list(self._pool.map(pinned, range(len(parts)), parts))

@@ -23,7 +23,8 @@ from ..training.config import (
 )
 
 VIEWS, THEN_EPOCHS = 2, 2  # where they are not given
-FOUND = "found by a short range test"
+EPOCHS, FEWEST_UPDATES = 30, 200  # of the first stage
+FOUND = "found by a short test"
 
 _data, _solver = partial(like, DataConfig), partial(like, SolverConfig)
 
@@ -65,7 +66,7 @@ class ImagesConfig(Checked):
         at_least=1,
         shown="found",
     )
-    strict: bool = setting(False, "stop at images that cannot be read (or leave them out)")
+    strict: bool = setting(False, "stop where images cannot be read, in place of leaving them out")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,12 +129,16 @@ class FeaturesConfig(Checked):
 class FinetuneSolverConfig(Checked):
     """How to train."""
 
-    num_epochs: int = _solver("num_epochs", default=30, help="length in epochs, of the first stage")
+    num_epochs: int | None = _solver(
+        "num_epochs",
+        help="length in epochs, of the first stage",
+        shown=f"{EPOCHS}, or so many that there are {FEWEST_UPDATES} updates",
+    )
     lr: float | None = _solver(
         "lr",
         default=None,
         help="learning rate, of the first stage",
-        shown="found by a short range test",
+        shown=FOUND,
     )
     then_epochs: int | None = setting(
         None,
@@ -149,7 +154,7 @@ class FinetuneSolverConfig(Checked):
     batch_size: int = _solver("batch_size", default=64)
     optimizer: str = _solver("optimizer", default="adam")
     weight_decay: float = _solver("weight_decay")
-    label_smoothing: float = _solver("label_smoothing")
+    label_smoothing: float = _solver("label_smoothing", default=0.1)
     head_lr_mult: float = _solver("head_lr_mult")
     balance: bool = _solver("balance")
     patience: int | None = _solver("patience", default=10)

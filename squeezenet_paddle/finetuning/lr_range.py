@@ -1,8 +1,9 @@
 """A learning rate from a short range test (Smith, arXiv:1506.01186, section 3.3).
 
-The rate grows from update to update by the same factor; the loss falls or stays, and at some rate
-it rises. A tenth of the last rate at which it was still near its lowest is taken. Near is measured
-in the loss of guessing, so that the rule also holds where training starts with hardly any loss.
+The rate grows from update to update by the same factor. The loss on validation images, which the
+test does not train on, falls or stays, and at some rate it rises. A tenth of the last rate at which
+it was still near its lowest is taken. Near is measured in the loss of guessing, so that the rule
+also holds where training starts with hardly any loss.
 """
 
 from __future__ import annotations
@@ -10,20 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
+from typing import Callable
 
 import numpy as np
 
 from ..data.loader import Batch, Batches
+from ..engines.dynamic import DynamicEngine
+from ..evaluation.metrics import Scores
 from ..network.model import load_state
+from ..network.stages import STAGES
 from ..parallel.group import Group
 from ..progress import track
 from ..training.inputs import Inputs
 from ..training.run import Run
 from ..training.solver import Solver
 from ..training.standardise import set_statistics
+from .lr_trials import best_rate
 
 LOWEST, HIGHEST = 1e-5, 1.0
 UPDATES = 40
+VAL_IMAGES = 64  # at most, by which a rate is judged
 SAFETY = 10
 SMOOTHING = 0.8
 NEAR, FAR = 0.05, 0.5  # above the lowest loss, as shares of that of guessing
@@ -54,29 +61,58 @@ def choose(losses: Sequence[float], num_classes: int) -> float:
 
 
 def find_lr(run: Run, inputs: Inputs) -> float:
-    """Trains for a few updates, chooses a rate, and gives the network its weights back."""
+    """Trains for a few updates, chooses a rate, and gives the network its weights back.
+
+    For a head alone, `lr_trials` compares whole trainings.
+    """
     network, plan = run.network, run.plan
     classes = network.config.num_classes
     set_statistics(network, inputs, plan.solver.trained_from, run.group)
+    if plan.solver.trained_from == STAGES[-1]:
+        return best_rate(run, inputs)
     before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     solver = Solver(network, plan, run.device, inputs, Group())
-    network.train()
+    judge = _judge(run, inputs)
     losses: list[float] = []
     batches = _batches(inputs.train)
     for lr in track(rates(), "learning rate", "updates"):
-        loss, images = 0.0, 0
-        for part in islice(batches, plan.solver.parts):
-            loss += solver.gradients.add(part, epoch=0)[0]
-            images += len(part.labels)
-        if not images or not math.isfinite(loss):
+        network.train()
+        parts = list(islice(batches, plan.solver.parts))
+        trained = sum(solver.gradients.add(part, epoch=0)[0] for part in parts)
+        images = sum(len(part.labels) for part in parts)
+        if not images or not math.isfinite(trained) or not solver.update(images, lr):
             break
-        losses.append(loss / images)
+        losses.append(judge())
         curve = smoothed(losses)
-        if curve[-1] > curve.min() + FAR * math.log(classes) or not solver.update(images, lr):
+        if not curve[-1] <= curve.min() + FAR * math.log(classes):
             break
     solver.clear_gradients()
     load_state(network, before, "the start")
     return choose(losses, classes)
+
+
+def _judge(run: Run, inputs: Inputs) -> Callable[[], float]:
+    """A function that gives the mean loss on some images of the validation list."""
+    val = inputs.val
+    assert val is not None
+    step = -(-len(val.images) // VAL_IMAGES)
+    chosen = [(batch, batch.indices % step == 0) for batch in val.epoch()]
+    pairs = [(batch.inputs[rows], batch.labels[rows]) for batch, rows in chosen if rows.any()]
+    engine = DynamicEngine(
+        run.network,
+        run.device,
+        trained_from=run.plan.solver.trained_from,
+        features_size=inputs.features_size,
+    )
+
+    def loss() -> float:
+        run.network.eval()
+        scores = Scores()
+        for images, labels in pairs:
+            scores.add(engine.logits(images), labels)
+        return scores.loss_sum / max(scores.count, 1)
+
+    return loss
 
 
 def _batches(train: Batches) -> Iterator[Batch]:

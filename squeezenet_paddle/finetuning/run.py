@@ -31,6 +31,7 @@ from ..run_dir import (
 )
 from ..training.inputs import Inputs, image_inputs, report_skipped
 from ..training.run import Run, finished_result
+from .chance import chance_hint
 from .config import FinetuneConfig
 from .features import cached, frozen_part
 from .growth import Comparison, compare, take_directory
@@ -140,7 +141,7 @@ def _run(stage: Stage, on_skipped: Callable[[str], object]) -> bool:
     with Run.start(plan, lock=False) as run, stage_inputs(stage, run, on_skipped) as inputs:
         if stage.finds_lr:
             run = run.with_lr(find_lr(run, inputs))
-            say(f"learning rate: {run.plan.solver.lr:g}, found by a range test")
+            say(f"learning rate: {run.plan.solver.lr:g}, found by a short test")
         return Trainer(run, inputs).train().finished
 
 
@@ -208,5 +209,7 @@ def _report(
     )
     report = report_of(predictor, images, evaluation, max_pixels=machine.max_pixels)
     write_report(output_dir / REPORT_DIR, report)
+    if hint := chance_hint(evaluation, info.source["images"], info.network.num_classes):
+        say(hint)
     names = info.names or [f"class {i}" for i in range(info.network.num_classes)]
     return evaluation, compare(config, images, names, evaluation)

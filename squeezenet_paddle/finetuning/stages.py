@@ -17,7 +17,14 @@ from ..settings import settings_of
 from ..training import checkpoint
 from ..training.config import Interval, TrainConfig
 from ..training.plan import Plan, make_plan
-from .config import THEN_EPOCHS, VIEWS, FinetuneConfig, stages_frozen
+from .config import (
+    EPOCHS,
+    FEWEST_UPDATES,
+    THEN_EPOCHS,
+    VIEWS,
+    FinetuneConfig,
+    stages_frozen,
+)
 from .lists import Lists
 
 STAND_IN = 1e-3  # for a learning rate that is still to be found
@@ -118,11 +125,14 @@ def _stage(
     output_dir: Path,
     trainable: str,
     pretrained: Path,
-    epochs: int,
+    epochs: int | None,
     lr: float | None,
 ) -> Stage:
     if lr is None:
         lr = _lr_of(output_dir)
+    images = len(read_list(lists.train_list, lists.root, None, lists.class_names))
+    if epochs is None:
+        epochs = max(EPOCHS, -(-FEWEST_UPDATES // -(-images // config.solver.batch_size)))
     names = {name for name, _ in settings_of(TrainConfig)}
     shared = {name: value for name, value in config.values().items() if name in names}
     stage = {
@@ -140,17 +150,13 @@ def _stage(
         "output_dir": output_dir,
         "overwrite": False,  # what there was is gone by now
         "log_interval": "1e",
-        "save_interval": _save_interval(lists),
+        "eval_interval": Interval(max(round(epochs / EPOCHS), 1), True),
+        "save_interval": Interval(max(SAVED_AFTER // images, 1), True),
         "keep_checkpoints": 2,
     }
     views = config.features.views or VIEWS
     plan = make_plan(TrainConfig.from_settings(**{**shared, **stage}), {"views": views})
     return Stage(plan, config.run.output_dir, views, config.features.cache, lr is None)
-
-
-def _save_interval(lists: Lists) -> Interval:
-    images = read_list(lists.train_list, lists.root, None, lists.class_names)
-    return Interval(max(SAVED_AFTER // len(images), 1), True)
 
 
 def _lr_of(output_dir: Path) -> float | None:

@@ -16,6 +16,7 @@ import numpy as np
 from .. import __version__
 from ..data.preprocess import Preprocess
 from ..network.config import Layer, ModelConfig, layers, output_shapes
+from ..network.numpy_forward import batch_norm
 from ..network.weights import BATCH_NORM_EPSILON, key_of
 from .quantise import Statistics
 from .schema import (
@@ -30,6 +31,7 @@ from .schema import (
 OPSET = 13  # the first in which weights are quantised by channel
 _IR_VERSION = 7  # of ONNX 1.8, which brought that opset
 _LARGEST_WEIGHT = 63  # 7 bits: sums of two products with a uint8 then fit 16 bits, as AVX2 has them
+_LARGEST_LINEAR_WEIGHT = 127  # 8 bits, as these layers are computed in float32
 _OPERATORS = {"relu": "Relu", "elu": "Elu"}
 
 
@@ -258,8 +260,12 @@ class _QuantisingWriter(_Writer):
     """Adds layers that compute on 8-bit integers.
 
     Each map is followed by its quantisation to uint8 and back, and the weights of a convolution are
-    int8 with one scale per channel; an engine folds these into its integer kernels. What comes
-    after the maps stays float32.
+    int8 with one scale per channel; an engine folds these into its integer kernels.
+
+    Linear layers have int8 weights too, with one scale per output, and compute in float32: they are
+    a share of 1/500 of the network's work, and no engine's rounding of their inputs, whose ranges
+    differ from channel to channel, can change the result. So the scale stands behind the product,
+    where no engine takes it for a reason to compute on integers.
     """
 
     def __init__(
@@ -320,8 +326,31 @@ class _QuantisingWriter(_Writer):
         return [self._quantised(y, self._ranges[layer.name])]
 
     def _batch_norm(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
-        [y] = super()._batch_norm(layer, inputs)
-        return [y] if layer.flat else [self._quantised(y, self._ranges[layer.name])]
+        if not layer.flat:
+            [y] = super()._batch_norm(layer, inputs)
+            return [self._quantised(y, self._ranges[layer.name])]
+        scale, shift = batch_norm(self._state, key_of(layer))
+        y = self._scaled(inputs[0][0], f"{layer.name}/scale", scale, f"{layer.name}/scaled")
+        return [self._shifted(y, f"{layer.name}/shift", shift, layer.name)]
+
+    def _linear(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
+        [[x]] = inputs
+        key = key_of(layer)
+        weight, bias = self._state[f"{key}.weight"], self._state[f"{key}.bias"]
+        scale = np.abs(weight).max(axis=0) / np.float32(_LARGEST_LINEAR_WEIGHT)
+        scale = np.maximum(scale, np.float32(1e-20))  # of an output whose weights are all 0
+        rounded = self._constant(f"{key}.weight/int8", np.rint(weight / scale).astype("int8"))
+        rounded = self._node("Cast", [rounded], f"{key}.weight", to=DATA_TYPES["float32"])
+        y = self._node("MatMul", [x, rounded], f"{layer.name}/product")
+        y = self._scaled(y, f"{key}.weight/scale", scale, f"{layer.name}/scaled")
+        last = "logits" if not layer.activated else f"{layer.name}/linear"
+        return [self._activated(layer, self._shifted(y, f"{key}.bias", bias, last))]
+
+    def _scaled(self, x: str, name: str, scale: np.ndarray, output: str) -> str:
+        return self._node("Mul", [x, self._constant(name, scale)], output)
+
+    def _shifted(self, x: str, name: str, shift: np.ndarray, output: str) -> str:
+        return self._node("Add", [x, self._constant(name, shift)], output)
 
     def _quantised(self, x: str, limits: tuple[float, float]) -> str:
         """The tensor rounded to 256 steps, one of which is 0."""

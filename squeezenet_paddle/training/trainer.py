@@ -29,6 +29,7 @@ from ..network.model import FEW_CLASSES, load_state
 from ..progress import track
 from ..run_dir import BEST, CHECKPOINTS, FINAL
 from . import checkpoint
+from .best import Best
 from .checkpoint import Checkpoint
 from .inputs import Inputs
 from .log import TrainRecord, ValRecord
@@ -79,8 +80,7 @@ class Trainer:
         self._eval_interval = plan.updates(config.eval_interval)
         self._save_interval = plan.updates(config.save_interval)
         self.step = 0
-        self.best: float | None = None
-        self._not_better = 0  # evaluations since the best one
+        self._best = Best()
         self._sums = _Sums()
         self._saved: Path | None = None
         self._interrupted = False
@@ -93,7 +93,7 @@ class Trainer:
     @property
     def is_finished(self) -> bool:
         """Whether all updates are done, or there is no more hope for a better score."""
-        return self._plan.is_done(self.step, self._not_better)
+        return self._plan.is_done(self.step, self._best.not_better)
 
     def train(self) -> TrainResult:
         """Trains to the end of the schedule or of the patience, or until a signal.
@@ -144,8 +144,9 @@ class Trainer:
 
     def _result(self) -> TrainResult:
         folder, finished = self._plan.output_dir, self.is_finished
-        model_dir = folder / BEST if self.best is not None else folder / FINAL if finished else None
-        return TrainResult(folder, model_dir, self.best, self.step, finished)
+        best = self._best.top1
+        model_dir = folder / BEST if best is not None else folder / FINAL if finished else None
+        return TrainResult(folder, model_dir, best, self.step, finished)
 
     def _restore(self, newest: Checkpoint) -> None:
         """Goes back to a checkpoint of this run."""
@@ -155,8 +156,8 @@ class Trainer:
             arrays[part][key] = array
         load_state(self._network, arrays["network"], "the checkpoint")
         self._solver.restore(arrays, newest.record["loss_scale"])
-        self.step, self.best = newest.step, newest.record["best"]
-        self._not_better = newest.record["not_better"]
+        self.step, record = newest.step, newest.record
+        self._best = Best(record["best"], record.get("best_loss", 0.0), record["not_better"])
         self._sums = _Sums(**newest.record["sums"])
         self._saved = self._plan.output_dir / CHECKPOINTS
 
@@ -174,8 +175,9 @@ class Trainer:
         arrays.update(self._solver.arrays())
         record = {
             "settings": dataclasses.asdict(self._plan.settings),
-            "best": self.best,
-            "not_better": self._not_better,
+            "best": self._best.top1,
+            "best_loss": self._best.loss,
+            "not_better": self._best.not_better,
             "sums": dataclasses.asdict(self._sums),
             "loss_scale": self._solver.record(),
         }
@@ -320,10 +322,8 @@ class Trainer:
             start = time.perf_counter()
             with self._solver.averaged():
                 summary = self._scores(self.inputs.val).summary()
-                best = self.best is None or summary["top1"] > self.best
-                self._not_better = 0 if best else self._not_better + 1
+                best = self._best.add(summary)
                 if best:
-                    self.best = summary["top1"]
                     self._write_model_dir(BEST, {"val": summary})
             if report is not None:
                 report.validation(

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import Run, assert_user_error
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 from squeezenet_paddle.data import decode as decoding
 from squeezenet_paddle.data.decode import decode, read_image
@@ -121,6 +121,24 @@ def test_heic_decodes_with_pillow_heif() -> None:
         decode(data, "x.heic", max_pixels=100)
 
 
+@pytest.mark.parametrize(
+    "format", [each for each in [*FORMATS, "HEIF"] if each not in ("GIF", "BMP")]
+)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_orientation(format: str, orientation: int) -> None:
+    """As Pillow turns a PNG file of the same orientation, which a HEIC file has in itself."""
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(io.BytesIO(encoded("PNG", exif=exif))) as image:
+        viewed = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[:, :, ::-1]
+    given = exif.tobytes() if format == "HEIF" else exif
+    result = decode(encoded(format, exif=given, quality=95), "x")
+    assert result.shape == viewed.shape
+    assert np.abs(result.astype(int) - viewed).mean() < 4
+
+
 def test_what_to_install_is_named(tmp_path: Path, without_decoders: None) -> None:
     (tmp_path / "a.avif").write_bytes(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif")
     (tmp_path / "b.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
@@ -188,6 +206,10 @@ def test_a_messy_folder(messy: Path, tmp_path: Path) -> None:
     rows = list(csv.reader((tmp_path / "left_out.csv").open(newline="")))
     assert rows[0] == ["path", "kind", "reason"]
     assert [LeftOut(*row) for row in rows[1:]] == left_out
+    write_left_out(tmp_path / "left_out.csv", [])  # of an earlier run
+    assert (tmp_path / "left_out.csv").read_text() == "path,kind,reason\n"
+    write_left_out(tmp_path / "new.csv", [])
+    assert not (tmp_path / "new.csv").exists()
     summary = describe_left_out(left_out)
     assert "1 camera raw file (shot.NEF)" in summary
     assert "3 text files (notes.txt, texts/a.txt, ...)" in summary

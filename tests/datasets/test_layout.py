@@ -121,6 +121,18 @@ def test_images_to_test_on_without_classes_make_no_split(tmp_path: Path) -> None
     assert [each.path for each in tree.left_out] == ["test/0.jpg", "test/1.jpg"]
 
 
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    """Each class has a folder `images`; the other parts have no class folders."""
+    names = images("train/n01/images", "train/n02/images", "val/images", "test/images")
+    tree = read_tree(touch(tmp_path, *names, "train/n01/n01_boxes.txt", "val/val_annotations.txt"))
+    assert tree.classes == ["n01", "n02"]
+    assert tree.parts is None
+    assert not tree.notes
+    kinds = [each.kind for each in tree.left_out]
+    assert kinds.count("image of a class without training images") == 4
+    assert read_tree(tmp_path / "train").classes == ["n01", "n02"]
+
+
 def test_train_may_be_a_class(tmp_path: Path) -> None:
     tree = read_tree(touch(tmp_path, *images("train", "car", "plane")))
     assert tree.classes == ["car", "plane", "train"]

@@ -74,8 +74,8 @@ def test_lists_names_and_table(tmp_path: Path, call_tool: Run) -> None:
     left_out = lists / "left_out.csv"
     [line] = done.stderr.splitlines()
     assert line.endswith(
-        "left out: 3 system files (.git, ant/.hidden.jpg, ...), 3 text files (README, "
-        f"ant/notes.txt, ...), 1 image in no class folder (loose.png); see {left_out}"
+        "left out: 1 image in no class folder (loose.png), 3 text files (README, ant/notes.txt, "
+        f"...), 3 system files (.git, ant/.hidden.jpg, ...); see {left_out}"
     )
     assert left_out.read_text().splitlines() == [
         "path,kind,reason",

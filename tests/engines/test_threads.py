@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -80,3 +82,28 @@ def test_micro_batches_have_a_number_of_pixels(
     inputs = np.zeros((count, 3, 50, 50), "float32")
     parts = micro_batches(slice(0, count), inputs, pixels)
     assert [part.stop - part.start for part in parts] == lengths
+
+
+PINNED_FIRST = """
+import os, sys
+import zlib  # before PaddlePaddle 2.6.2
+import paddle
+from squeezenet_paddle.engines.threads import PinnedThreads
+before = os.sched_getaffinity(0)
+threads = PinnedThreads()
+matrix = paddle.ones([8, 8])
+for _ in range(2):
+    used = threads.map(lambda _: (paddle.matmul(matrix, matrix), os.sched_getaffinity(0))[1],
+                       range(threads.count))
+    assert len(used) == len(before) and set().union(*used) == before, used
+paddle.matmul(matrix, matrix)
+assert os.sched_getaffinity(0) == before, os.sched_getaffinity(0)
+assert PinnedThreads().count == len(before)
+"""
+
+
+def test_the_process_keeps_its_cores() -> None:
+    """Where a pinned thread is the first of a process to compute, as in training."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("this process has one core")
+    subprocess.run([sys.executable, "-c", PINNED_FIRST], check=True, env=os.environ, timeout=120)

@@ -153,7 +153,9 @@ def test_an_export_that_gives_other_logits_is_not_written(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_tool(model_dir: Path, tmp_path: Path, images: list[np.ndarray], run_tool: Run) -> None:
+def test_the_tool(
+    model_dir: Path, tmp_path: Path, images: list[np.ndarray], call_tool: Run
+) -> None:
     for i, image in enumerate(images):
         cv2.imwrite(str(tmp_path / f"{i}.png"), image)
     arguments = ("--model_dir", model_dir, "--image", tmp_path / "*.png", "--format")
@@ -161,14 +163,14 @@ def test_the_tool(model_dir: Path, tmp_path: Path, images: list[np.ndarray], run
         ("onnx", ["model.onnx"]),
         ("caffe", ["deploy.prototxt", "model.caffemodel"]),
     ):
-        done = run_tool("export", *arguments, kind)
+        done = call_tool("export", *arguments, kind)
         assert done.returncode == 0, done.stderr
         *written, report = done.stdout.splitlines()
         assert [Path(line.split("  ")[0]) for line in written] == [model_dir / n for n in names]
         assert report.startswith("checked by ")
         assert "on 10 images: largest difference" in report
         assert report.endswith("the same first class for 10")
-    done = run_tool("export", *arguments, "onnx", "--precision", "int8")
+    done = call_tool("export", *arguments, "onnx", "--precision", "int8")
     assert done.returncode == 0, done.stderr
     record = json.loads((model_dir / "exports.json").read_text())
     assert list(record) == ["onnx", "caffe", "int8"]

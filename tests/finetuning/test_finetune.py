@@ -287,6 +287,7 @@ def test_the_range_test_takes_whole_updates(
         return 1e-3
 
     monkeypatch.setattr(lr_range, "choose", choose)
+    monkeypatch.setattr(lr_range, "rates", lambda: [lr_range.LOWEST])
     for batch_size in 40, 64:
         more = ("--trainable", "all", "--head", "conv", "--batch_size", batch_size)
         run = tmp_path / str(batch_size)
@@ -306,7 +307,7 @@ def test_the_range_test_takes_a_tenth_of_the_last_good_rate(start: float) -> Non
 
 
 def test_the_command_of_a_user(
-    images: Path, pretrained: Path, tmp_path: Path, run_tool: RunTool
+    images: Path, pretrained: Path, tmp_path: Path, run_tool: RunTool, call_tool: RunTool
 ) -> None:
     run = tmp_path / "run"
     given = finetune_flags(images, pretrained, run, "--num_workers", 1, lr=None)
@@ -319,9 +320,9 @@ def test_the_command_of_a_user(
     assert any("squeezenet eval" in line for line in lines)
     [use] = [line for line in lines if "squeezenet infer" in line]
     image = next(images.rglob("*.jpg"))
-    named = run_tool("infer", *shlex.split(use)[2:-1], image)
+    named = call_tool("infer", *shlex.split(use)[2:-1], image)
     assert named.returncode == 0, named.stderr
-    assert_user_error(run_tool("finetune", *given, "--seed", 1), "--overwrite")
+    assert_user_error(call_tool("finetune", *given, "--seed", 1), "--overwrite")
 
 
 def test_a_second_stage_goes_on_from_a_run_that_had_one_alone(

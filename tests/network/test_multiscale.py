@@ -56,11 +56,13 @@ def test_the_network_equals_the_description(version: str, size: int) -> None:
         assert_close(numpy_forward.logits(config, state, image), found)
 
 
-def test_parameters_by_hand() -> None:
+@pytest.mark.parametrize(("head", "units"), [("multiscale", 1024), ("compact", 176)])
+def test_parameters_by_hand(head: str, units: int) -> None:
     trunk = 1_235_496 - (512 * 1000 + 1000)  # v1.1 without conv10
-    head = 2 * 2560 + 2560 * 1024 + 1024 + 1024 * 7 + 7
-    config = ModelConfig(head="multiscale", num_classes=7)
-    assert sum(layer.parameters for layer in layers(config)) == trunk + head
+    linear = 2 * 2560 + 2560 * units + units + units * 7 + 7
+    config = ModelConfig(head=head, num_classes=7)
+    assert sum(layer.parameters for layer in layers(config)) == trunk + linear
+    assert head == "multiscale" or trunk + linear < 1_200_000
 
 
 @pytest.mark.parametrize(("bypass", "activation"), [("simple", "elu"), ("complex", "relu")])
@@ -112,16 +114,43 @@ def test_openvino_computes_the_onnx_file() -> None:
     assert_close(logits[0], numpy_forward.logits(config, state, x[0]), limit=1e-3)
 
 
-def test_eight_bits_are_near() -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    config = ModelConfig(num_classes=6, head="multiscale")
+@pytest.mark.parametrize("head", ["compact", "multiscale", "conv_fc"])
+def test_eight_bits_are_near(head: str) -> None:
+    onnxruntime, openvino = pytest.importorskip("onnxruntime"), pytest.importorskip("openvino")
+    config = ModelConfig(num_classes=6, head=head)
     state, x = random_state(config), noise(3, 3, 67, 67)
     statistics = calibrate(config, state, x)
     model = onnx_model(config, state, GraphInput(67, 67), statistics=statistics)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    [logits] = session.run(None, {"data": x})
-    for found, image in zip(logits, x):
-        assert_close(found, numpy_forward.logits(config, state, image), limit=0.1)
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model, b""), "CPU", {"NUM_STREAMS": 1})
+    for logits in session.run(None, {"data": x})[0], compiled([x])[0]:
+        for found, image in zip(logits, x):
+            assert_close(found, numpy_forward.logits(config, state, image), limit=0.1)
+
+
+def test_eight_bits_cover_linear_layers() -> None:
+    """Each weight is within half a step, an output's largest is exact, and the file is small."""
+    onnx = pytest.importorskip("onnx")
+    config = ModelConfig(num_classes=10, head="compact")
+    state = random_state(config)
+    state["fc10.weight"][:, 3] = 0  # an output of no weights
+    statistics = calibrate(config, state, noise(1, 3, 67, 67))
+    model = onnx_model(config, state, GraphInput(67, 67), statistics=statistics)
+    assert len(model) < 1_300_000
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    constants = {
+        each.name: onnx.numpy_helper.to_array(each)
+        for each in onnx.load_from_string(model).graph.initializer
+    }
+    for key in "fc10.weight", "fc.weight":
+        rounded, scale = constants[f"{key}/int8"], constants[f"{key}/scale"]
+        assert rounded.dtype == np.int8
+        error = np.abs(rounded * scale - state[key])
+        assert (error <= scale / 2 * (1 + 1e-5)).all()
+        largest = np.abs(state[key]).max(axis=0)
+        np.testing.assert_allclose(np.abs(rounded * scale).max(axis=0), largest, rtol=1e-6)
+    assert constants["fc10.weight/int8"].nbytes == 2560 * 176
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_run(model_dir: Path, run_tool: Run, tmp_path: Path) -> None:
     assert "5 images, 0 reader processes" in done.stdout
 
 
-def test_what_is_refused(model_dir: Path, run_tool: Run, tmp_path: Path) -> None:
+def test_what_is_refused(model_dir: Path, call_tool: Run, tmp_path: Path) -> None:
     model = ("--model_dir", model_dir)
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8")
     for parts, arguments in (
@@ -128,4 +128,4 @@ def test_what_is_refused(model_dir: Path, run_tool: Run, tmp_path: Path) -> None
         (["none of the engines"], (*model, "--engine", "paddle")),
         (["cut.jpg"], (*model, "--engine", "dynamic", "--repeat", 1, "--image", tmp_path)),
     ):
-        assert_user_error(run_tool("benchmark", *arguments), *parts)
+        assert_user_error(call_tool("benchmark", *arguments), *parts)

@@ -1,0 +1,32 @@
+"""A hint for a model that is no better than guessing. No Paddle here."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..evaluation.evaluate import Evaluation
+
+FEW_IMAGES = 20  # of a class, below which more of them are the first thing to try
+
+
+def chance_hint(evaluation: Evaluation, train_images: int, num_classes: int) -> str:
+    """What to try where a model scores no better than always naming one class; "" where it does.
+
+    Args:
+        evaluation: of the model on the validation images.
+        train_images: length of the training list.
+        num_classes: of the model.
+    """
+    labels = evaluation.predictions.labels
+    guessing = np.bincount(labels).max() / len(labels)
+    top1 = evaluation.summary()["top1"]
+    if num_classes == 1 or top1 > guessing:
+        return ""
+    tries = ["other images: classes that differ in what is seen, and labels that are right"]
+    if train_images < FEW_IMAGES * num_classes:
+        tries.insert(0, f"more images than {train_images // num_classes} of each class")
+    tries.append("`lr` 0.001, or `then` fire8+")
+    return (
+        f"hint: validation top-1 {top1:.2%} is no better than guessing ({guessing:.2%}); "
+        f"what may help: {'; '.join(tries)}"
+    )

@@ -1,0 +1,93 @@
+"""Small folders: the learning rate, the number of updates, ties, and a run that ends at chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import finetune_config, finetune_flags, make_image_folder, make_pretrained, metrics
+
+from squeezenet_paddle.evaluation.evaluate import Evaluation
+from squeezenet_paddle.evaluation.metrics import Predictions
+from squeezenet_paddle.finetuning import lr_trials
+from squeezenet_paddle.finetuning.chance import chance_hint
+from squeezenet_paddle.finetuning.run import finetune
+from squeezenet_paddle.model_dir import read_info
+from squeezenet_paddle.training.best import Best
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pretrained(tmp_path_factory.mktemp("pretrained") / "model")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images of each of two classes."""
+    folder = make_image_folder(tmp_path_factory.mktemp("data") / "tiny", 8)
+    for path in sorted(folder.iterdir())[2:]:
+        for image in path.iterdir():
+            image.unlink()
+        path.rmdir()
+    return folder
+
+
+def score_of(run: Path) -> float:
+    return read_info(run / "best").scores["val"]["top1"]
+
+
+def test_no_fixed_rate_of_the_trials_is_better_than_the_one_that_is_found(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--num_epochs", 24)
+    scores = {}
+    for rate in (None, *lr_trials.RATES):
+        run = tmp_path / str(rate)
+        finetune(finetune_config(finetune_flags(images, pretrained, run, *common, lr=rate)))
+        scores[rate] = score_of(run)
+    told = capsys.readouterr().err
+    found = float(told.split("learning rate: ")[1].split(",")[0])
+    assert scores[None] == scores[found] == max(scores.values())
+
+
+def test_a_small_folder_gets_more_epochs(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = finetune_flags(images, pretrained, tmp_path, "--patience", 1, lr=1e-12)
+    at = flags.index("--num_epochs")
+    assert finetune(finetune_config(flags[:at] + flags[at + 2 :])).finished
+    assert "; 200 updates of 16 (1 x 16), 200.0 epochs;" in capsys.readouterr().err
+    assert next(r["step"] for r in metrics(tmp_path) if r["kind"] == "val") == 7
+
+
+def test_the_rate_of_the_highest_score_is_taken() -> None:
+    low, high = lr_trials.RATES[1], lr_trials.RATES[-1]
+    assert lr_trials.choose({low: Best(0.8, 0.9), high: Best(0.9, 9.9)}) == high
+    assert lr_trials.choose({low: Best(0.8, 0.9), high: Best(0.8, 0.1)}) == low
+    lower = lr_trials.RATES[0]
+    assert lr_trials.choose({low: Best(0.8, 0.9), lower: Best(0.8, 0.8)}) == lower
+    assert lr_trials.choose({low: Best(), lower: Best(0.1, 2.0)}) == lower
+
+
+def evaluation_of(labels: list[int], classes: list[int]) -> Evaluation:
+    logits = np.eye(3, dtype="float32")[classes]
+    predictions = Predictions.from_logits(np.arange(len(labels)), logits, np.array(labels))
+    return Evaluation(predictions, [], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "images", "expected"),
+    [
+        ([0, 0, 1, 2], [0, 0, 0, 0], 90, "top-1 50.00% is no better than guessing (50.00%)"),
+        ([0, 0, 1, 2], [0, 1, 0, 0], 9, "more images than 3 of each class"),
+        ([0, 0, 1, 2], [0, 0, 1, 0], 9, ""),
+    ],
+)
+def test_a_model_at_chance_says_so(
+    labels: list[int], classes: list[int], images: int, expected: str
+) -> None:
+    hint = chance_hint(evaluation_of(labels, classes), images, 3)
+    assert expected in hint
+    assert bool(hint) == bool(expected)
+    assert ("more images" in hint) == (images == 9 and bool(expected))
