@@ -73,8 +73,8 @@ def test_it_gives_nearly_the_same_logits(small: Path, folder: Path) -> None:
     predictors = [Predictor(path, "cpu") for path in (folder / "model", small)]
     image = cv2.imread(str(folder / "images" / "03.png"))
     inputs = predictors[0].info.preprocess(image)[None]
-    expected, found = (predictor.logits(inputs) for predictor in predictors)
-    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+    expected, found = (predictor.logits(inputs)[0] for predictor in predictors)
+    assert np.corrcoef(expected, found)[0, 1] > 0.95
 
 
 def test_the_tables_and_that_nothing_is_random(small: Path, folder: Path, call_tool: Run) -> None:
