@@ -152,9 +152,9 @@ def peer_rates(
     return [(int(size), float(rate)) for size, rate in found]
 
 
-def print_starts(args: argparse.Namespace, picture: Path) -> None:
+def print_starts(args: argparse.Namespace, image: Path) -> None:
     """Seconds from the start of a process to its end."""
-    infer = [str(INFER), "--model_dir", str(args.model_dir), "--image", str(picture)]
+    infer = [str(INFER), "--model_dir", str(args.model_dir), "--image", str(image)]
     ways = {
         "infer.py, onnxruntime": [*infer, "--engine", "onnxruntime"],
         "infer.py, dynamic": [*infer, "--engine", "dynamic"],

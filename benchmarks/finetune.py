@@ -219,9 +219,9 @@ def train_in_torch(given: dict[str, Any]) -> None:
     }
     loaders = {
         part: torch.utils.data.DataLoader(
-            pictures, BATCH_SIZE, shuffle=part == "train", num_workers=2
+            images, BATCH_SIZE, shuffle=part == "train", num_workers=2
         )
-        for part, pictures in data.items()
+        for part, images in data.items()
     }
     updates, step = given["epochs"] * len(loaders["train"]), 0
     for epoch in range(given["epochs"]):

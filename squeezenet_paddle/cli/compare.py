@@ -24,6 +24,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.list_checks import describe_other_order
 from ..data.lists import read_list, read_names
 from ..evaluation import compare
 from ..evaluation.evaluate import score_list
@@ -71,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = next((info.names for info in infos if info.names is not None), None)
     compare.check_comparable(args.model_dir, infos)
     images = read_list(args.test_list, args.data_dir, classes, names)
+    if other_order := describe_other_order(images, names):
+        common.note(other_order)
     choices = itertools.product(args.model_dir, args.engine, args.precision)
     predictors = [Predictor(path, args.device, *choice) for path, *choice in choices]
     evaluations = [

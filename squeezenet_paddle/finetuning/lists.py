@@ -197,6 +197,7 @@ def split_images(images: Images, config: FinetuneConfig, groups: np.ndarray | No
     if images.ids is None:
         names_file = output_dir / NAMES
         written[NAMES] = "".join(f"{name}\n" for name in tree.classes).encode()
+    notes += _same_contents(tree, images.hashes, parts)
     if tree.left_out:
         notes.append(f"{describe_left_out(tree.left_out)}; see {output_dir / LEFT_OUT}")
     return Lists(
@@ -210,6 +211,23 @@ def split_images(images: Images, config: FinetuneConfig, groups: np.ndarray | No
         notes,
         tree.left_out,
     )
+
+
+def _same_contents(
+    tree: ClassTree, hashes: Sequence[str], parts: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Says which images of the other parts are files of the training part, under another name."""
+    trained = {hashes[i] for i in parts["train"]}
+    notes = []
+    for part in parts.keys() - {"train"}:
+        same = [tree.names[i] for i in parts[part] if hashes[i] in trained]
+        if same:
+            shown = ", ".join([*same[:3], "..."] if len(same) > 3 else same)
+            notes.append(
+                f"{len(same)} of {len(parts[part])} {part} images are copies of training images, "
+                f"so the scores are too high: {shown}"
+            )
+    return sorted(notes)
 
 
 def write_lists(lists: Lists, folder: Path) -> None:

@@ -172,6 +172,8 @@ def _model_config(config: TrainConfig, pretrained: ModelConfig | None, classes: 
             f"`init` {init}: it is for new layers, and those of `pretrained` are kept, with the "
             "classifier."
         )
+    if config.network.dropout is not None and HEADS[model.head].dropout is None:
+        raise InputError(f"`dropout`: the head {model.head} has none.")
     if bias is not None and not HEADS[model.head].has_conv10:
         raise InputError(
             f"`classifier_bias` {bias:g}: it is that of conv10, which the head {model.head} does "

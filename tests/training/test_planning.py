@@ -137,6 +137,7 @@ def test_a_mean_file_is_put_in_order_and_scale(data: Path, tmp_path: Path, order
         (("--head_lr_mult", "nan"), "--head_lr_mult: above 0 was expected, found nan"),
         (("--patience", 3), "--patience: --val_list was expected with it"),
         (("--head", "multiscale", "--classifier_bias", 3), "--classifier_bias 3: it is that of"),
+        (("--head", "conv_bn", "--dropout", 0.3), "--dropout: the head conv_bn has none"),
         (("--val_list", "/nowhere"), "/nowhere"),
     ],
 )
