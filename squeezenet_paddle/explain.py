@@ -32,9 +32,10 @@ from .errors import InputError
 from .evaluation import plots
 from .files import write_bytes
 from .model_dir import load_network, read_info
-from .network.config import FIRES, ModelConfig, layers
+from .network.config import FIRE9_CHANNELS, FIRES, ModelConfig, layers
 from .network.heads import HEADS
-from .network.logits import softmax, top_k
+from .network.logits import top_k
+from .predict import Answer, answers_of
 
 _OPACITY = 0.75  # of the largest value of a map
 _SIDE = 360  # pixels of the longer side of an image beside its map
@@ -59,6 +60,7 @@ class Explainer:
     Args:
         model_dir: as `model_dir.py` describes it.
         device: "cpu", "gpu" or "gpu:N"; None takes a GPU where Paddle finds one.
+        min_probability: an image is unsure if no class is as probable; None for no limit.
 
     Attributes:
         info: the description of the model directory.
@@ -67,9 +69,15 @@ class Explainer:
         InputError: the model directory or the device is not usable.
     """
 
-    def __init__(self, model_dir: str | Path, device: str | None = None) -> None:
+    def __init__(
+        self,
+        model_dir: str | Path,
+        device: str | None = None,
+        min_probability: float | None = None,
+    ) -> None:
         import paddle
 
+        self._min_probability = min_probability
         self.info = read_info(model_dir)
         self._head = HEADS[self.info.network.head]
         self._paddle = paddle
@@ -93,6 +101,16 @@ class Explainer:
             Logits, float32 [N, num_classes], and maps; see the module for what their means are.
             One map, or one for each fire with the heads `multiscale` and `compact`.
         """
+        logits, _, maps = self._run(inputs)
+        return logits, maps
+
+    def answers(self, inputs: np.ndarray) -> tuple[list[Answer], list[Map]]:
+        """The same, with the model's calibration."""
+        logits, means, maps = self._run(inputs)
+        return answers_of(logits, means, self.info.calibration, self._min_probability), maps
+
+    def _run(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Map]]:
+        """Logits, the means of fire9's maps, and maps of evidence."""
         network = self._network
         with self._paddle.no_grad():
             features = network.forward_features(self._paddle.to_tensor(inputs))
@@ -100,7 +118,9 @@ class Explainer:
         logits = network.forward_head(features)
         best = top_k(logits.numpy(), 1)[:, 0]
         if not self._head.pools_fires:
-            return logits.numpy(), [Map("conv10", self._conv10(best))]
+            axes = (2, 3) if self.info.network.data_format == "NCHW" else (1, 2)
+            means = features.numpy().mean(axis=axes)
+            return logits.numpy(), means, [Map("conv10", self._conv10(best))]
         chosen = self._paddle.take_along_axis(logits, self._paddle.to_tensor(best[:, None]), 1)
         gradient = self._paddle.grad(chosen.sum(), features)[0].numpy()
         mean = network.bn_pools._mean.numpy()
@@ -111,7 +131,7 @@ class Explainer:
             start = channels.stop
             deviation = output - mean[channels, None, None]
             maps.append(Map(fire, np.einsum("nchw,nc->nhw", deviation, gradient[:, channels])))
-        return logits.numpy(), maps
+        return logits.numpy(), features.numpy()[:, -FIRE9_CHANNELS:], maps
 
     def _conv10(self, best: np.ndarray) -> np.ndarray:
         """float32 [N, h, w], whose mean is the largest logit (without the bias of `fc`)."""
@@ -249,34 +269,33 @@ class PngFolder:
 def explain(
     explainer: Explainer,
     loader: Loader,
-    k: int,
     folder: PngFolder,
     names: Sequence[str] | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> Iterator[tuple[Path, list[tuple[int, float]], Path]]:
+) -> Iterator[tuple[Path, Answer, Path]]:
     """Classifies images as `predict` does, and saves each with the map of its first class.
 
     Args:
         explainer: the model.
         loader: of the images, center crops.
-        k: how many classes; clamped to the number of classes.
         folder: where the PNG files go.
         names: class names; None shows class ids.
         max_pixels: of the loader.
 
     Yields:
-        The path, its (class id, probability) pairs, largest first, and the PNG file.
+        The path, the answer, and the PNG file.
     """
     config, preprocess = explainer.info.network, explainer.info.preprocess
     for batch in loader.epoch():
         for index, sample in zip(batch.indices, batch.inputs):
-            logits, maps = explainer(sample[None])
-            probabilities = softmax(logits)[0]
-            classes = [(int(i), float(probabilities[i])) for i in top_k(logits, k)[0]]
-            best, probability = classes[0]
+            [answer], maps = explainer.answers(sample[None])
+            [(best, probability)] = answer.top(1)
             name = plots.short_name(names[best]) if names else f"class {best}"
+            caption = f"{probability:.1%}  {name}"
+            if answer.refusal is not None:
+                caption = f"{answer.refusal}; nearest: {name}"
             path = loader.images.path(index)
             image = read_image(path, max_pixels)
             heat = heat_of(maps, 0, config, preprocess.crop_size)
-            png = explanation(image, heat, preprocess, f"{probability:.1%}  {name}")
-            yield path, classes, folder.add(path.name, png)
+            png = explanation(image, heat, preprocess, caption)
+            yield path, answer, folder.add(path.name, png)

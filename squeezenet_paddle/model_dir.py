@@ -5,6 +5,7 @@
     config.json        network, preprocessing, source, verification, scores
     synset_words.txt   class names, where they are known
     mean_image.npy     the mean image that the preprocessing subtracts, if it subtracts one
+    familiarity.npz    what the network's classes look like, where it was calibrated
 
 Exports (see `export_record.py`) lie beside them and are removed when the weights are replaced. It
 is read strictly, and written as a whole or not at all. Like every Paddle file, model.pdparams is a
@@ -17,7 +18,7 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,8 +29,9 @@ from .data.lists import read_names
 from .data.preprocess import MeanImage, Preprocess
 from .errors import InputError
 from .export_record import NAMES as EXPORTED
+from .familiarity import Calibration
 from .files import atomic_directory, check_directory, read_bytes, sha256
-from .network.config import ModelConfig
+from .network.config import FIRE9_CHANNELS, ModelConfig
 from .network.weights import check_state, read_state, state_shapes
 from .run_dir import model_dir_of
 from .sqz import format as sqz
@@ -41,7 +43,8 @@ CONFIG = "config.json"
 WEIGHTS, COMPRESSED = "model.pdparams", "model.sqz"
 NAMES = "synset_words.txt"
 MEAN_IMAGE = "mean_image.npy"
-OPTIONAL = (NAMES, MEAN_IMAGE, *EXPORTED)
+FAMILIARITY = "familiarity.npz"
+OPTIONAL = (NAMES, MEAN_IMAGE, FAMILIARITY, *EXPORTED)
 FORMAT_VERSION = 1
 
 T = TypeVar("T", ModelConfig, Preprocess)
@@ -58,6 +61,8 @@ class ModelInfo:
         source: where the weights came from.
         verification: how a conversion was proven; empty where it was not.
         scores: the scores of the weights, by name of the list.
+        calibration: how far its answers can be trusted, and which images are none of its classes;
+            None where that was not fitted.
     """
 
     network: ModelConfig
@@ -66,6 +71,7 @@ class ModelInfo:
     source: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         if self.network.data_format != self.preprocess.data_format:
@@ -156,10 +162,14 @@ def _write(path: str | Path, info: ModelInfo, write_weights: Callable[[Path], ob
         "verification": info.verification,
         "scores": info.scores,
     }
+    if info.calibration is not None:
+        config["calibration"] = info.calibration.record()
     with atomic_directory(Path(path), _required(Path(path)), OPTIONAL) as temporary:
         write_weights(temporary)
         if info.preprocess.mean_image is not None:
             np.save(temporary / MEAN_IMAGE, info.preprocess.mean_image.values)
+        if info.calibration is not None:
+            (temporary / FAMILIARITY).write_bytes(info.calibration.familiarity.to_bytes())
         if info.names is not None:
             text = "".join(f"{name}\n" for name in info.names)
             (temporary / NAMES).write_text(text, encoding="utf-8")
@@ -184,7 +194,7 @@ def read_info(path: str | Path) -> ModelInfo:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error}).") from error
     keys = {"format_version", "network", "preprocess", "source", "verification", "scores"}
-    _check_keys(config, keys, str(file))
+    _check_keys(config, keys, str(file), {"calibration"})
     if config["format_version"] != FORMAT_VERSION:
         raise InputError(
             f"{file}: format_version {FORMAT_VERSION} was expected, "
@@ -200,10 +210,13 @@ def read_info(path: str | Path) -> ModelInfo:
         if not isinstance(config[key], dict):
             raise InputError(f"{file}, {key}: a JSON object was expected.")
         records[key] = config[key]
+    calibration = None
+    if "calibration" in config:
+        calibration = _read_calibration(path, config["calibration"], network.num_classes)
     names_file = path / NAMES
     names = read_names(names_file, network.num_classes) if names_file.is_file() else None
     try:
-        return ModelInfo(network, preprocess, names, **records)
+        return ModelInfo(network, preprocess, names, **records, calibration=calibration)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
 
@@ -326,10 +339,27 @@ def _read_mean_image(path: Path, checksum: object) -> MeanImage | None:
     return image
 
 
-def _check_keys(values: Any, known: set[str], where: str) -> None:
+def _read_calibration(path: Path, record: Any, num_classes: int) -> Calibration:
+    """The calibration of a model directory whose config.json has the block of one."""
+    file = path / FAMILIARITY
+    data = read_bytes(file, "file of what the classes look like")
+    try:
+        calibration = Calibration.from_record(record, data)
+    except InputError as error:
+        raise InputError(f"{path / CONFIG}, calibration, and {file.name}: {error}") from error
+    classes, _, means = calibration.familiarity.prototypes.shape
+    if (classes, means) != (num_classes, FIRE9_CHANNELS):
+        raise InputError(
+            f"{file}: {num_classes} classes and {FIRE9_CHANNELS} means were expected, found "
+            f"{classes} and {means}."
+        )
+    return calibration
+
+
+def _check_keys(values: Any, known: set[str], where: str, optional: Set[str] = frozenset()) -> None:
     if not isinstance(values, dict):
         raise InputError(f"{where}: a JSON object was expected, found {type(values).__name__}.")
-    unknown, missing = sorted(set(values) - known), sorted(known - set(values))
+    unknown, missing = sorted(set(values) - known - optional), sorted(known - set(values))
     if unknown or missing:
         raise InputError(
             f"{where}: unknown keys: {', '.join(unknown) or 'none'}; "

@@ -6,12 +6,15 @@
     for class_id, name, probability in predictor("cat.jpg"):
         print(f"{probability:.1%}  {name}")
 
-Paddle is loaded only if it is the engine.
+A fine-tuned model knows when an image is none of its classes: the first prediction then has the
+class id None and the name "none of these". is loaded only if it is the engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Union, overload
 
@@ -20,8 +23,10 @@ import numpy as np
 from .data.decode import decode, read_image
 from .data.loader import Loader
 from .device import choose_device, use_device
+from .engines.batches import Outputs
 from .engines.load import Engine, load_engine
 from .errors import InputError
+from .familiarity import NONE, UNSURE, Calibration
 from .model_dir import load_network, read_info
 from .network.logits import softmax, top_k
 
@@ -32,17 +37,79 @@ ImageLike = Union[str, Path, bytes, np.ndarray]
 
 
 class Prediction(NamedTuple):
-    """A class of an image.
+    """A class of an image, or that it has none.
 
     Attributes:
-        class_id: 0 to num_classes - 1.
-        name: None where the model directory has no class names.
-        probability: 0 to 1; over all classes they sum to 1.
+        class_id: 0 to num_classes - 1; None where the image is none of the classes, or where no
+            class is as probable as was asked for. The nearest classes follow.
+        name: of the class; None where the model directory has no class names. Where `class_id` is
+            None it is "none of these" or "unsure".
+        probability: 0 to 1; over all classes they sum to 1. NaN where `class_id` is None.
     """
 
-    class_id: int
+    class_id: int | None
     name: str | None
     probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of an image.
+
+    Attributes:
+        logits: [num_classes], as the network gives them.
+        probabilities: [num_classes], with the temperature of the calibration.
+        refusal: "none of these", "unsure" or None.
+        familiarity: how much the image is like those of the class it is given, in standard
+            deviations above the mean of the validation images; None without a calibration.
+    """
+
+    logits: np.ndarray
+    probabilities: np.ndarray
+    refusal: str | None = None
+    familiarity: float | None = None
+
+    def top(self, k: int) -> list[tuple[int, float]]:
+        """(class id, probability) of the `k` most probable classes, or of all, largest first."""
+        return [(int(i), float(self.probabilities[i])) for i in top_k(self.logits[None], k)[0]]
+
+
+def answers_of(
+    logits: np.ndarray,
+    means: np.ndarray | None,
+    calibration: Calibration | None,
+    min_probability: float | None = None,
+) -> list[Answer]:
+    """An answer for each image.
+
+    Args:
+        logits: float32 [N, num_classes].
+        means: float32 [N, 512], of fire9's maps; None where there is no calibration.
+        calibration: of the model; None where it has none.
+        min_probability: an image is unsure if no class is as probable; None for no limit.
+    """
+    familiarity: list[float | None] = [None] * len(logits)
+    refused = np.zeros(len(logits), bool)
+    if calibration is not None:
+        assert means is not None
+        values = calibration.familiarity(logits, means)
+        familiarity, refused = values.tolist(), values < calibration.threshold
+        probabilities = softmax(calibration.calibrated(logits))
+    else:
+        probabilities = softmax(logits)
+    answers = []
+    for i, row in enumerate(probabilities):
+        refusal = NONE if refused[i] else None
+        if refusal is None and min_probability is not None and row.max() < min_probability:
+            refusal = UNSURE
+        answers.append(Answer(logits[i], row, refusal, familiarity[i]))
+    return answers
+
+
+def predictions(answer: Answer, k: int, names: Sequence[str] | None) -> list[Prediction]:
+    """An answer as `Predictor` returns it."""
+    top = [Prediction(i, names[i] if names else None, p) for i, p in answer.top(k)]
+    return top if answer.refusal is None else [Prediction(None, answer.refusal, math.nan), *top]
 
 
 class Predictor:
@@ -55,6 +122,7 @@ class Predictor:
             and agrees with the network; on a GPU, "dynamic".
         precision: "float32", "bfloat16" or "int8", where the engine has it.
         threads: on a CPU; None takes one per core that the process may use.
+        min_probability: an image is "unsure" if no class is as probable; None for no limit.
 
     Attributes:
         model_dir, device, engine, precision: as above, with the device and engine that were chosen.
@@ -72,7 +140,11 @@ class Predictor:
         engine: str = "auto",
         precision: str = "float32",
         threads: int | None = None,
+        min_probability: float | None = None,
     ) -> None:
+        if min_probability is not None and not 0 <= min_probability <= 1:
+            raise InputError(f"`min_probability`: 0 to 1 was expected, found {min_probability}.")
+        self.min_probability = min_probability
         self.model_dir = Path(model_dir)
         self.info = read_info(model_dir)
         if device is None and engine not in ("auto", "dynamic"):
@@ -80,9 +152,10 @@ class Predictor:
         self.device = choose_device(device)
         self.precision = precision
         self._engine: Engine
+        with_means = self.info.calibration is not None
         if self.device == "cpu":
             self.engine, self._engine = load_engine(
-                self.model_dir, self.info, engine, precision, threads
+                self.model_dir, self.info, engine, precision, threads, with_means
             )
             return
         if engine not in ("auto", "dynamic") or precision != "float32":
@@ -93,7 +166,8 @@ class Predictor:
         from .engines.dynamic import DynamicEngine
 
         self.engine = "dynamic"
-        self._engine = DynamicEngine(load_network(self.model_dir, self.info), self.device)
+        network = load_network(self.model_dir, self.info)
+        self._engine = DynamicEngine(network, self.device, with_means=with_means)
 
     @overload
     def __call__(
@@ -118,7 +192,8 @@ class Predictor:
                 Pillow does. Files and bytes need none.
 
         Returns:
-            The most probable classes, the first one first; for a list, such a list per image.
+            The most probable classes, the first one first; for a list, such a list per image. If
+            the image is none of them, or unsure, one prediction more that says so comes before.
 
         Raises:
             InputError: an image cannot be read, or an argument is none of these.
@@ -133,11 +208,8 @@ class Predictor:
         results: list[list[Prediction]] = []
         for start in range(0, len(images), BATCH_SIZE):
             decoded = [_decoded(each, color) for each in images[start : start + BATCH_SIZE]]
-            logits = self.logits(np.stack([self.info.preprocess(each) for each in decoded]))
-            results += [
-                [Prediction(i, names[i] if names else None, p) for i, p in top]
-                for top in top_classes(logits, top_k)
-            ]
+            answers = self.answers(np.stack([self.info.preprocess(each) for each in decoded]))
+            results += [predictions(answer, top_k, names) for answer in answers]
         return results
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
@@ -150,6 +222,15 @@ class Predictor:
             float32 [N, num_classes].
         """
         return self._engine.logits(inputs)
+
+    def outputs(self, inputs: np.ndarray) -> Outputs:
+        """Logits and, where the model has a calibration, the means of fire9's maps."""
+        return self._engine.outputs(inputs)
+
+    def answers(self, inputs: np.ndarray) -> list[Answer]:
+        """What the model says of inputs that `info.preprocess` made, with its calibration."""
+        logits, means = self.outputs(inputs)
+        return answers_of(logits, means, self.info.calibration, self.min_probability)
 
 
 def _decoded(image: ImageLike, color: str) -> np.ndarray:
@@ -171,36 +252,16 @@ def _decoded(image: ImageLike, color: str) -> np.ndarray:
     return image if color == "bgr" else np.ascontiguousarray(image[:, :, ::-1])
 
 
-def top_classes(logits: np.ndarray, k: int) -> list[list[tuple[int, float]]]:
-    """The most probable classes of each image.
-
-    Args:
-        logits: [N, num_classes].
-        k: how many; clamped to the number of classes.
-
-    Returns:
-        (class id, probability) pairs of each image, largest first.
-    """
-    return [
-        [(int(i), float(probabilities[i])) for i in ids]
-        for ids, probabilities in zip(top_k(logits, k), softmax(logits))
-    ]
-
-
-def predict(
-    predictor: Predictor, loader: Loader, k: int
-) -> Iterator[tuple[Path, list[tuple[int, float]]]]:
+def predict(predictor: Predictor, loader: Loader) -> Iterator[tuple[Path, Answer]]:
     """Classifies images in order; those that cannot be read are left to `loader.skipped`.
 
     Args:
         predictor: the model.
         loader: of the images.
-        k: how many classes; clamped to the number of classes.
 
     Yields:
-        The path and its (class id, probability) pairs, largest first.
+        The path and the answer.
     """
     for batch in loader.epoch():
-        logits = predictor.logits(batch.inputs)
-        for index, top in zip(batch.indices, top_classes(logits, k)):
-            yield loader.images.path(index), top
+        for index, answer in zip(batch.indices, predictor.answers(batch.inputs)):
+            yield loader.images.path(index), answer

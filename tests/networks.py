@@ -5,6 +5,7 @@ The judge of gradients is the network itself in float64, which finite difference
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import paddle
 from numpy.lib.stride_tricks import sliding_window_view
 
 from squeezenet_paddle.data.preprocess import Preprocess
-from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
+from squeezenet_paddle.familiarity import Calibration, Familiarity
+from squeezenet_paddle.model_dir import ModelInfo, load_network, read_info, write_model_dir
 from squeezenet_paddle.network.config import (
     FIRES,
     VERSIONS,
@@ -96,6 +98,31 @@ def small_model_dir(path: Path, config: ModelConfig, crop_size: int = 40, seed: 
     )
     names = [f"class {i}" for i in range(config.num_classes)]
     write_model_dir(path, ModelInfo(config, preprocess, names), random_state(config, seed))
+    return path
+
+
+def small_calibration(classes: int, groups: int = 4, threshold: float = 0.0) -> Calibration:
+    """A calibration of random numbers."""
+    rng = np.random.default_rng(classes)
+    terms = 3 if groups else 2
+    familiarity = Familiarity(
+        rng.integers(0, 256, (classes, 2, 512)).astype("uint8"),
+        rng.integers(-127, 128, (groups, 512)).astype("int8"),
+        np.array(1e-3, "float32"),
+        rng.integers(1, 9, groups).astype("int32"),
+        rng.uniform(0, 1, (classes, groups)).astype("float32"),
+        rng.normal(0, 1, (classes, terms)).astype("float32"),
+        rng.uniform(0.5, 2, (classes, terms)).astype("float32"),
+    )
+    return Calibration(2.0, threshold, familiarity, 40, 0.05, (0.1, 0.05))
+
+
+def calibrate_dir(path: Path, threshold: float = 0.0) -> Path:
+    """Gives a model directory a calibration of random numbers."""
+    info = read_info(path)
+    calibration = small_calibration(info.network.num_classes, threshold=threshold)
+    state = load_network(path, info).state_dict()
+    write_model_dir(path, dataclasses.replace(info, calibration=calibration), state)
     return path
 
 

@@ -334,8 +334,9 @@ def test_infer_explains(
     assert [r["map"] for r in results] == [str(maps / name) for name in names]
     images = ImageList.of_paths([Path(r["image"]) for r in results])
     with loader_for(images, read_info(model).preprocess, 3) as loader:
-        plain = list(predict(Predictor(model, "cpu"), loader, 1))
-    for result, (_, [(class_id, probability)]) in zip(results, plain):
+        plain = list(predict(Predictor(model, "cpu"), loader))
+    for result, (_, answer) in zip(results, plain):
+        [(class_id, probability)] = answer.top(1)
         assert result["classes"][0]["id"] == class_id
         assert result["classes"][0]["probability"] == pytest.approx(probability, rel=1e-3)
         assert cv2.imdecode(np.fromfile(result["map"], "uint8"), 1).shape[1] == 2 * 270 + 8
@@ -354,7 +355,7 @@ def test_the_caption_is_the_class_of_the_map(model: Path, folder: Path, tmp_path
     explainer, pixels = Explainer(model, "cpu"), []
     for names in (["one"] * 3, ["two"] * 3, None):
         with loader_for(images, explainer.info.preprocess) as loader:
-            [(_, _, saved)] = explain(explainer, loader, 1, PngFolder(tmp_path), names)
+            [(_, _, saved)] = explain(explainer, loader, PngFolder(tmp_path), names)
         pixels.append(cv2.imread(str(saved)))
     for other in pixels[1:]:
         assert (other[:360] == pixels[0][:360]).all()

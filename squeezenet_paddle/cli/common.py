@@ -320,6 +320,26 @@ def add_geometry(
     )
 
 
+def add_min_probability(group: Any) -> None:
+    group.add_argument(
+        "--min_probability",
+        type=share,
+        metavar="P",
+        help="an image is unsure if no class is as probable, 0 to 1 (default: no limit)",
+    )
+
+
+def share(text: str) -> float:
+    """An argparse type: a number of 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number was expected, found {text!r}") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def class_names(args: argparse.Namespace, info: ModelInfo) -> list[str] | None:
     """Those of --synset_word_list, else the model directory's; None where there are none."""
     if args.synset_word_list is None:

@@ -29,6 +29,14 @@ training curves if the model comes from a training run:
     squeezenet eval --model_dir pretrained/squeezenet_v1.1 \\
         --test_list data/val_list.txt --data_dir data --report_dir output/report
 
+A model of finetune is calibrated: its probabilities have a temperature, and it takes images that
+are unlike those of its classes for "none of these". A second line says how large the calibration
+error is, with the temperature and without it, and how many of the images would be refused.
+--unknown names images of none of the classes, to see how well they are told apart; AUROC is the
+share of pairs, one image of the list and one of these, in which the model knows which is which:
+
+    squeezenet eval --model_dir output/mine --images my_images/ --unknown holiday/
+
 Several processes share the list:
 
     squeezenet eval --model_dir pretrained/squeezenet_v1.1 \\
@@ -46,18 +54,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.image_files import find_images
 from ..data.list_checks import describe_other_order
 from ..data.lists import ImageList, read_list
 from ..data.loader import check_files
 from ..datasets.folders import labelled_images
 from ..device import use_device
 from ..errors import InputError, describe_problems
-from ..evaluation.evaluate import score_list
+from ..evaluation.evaluate import score_list, score_unknown
 from ..evaluation.metrics import second_k
 from ..evaluation.report import REPORT, check_report_target, report_of, write_report
 from ..files import check_file_target, write_text
@@ -91,6 +101,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="average the probabilities of four corners, the center, and their mirrors "
         "(default: off, the center alone)",
+    )
+    what.add_argument(
+        "--unknown",
+        nargs="+",
+        metavar="PATH",
+        help="files, folders or globs: images of none of the model's classes (default: none)",
     )
     result = parser.add_argument_group("result")
     result.add_argument(
@@ -126,6 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         common.note(
             "the classifier of this model directory is new and untrained: its scores are those of "
             "chance."
+        )
+    if args.unknown is not None and (info.calibration is None or args.ten_crop):
+        raise InputError(
+            "`unknown` needs a model with a calibration, as finetune makes it, and the center crop."
         )
     classes = info.network.num_classes
     names = common.class_names(args, info)
@@ -163,10 +183,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"loss {scores['loss']:.4f}  {scores['images']} images{skipped}  "
         f"{scores['images_per_second']:.1f} images/s"
     )
+    if evaluation.trust is not None:
+        trust = evaluation.trust
+        print(
+            f"calibration error {trust['ece']:.4f}, without the temperature "
+            f"{trust['ece_uncalibrated']:.4f}; {trust['refused']:.2%} refused as none of these"
+        )
+    elif info.calibration is not None:
+        common.note("`ten_crop`: the model's calibration is for the center crop, and is not used.")
+    unknown = None
+    if args.unknown is not None:
+        unknown = score_unknown(
+            predictor,
+            ImageList.of_paths(find_images(args.unknown, common.note, "unknown")),
+            evaluation,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            max_pixels=args.max_pixels,
+        )
+        scores["unknown"] = unknown
+        print(
+            f"unknown images: AUROC {unknown['auroc']:.4f}, {unknown['refused']:.2%} of "
+            f"{unknown['images']} refused as none of these"
+        )
     if args.metrics_json is not None:
         write_text(args.metrics_json, json.dumps(scores, indent=2) + "\n")
     if args.report_dir is not None:
         report = report_of(predictor, images, evaluation, names, args.ten_crop, args.max_pixels)
+        report = dataclasses.replace(report, unknown=unknown)
         write_report(args.report_dir, report)
         print(f"report: {args.report_dir / REPORT}")
     return 0

@@ -13,6 +13,10 @@ with a conv10; for the head compact it is a linear approximation around the imag
 
     squeezenet infer --model_dir pretrained/squeezenet_v1.1 --image cat.jpg --explain maps
 
+A model of finetune knows when an image is none of its classes: "none of these" comes first then,
+with "-" in place of id and probability, and the nearest classes after it. --min_probability P calls
+an image "unsure" in the same way if no class is as probable.
+
 An image that cannot be read is named on standard error, the others are classified, and the exit
 code is 1. From Python, `squeezenet_paddle.Predictor("pretrained/squeezenet_v1.1")("cat.jpg")` gives
 a list of (class_id, name, probability).
@@ -57,6 +61,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     result.add_argument(
         "--top_k", type=common.positive_int, default=5, help="classes per image (default: 5)"
     )
+    common.add_min_probability(result)
     result.add_argument(
         "--format", choices=tuple(WRITERS), default="text", help="of the output (default: text)"
     )
@@ -79,7 +84,9 @@ def text_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
     for result in results:
         yield result["image"]
         for item in result["classes"]:
-            yield f"  {item['probability']:.4f}  {item['id']:>4}  {item['name'] or ''}".rstrip()
+            share = "-" if item["id"] is None else f"{item['probability']:.4f}"
+            number = "-" if item["id"] is None else item["id"]
+            yield f"  {share:<6}  {number:>4}  {item['name'] or ''}".rstrip()
         if "map" in result:
             yield f"  map: {result['map']}"
 
@@ -92,7 +99,8 @@ def csv_lines(results: Iterable[dict[str, Any]]) -> Iterator[str]:
     for result in itertools.chain([first], results):
         for rank, item in enumerate(result["classes"], 1):
             line = io.StringIO()
-            row = [result["image"], rank, item["id"], f"{item['probability']:.7f}", item["name"]]
+            share = None if item["id"] is None else f"{item['probability']:.7f}"
+            row = [result["image"], rank, item["id"], share, item["name"]]
             if "map" in result:
                 row.append(result["map"])
             csv.writer(line, lineterminator="").writerow(row)
@@ -144,17 +152,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The engine, once the flags are right and the readers are starting.
         predictions: Iterable[tuple[Any, ...]]
         if maps is None:
-            predictions = predict(
-                Predictor(args.model_dir, args.device, args.engine, args.precision),
-                loader,
-                args.top_k,
+            predictor = Predictor(
+                *(args.model_dir, args.device, args.engine, args.precision),
+                min_probability=args.min_probability,
             )
+            predictions = predict(predictor, loader)
         else:
-            explainer = Explainer(args.model_dir, args.device)
-            predictions = explain(explainer, loader, args.top_k, maps, names, args.max_pixels)
+            explainer = Explainer(args.model_dir, args.device, args.min_probability)
+            predictions = explain(explainer, loader, maps, names, args.max_pixels)
         if not sys.stdout.isatty():  # there the results themselves show how far it is
             predictions = counted(predictions, loader)
-        for line in WRITERS[args.format](with_names(predictions, names)):
+        for line in WRITERS[args.format](named(predictions, args.top_k, names)):
             print(line)
     if loader.skipped:
         common.note(f"{len(loader.skipped)} of {len(images)} images cannot be read.")
@@ -169,11 +177,20 @@ def counted(predictions: Iterable[tuple[Any, ...]], loader: Loader) -> Iterator[
             progress.reach(count + len(loader.skipped))
 
 
-def with_names(
-    predictions: Iterable[tuple[Any, ...]], names: list[str] | None
+def named(
+    predictions: Iterable[tuple[Any, ...]], k: int, names: list[str] | None
 ) -> Iterator[dict[str, Any]]:
     """The results of `predict` or `explain` as objects that the formats are made of."""
-    for path, top, *saved in predictions:
-        classes = [{"id": i, "probability": p, "name": names[i] if names else None} for i, p in top]
-        maps = {"map": str(saved[0])} if saved else {}
-        yield {"image": str(path), "classes": classes, **maps}
+    for path, answer, *saved in predictions:
+        classes: list[dict[str, Any]] = [
+            {"id": i, "probability": p, "name": names[i] if names else None}
+            for i, p in answer.top(k)
+        ]
+        if answer.refusal is not None:
+            classes.insert(0, {"id": None, "probability": None, "name": answer.refusal})
+        result = {"image": str(path), "classes": classes}
+        if answer.familiarity is not None:
+            result["familiarity"] = round(answer.familiarity, 4)
+        if saved:
+            result["map"] = str(saved[0])
+        yield result

@@ -252,7 +252,9 @@ def _inspected(path: str | Path, max_pixels: int, known: Collection[str]) -> Ins
 
 
 def find_images(
-    patterns: Sequence[str | Path], on_left_out: Callable[[str], object] | None = None
+    patterns: Sequence[str | Path],
+    on_left_out: Callable[[str], object] | None = None,
+    setting: str = "image",
 ) -> list[Path]:
     """The image files that the user named: files as they are, folders searched, globs expanded.
 
@@ -262,6 +264,7 @@ def find_images(
     Args:
         patterns: files, folders and globs.
         on_left_out: called with a line for each folder that holds something else too.
+        setting: what named them, for errors.
 
     Raises:
         InputError: something that was named is not there or is no file or folder, or a folder
@@ -273,19 +276,21 @@ def find_images(
         path = Path(pattern)
         if re.match(r"[a-z]+://", pattern):
             raise InputError(
-                f"`image` {pattern}: images are read from files, not from the web; download it "
+                f"`{setting}` {pattern}: images are read from files, not from the web; download it "
                 "first, with curl -O for instance."
             )
         if pattern == "-":
-            raise InputError("`image` -: standard input is not read; give the name of a file.")
+            raise InputError(f"`{setting}` -: standard input is not read; give the name of a file.")
         if not pattern:
-            raise InputError("`image`: a file, folder or glob was expected, found an empty name.")
+            raise InputError(
+                f"`{setting}`: a file, folder or glob was expected, found an empty name."
+            )
         if path.is_dir():
             names, left_out = list_images(path)
             summary = describe_left_out(left_out)
             if not names:
                 raise InputError(
-                    f"`image` {path}: no images are in this folder or below"
+                    f"`{setting}` {path}: no images are in this folder or below"
                     f"{f' ({summary})' if summary else ''}."
                 )
             images += [path / name for name in names]
@@ -294,7 +299,7 @@ def find_images(
         elif path.is_file():
             images.append(path)
         elif path.exists():
-            raise InputError(f"`image` {path}: a file or folder was expected, this is neither.")
+            raise InputError(f"`{setting}` {path}: a file or folder was expected, this is neither.")
         else:
             matches = sorted(
                 p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file()
@@ -304,7 +309,7 @@ def find_images(
                 missing.append(pattern)
     if missing:
         raise InputError(
-            "`image`: neither a file nor a folder, and no file matches it as a glob: "
+            f"`{setting}`: neither a file nor a folder, and no file matches it as a glob: "
             f"{describe_problems(missing)}."
         )
     return images

@@ -7,11 +7,13 @@ at the end of each layer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import numpy as np
 
+from ..network.config import FIRE9_CHANNELS
 from .threads import PinnedThreads, micro_batches, split
 
 MICRO_PIXELS = 2 * 227 * 227  # in a micro-batch on one core; measured
@@ -24,18 +26,52 @@ Run = Callable[[np.ndarray], "list[np.ndarray]"]
 Compile = Callable[[int, int], "list[Run]"]
 
 
+class Outputs(NamedTuple):
+    """What a network computes of a batch.
+
+    Attributes:
+        logits: float32 [N, num_classes].
+        means: float32 [N, 512], of fire9's maps; None where they were not asked for.
+    """
+
+    logits: np.ndarray
+    means: np.ndarray | None
+
+    @staticmethod
+    def empty(count: int, num_classes: int, with_means: bool) -> Outputs:
+        """Room for the outputs of a batch."""
+        means = np.empty((count, FIRE9_CHANNELS), "float32") if with_means else None
+        return Outputs(np.empty((count, num_classes), "float32"), means)
+
+    def put(self, rows: slice, arrays: Sequence[np.ndarray]) -> None:
+        """Fills some rows from what a graph gave: the logits, and fire9's maps or their means."""
+        self.logits[rows] = arrays[0]
+        if self.means is not None:
+            maps = arrays[1]
+            self.means[rows] = maps.mean(axis=(2, 3)) if maps.ndim == 4 else maps
+
+
 class MicroBatchEngine:
     """Logits, computed in micro-batches on one core each, or of few images on all cores together.
 
     Args:
-        compile_for: gives the compiled network.
+        compile_for: gives the compiled network, whose outputs are the logits and, `with_means`,
+            the output of fire9, its maps or their means.
         num_classes: length of the logits.
         threads: None takes one per core that the process may use.
+        with_means: give the means of fire9's maps, too.
     """
 
-    def __init__(self, compile_for: Compile, num_classes: int, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        compile_for: Compile,
+        num_classes: int,
+        threads: int | None = None,
+        with_means: bool = False,
+    ) -> None:
         self._compile_for = compile_for
         self._num_classes = num_classes
+        self._with_means = with_means
         self._threads = PinnedThreads(threads)
 
     @cached_property
@@ -48,12 +84,16 @@ class MicroBatchEngine:
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input] -> float32 [N, num_classes]."""
-        logits = np.empty((len(inputs), self._num_classes), "float32")
+        return self.outputs(inputs)[0]
+
+    def outputs(self, inputs: np.ndarray) -> Outputs:
+        """The logits and, `with_means`, the means of fire9's maps."""
+        outputs = Outputs.empty(len(inputs), self._num_classes, self._with_means)
         if len(inputs) == 0:
-            return logits
+            return outputs
         if len(inputs) < max(self._threads.count, 2):
-            logits[:] = self._on_all_cores(inputs)[0]
-            return logits
+            outputs.put(slice(None), self._on_all_cores(inputs))
+            return outputs
 
         whole, threads = slice(0, len(inputs)), self._threads.count
         rounds = -(-len(micro_batches(whole, inputs, MICRO_PIXELS)) // threads)
@@ -62,10 +102,10 @@ class MicroBatchEngine:
         def work(run: Run) -> None:
             # Each core takes the next one, as processes that read images may slow down a core.
             for micro in micros:
-                logits[micro] = run(inputs[micro])[0]
+                outputs.put(micro, run(inputs[micro]))
 
         self._threads.map(work, self._on_one_core)
-        return logits
+        return outputs
 
 
 class FeatureEngine:

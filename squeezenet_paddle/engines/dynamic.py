@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import paddle
 
 from ..network import fast_cpu
+from ..network.config import FIRE9_CHANNELS
 from ..network.model import SqueezeNet, unpacked
-from .batches import Run
+from .batches import Outputs, Run
 from .threads import PinnedThreads, micro_batches, split
 
 
@@ -26,6 +27,7 @@ class DynamicEngine:
         trained_from: the stage to start from, where `features_size` is given.
         features_size: height and width of the images if the inputs are not pixels but features
             before the stage `trained_from`, as `model.unpacked` takes them.
+        with_means: give the means of fire9's maps, too; the inputs are pixels then.
     """
 
     def __init__(
@@ -35,19 +37,31 @@ class DynamicEngine:
         threads: int | None = None,
         trained_from: str = "conv1",
         features_size: int | None = None,
+        with_means: bool = False,
     ) -> None:
         config = network.config
         self._num_classes = config.num_classes
-        self._forward: Callable[[paddle.Tensor], paddle.Tensor] = network
+        self._with_means = with_means
+        self._forward: Callable[[paddle.Tensor], Any] = network
         self._pixels: int | None = None  # the whole batch at once
         self._threads = PinnedThreads(threads if device == "cpu" else 1)
-        tail = network.tail
+        front, tail = network.front, network.tail
         if device == "cpu":
             self._pixels = fast_cpu.PLAIN_PIXELS
             if config.data_format == "NCHW":
                 self._forward = partial(fast_cpu.forward, network)
                 self._pixels = fast_cpu.MICRO_PIXELS
-                tail = partial(fast_cpu.tail, network)
+                front, tail = partial(fast_cpu.front, network), partial(fast_cpu.tail, network)
+        if with_means:
+            axes = [2, 3] if config.data_format == "NCHW" else [1, 2]
+
+            def both(x: paddle.Tensor) -> list[paddle.Tensor]:
+                [features] = front(x, "head")
+                flat = features.ndim == 2  # the means of all fires, the last one's at the end
+                means = features[:, -FIRE9_CHANNELS:] if flat else features.mean(axes)
+                return [tail([features], "head"), means]
+
+            self._forward = both
         if features_size is not None:
             self._forward = lambda x: tail(
                 unpacked(config, x, trained_from, features_size), trained_from
@@ -55,15 +69,21 @@ class DynamicEngine:
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input], or features [N, F] -> float32 [N, num_classes]."""
-        logits = np.empty((len(inputs), self._num_classes), "float32")
+        return self.outputs(inputs).logits
+
+    def outputs(self, inputs: np.ndarray) -> Outputs:
+        """The logits and, `with_means`, the means of fire9's maps."""
+        outputs = Outputs.empty(len(inputs), self._num_classes, self._with_means)
 
         def work(part: slice) -> None:
             with paddle.no_grad():  # holds for the thread that says it
                 for micro in micro_batches(part, inputs, self._pixels):
-                    logits[micro] = self._forward(paddle.to_tensor(inputs[micro])).numpy()
+                    found = self._forward(paddle.to_tensor(inputs[micro]))
+                    tensors = found if self._with_means else [found]
+                    outputs.put(micro, [tensor.numpy() for tensor in tensors])
 
         self._threads.map(work, split(slice(0, len(inputs)), self._threads.count))
-        return logits
+        return outputs
 
 
 def features_run(network: SqueezeNet, trained_from: str, device: str) -> Run:

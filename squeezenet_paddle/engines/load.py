@@ -24,12 +24,12 @@ from ..errors import InputError, RunError
 from ..model_dir import ModelInfo, Weights, network_of, read_weights
 from ..network import numpy_forward
 from ..network.config import ModelConfig
-from ..network.stages import boundary, boundary_shapes
+from ..network.stages import boundary, boundary_shapes, logits_and_fire9
 from ..onnx import quantise
 from ..onnx.quantise import Statistics
 from ..onnx.writer import GraphInput, onnx_model
 from ..run_dir import model_dir_of
-from .batches import Compile, FeatureEngine, MicroBatchEngine, flat
+from .batches import Compile, FeatureEngine, MicroBatchEngine, Outputs, flat
 from .onnxruntime import compile_onnx
 from .openvino import compile_openvino, computes_bfloat16
 from .paddle_inference import PaddleEngine
@@ -56,6 +56,9 @@ class Engine(Protocol):
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input] -> float32 [N, num_classes]."""
+
+    def outputs(self, inputs: np.ndarray) -> Outputs:
+        """The same, and the means of fire9's maps where the engine was made for them."""
 
 
 AnyEngine = TypeVar("AnyEngine", Engine, FeatureEngine)
@@ -94,6 +97,7 @@ def load_engine(
     name: str = "auto",
     precision: str = "float32",
     threads: int | None = None,
+    with_means: bool = False,
 ) -> tuple[str, Engine]:
     """An engine that gives the logits of a model directory's network on the CPU.
 
@@ -104,6 +108,7 @@ def load_engine(
             directory, and agrees with the network.
         precision: one of `PRECISIONS`.
         threads: None takes one per core that the process may use.
+        with_means: give the means of fire9's maps beside the logits.
 
     Returns:
         Its name, and the engine.
@@ -128,15 +133,19 @@ def load_engine(
             f"{', '.join(having)}."
         )
     weights = read_weights(model_dir, info)
-    make = partial(_logits_engine, model_dir, info, weights, precision, threads)
+    make = partial(_logits_engine, model_dir, info, weights, precision, threads, with_means)
 
     def error(engine: Engine) -> float:
         """The larger one of two: for an image alone, and for enough to keep every core busy."""
         x = _reference_input(info.preprocess)
-        expected = numpy_forward.logits(info.network, weights.state, x)
+        values = numpy_forward.activations(info.network, weights.state, x)
+        logits, maps = (values[name] for name in logits_and_fire9(info.network))
+        means = maps.reshape(len(maps), -1).mean(axis=1)
         counts = (1, max(PinnedThreads(threads).count, 2))
-        batches = [engine.logits(np.repeat(x[None], n, axis=0)) for n in counts]
-        return max(_relative_error(logits, expected) for logits in batches)
+        batches = [engine.outputs(np.repeat(x[None], n, axis=0)) for n in counts]
+        errors = [_relative_error(batch.logits, logits) for batch in batches]
+        errors += [_relative_error(b.means, means) for b in batches if b.means is not None]
+        return max(errors)
 
     return _first_proven(names, make, error, "logits", _LARGEST_ERROR[precision])
 
@@ -237,6 +246,7 @@ def _logits_engine(
     weights: Weights,
     precision: str,
     threads: int | None,
+    with_means: bool,
     name: str,
 ) -> Engine:
     config, folder = info.network, model_dir_of(model_dir)
@@ -244,10 +254,11 @@ def _logits_engine(
         from .dynamic import DynamicEngine
 
         use_device("cpu")
-        return DynamicEngine(network_of(config, weights.state, str(model_dir)), "cpu", threads)
+        network = network_of(config, weights.state, str(model_dir))
+        return DynamicEngine(network, "cpu", threads, with_means=with_means)
     if name == "paddle":
         graph, parameters = _paddle_export(folder, info, weights)
-        return PaddleEngine(graph, parameters, config.num_classes, threads)
+        return PaddleEngine(graph, parameters, config.num_classes, threads, with_means)
     if precision == "bfloat16" and not computes_bfloat16():
         _log.warning("%s: this processor has no bfloat16 instructions; it uses float32.", name)
     statistics = None
@@ -255,8 +266,11 @@ def _logits_engine(
         export_record.find(folder, "int8", weights.fingerprint)
         text = (folder / export_record.STATISTICS).read_text(encoding="utf-8")
         statistics = quantise.from_json(text)
-    compile_for = _onnx_compile(name, config, weights.state, info.preprocess, precision, statistics)
-    return MicroBatchEngine(compile_for, config.num_classes, threads)
+    outputs = logits_and_fire9(config) if with_means else None
+    compile_for = _onnx_compile(
+        name, config, weights.state, info.preprocess, precision, statistics, outputs
+    )
+    return MicroBatchEngine(compile_for, config.num_classes, threads, with_means)
 
 
 def _onnx_compile(

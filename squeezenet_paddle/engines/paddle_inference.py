@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
+from .batches import Outputs, Run
 from .threads import PinnedThreads, micro_batches
 
 _MICRO_PIXELS = 4 * 227 * 227  # in a micro-batch; an operator costs 40 us beyond its arithmetic
@@ -20,26 +20,35 @@ class PaddleEngine:
         parameters: `inference.pdiparams`.
         num_classes: length of the logits.
         threads: None takes one per core that the process may use.
+        with_means: the graph gives the means of fire9's maps, too.
     """
 
     def __init__(
-        self, graph: Path, parameters: Path, num_classes: int, threads: int | None = None
+        self,
+        graph: Path,
+        parameters: Path,
+        num_classes: int,
+        threads: int | None = None,
+        with_means: bool = False,
     ) -> None:
         self._run = compile_paddle(graph, parameters, PinnedThreads(threads).count)
         self._num_classes = num_classes
+        self._with_means = with_means
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 [N, *input] -> float32 [N, num_classes]."""
-        logits = np.empty((len(inputs), self._num_classes), "float32")
+        return self.outputs(inputs).logits
+
+    def outputs(self, inputs: np.ndarray) -> Outputs:
+        """The logits and, `with_means`, the means of fire9's maps."""
+        outputs = Outputs.empty(len(inputs), self._num_classes, self._with_means)
         for micro in micro_batches(slice(0, len(inputs)), inputs, _MICRO_PIXELS):
-            logits[micro] = self._run(inputs[micro])
-        return logits
+            outputs.put(micro, self._run(inputs[micro]))
+        return outputs
 
 
-def compile_paddle(
-    graph: Path, parameters: Path, threads: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A static graph with one input and one output as a function."""
+def compile_paddle(graph: Path, parameters: Path, threads: int) -> Run:
+    """A static graph with one input as a function."""
     from paddle.inference import Config, create_predictor
 
     config = Config(str(graph), str(parameters))
@@ -49,11 +58,11 @@ def compile_paddle(
     config.enable_mkldnn()
     predictor = create_predictor(config)
     to_graph = predictor.get_input_handle(predictor.get_input_names()[0])
-    from_graph = predictor.get_output_handle(predictor.get_output_names()[0])
+    from_graph = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
 
-    def run(inputs: np.ndarray) -> np.ndarray:
+    def run(inputs: np.ndarray) -> list[np.ndarray]:
         to_graph.copy_from_cpu(np.ascontiguousarray(inputs))
         predictor.run()
-        return from_graph.copy_to_cpu()
+        return [handle.copy_to_cpu() for handle in from_graph]
 
     return run

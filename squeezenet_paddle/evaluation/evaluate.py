@@ -14,13 +14,13 @@ import numpy as np
 
 from ..data.decode import MAX_PIXELS
 from ..data.lists import ImageList, read_list
-from ..data.loader import loader_for
+from ..data.loader import Batch, loader_for
 from ..datasets.folders import labelled_images
 from ..errors import InputError, describe_problems
 from ..network.logits import softmax
 from ..predict import Predictor
 from ..progress import Progress, say
-from .metrics import Predictions
+from .metrics import Predictions, auroc, calibration
 
 if TYPE_CHECKING:
     from ..parallel.group import Group
@@ -36,21 +36,43 @@ class Evaluation:
         predictions: for every image that could be read, in the order of the list.
         unreadable: one message for each of the other images.
         seconds: time for reading and predicting.
+        threshold: of the model's calibration; None where it has none, or was not applied.
     """
 
     predictions: Predictions
     unreadable: list[str]
     seconds: float
+    threshold: float | None = None
+
+    @property
+    def trust(self) -> dict[str, float] | None:
+        """How far the model's calibration holds on these images; None where there is none.
+
+        Returns:
+            ece and ece_uncalibrated, the expected calibration error with the temperature and
+            without; refused, the share of images that are taken for none of the classes.
+        """
+        if self.threshold is None:
+            return None
+        p = self.predictions
+        correct = p.predicted == p.labels
+        return {
+            "ece": calibration(p.confidence, correct).error,
+            "ece_uncalibrated": calibration(p.uncalibrated, correct).error,
+            "refused": float((p.familiarity < self.threshold).mean()),
+        }
 
     def summary(self) -> dict[str, Any]:
         """The scores for a program.
 
         Returns:
             images (how many were scored), top1 and top5 in 0..1, loss (mean cross-entropy, nats),
-            images_per_second, and unreadable.
+            images_per_second, and unreadable; for a model with a calibration also what `trust`
+            returns.
         """
         return {
             **self.predictions.scores.summary(),
+            **(self.trust or {}),
             "images_per_second": len(self.predictions) / self.seconds,
             "unreadable": self.unreadable,
         }
@@ -151,8 +173,7 @@ def score_list(
         for batch in loader.epoch():
             # Once there can be no score, the rest is read only to name every bad image.
             if len(batch.indices) and (skip_unreadable or not loader.skipped):
-                logits = _logits(predictor, batch.inputs)
-                parts.append(Predictions.from_logits(batch.indices, logits, batch.labels))
+                parts.append(_predictions(predictor, batch))
             read += len(batch.indices)
             progress.reach(read + len(loader.skipped))
     predictions, skipped = Predictions.concatenate(parts), loader.skipped
@@ -171,7 +192,62 @@ def score_list(
     if rank == 0:
         for index in sorted(skipped.keys() - loader.skipped.keys()):  # read by another process
             on_skipped(skipped[index])
-    return Evaluation(predictions, unreadable, seconds)
+    calibrated = predictor.info.calibration
+    threshold = None if calibrated is None or ten_crop else calibrated.threshold
+    return Evaluation(predictions, unreadable, seconds, threshold)
+
+
+def score_unknown(
+    predictor: Predictor,
+    images: ImageList,
+    known: Evaluation,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    on_skipped: Callable[[str], object] = _report_skipped,
+) -> dict[str, Any]:
+    """How well a model tells images of none of its classes from those of a list.
+
+    Args:
+        predictor: the model, which has a calibration.
+        images: none of which is of one of its classes.
+        known: its result for the list.
+        batch_size, num_workers, max_pixels, on_skipped: as for `score_list`; images that cannot be
+            read are left out.
+
+    Returns:
+        images, how many were scored; refused, the share that is taken for none of the classes; and
+        auroc, the share of pairs of a known and an unknown image in which the known one is the
+        more familiar.
+
+    Raises:
+        InputError: the model has no calibration, or no image can be read.
+    """
+    if known.threshold is None:
+        raise InputError(
+            "`unknown`: the model has no calibration, or `ten_crop` does not use it; `finetune` "
+            "gives it one."
+        )
+    loader = loader_for(
+        *(images, predictor.info.preprocess, batch_size),
+        num_workers=num_workers,
+        max_pixels=max_pixels,
+        on_unreadable=on_skipped,
+    )
+    parts = [np.empty(0)]
+    with loader, Progress("unknown images", len(images)) as progress:
+        for batch in loader.epoch():
+            parts.append(_predictions(predictor, batch).familiarity)
+            progress.update(len(parts[-1]))
+    familiarity = np.concatenate(parts)
+    if not len(familiarity):
+        raise InputError(f"`unknown`: none of the {len(images)} images can be read.")
+    return {
+        "images": len(familiarity),
+        "auroc": auroc(known.predictions.familiarity, familiarity),
+        "refused": float((familiarity < known.threshold).mean()),
+    }
 
 
 def _union(messages: Mapping[int, str], group: Group) -> dict[int, str]:
@@ -187,10 +263,23 @@ def _union(messages: Mapping[int, str], group: Group) -> dict[int, str]:
     return dict(item for text in texts for item in json.loads(text))
 
 
-def _logits(predictor: Predictor, inputs: np.ndarray) -> np.ndarray:
-    """Logits [N, C] of [N, *input] or, for [N, 10, *input], the logarithm of mean probabilities."""
-    if inputs.ndim == 4:
-        return predictor.logits(inputs)
-    count, crops = inputs.shape[:2]
-    logits = predictor.logits(inputs.reshape(count * crops, *inputs.shape[2:]))
-    return np.log(softmax(logits).reshape(count, crops, -1).mean(axis=1))
+def _predictions(predictor: Predictor, batch: Batch) -> Predictions:
+    """The predictions for a batch of [N, *input] or [N, 10, *input].
+
+    Of ten crops the probabilities are averaged; a calibration is for the center crop.
+    """
+    if batch.inputs.ndim == 4:
+        calibration = predictor.info.calibration
+        if calibration is None:
+            logits = predictor.logits(batch.inputs)
+            return Predictions.from_logits(batch.indices, logits, batch.labels)
+        logits, means = predictor.outputs(batch.inputs)
+        assert means is not None
+        familiarity = calibration.familiarity(logits, means)
+        return Predictions.from_logits(
+            batch.indices, logits, batch.labels, calibration.temperature, familiarity
+        )
+    count, crops = batch.inputs.shape[:2]
+    logits = predictor.logits(batch.inputs.reshape(count * crops, *batch.inputs.shape[2:]))
+    logits = np.log(softmax(logits).reshape(count, crops, -1).mean(axis=1))
+    return Predictions.from_logits(batch.indices, logits, batch.labels)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..network.logits import log_softmax, top_k
+from ..network.logits import log_softmax, softmax, top_k
 
 TOP_K = 5  # of the second accuracy; with fewer classes, their number
 
@@ -65,8 +65,12 @@ class Predictions:
         labels: int64 [N].
         top: int32 [N, k], the classes with the largest logits, largest first; k is 5, or the
             number of classes if that is smaller.
-        confidence: float32 [N], the probability of the first of them.
-        loss: float64 [N], minus the logarithm of the label's probability.
+        confidence: float32 [N], the probability of the first of them, with the temperature of the
+            model's calibration if it has one.
+        loss: float64 [N], minus the logarithm of the label's probability, without it.
+        uncalibrated: float32 [N], the confidence without it.
+        familiarity: float64 [N], how much an image is like those of the class it is given; NaN
+            where the model has no calibration.
     """
 
     indices: np.ndarray
@@ -74,23 +78,47 @@ class Predictions:
     top: np.ndarray
     confidence: np.ndarray
     loss: np.ndarray
+    uncalibrated: np.ndarray
+    familiarity: np.ndarray
 
     @staticmethod
-    def from_logits(indices: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> Predictions:
-        """The predictions for a batch: int64 [N] indices, float32 [N, C] logits, int64 labels."""
+    def from_logits(
+        indices: np.ndarray,
+        logits: np.ndarray,
+        labels: np.ndarray,
+        temperature: float = 1.0,
+        familiarity: np.ndarray | None = None,
+    ) -> Predictions:
+        """The predictions for a batch.
+
+        Args:
+            indices: int64 [N], places in the list.
+            logits: float32 [N, C].
+            labels: int64 [N].
+            temperature: of the model's calibration.
+            familiarity: float64 [N]; None where there is no calibration.
+        """
         rows = np.arange(len(labels))
         logs = log_softmax(logits)
         top = top_k(logits, TOP_K).astype("int32")
-        confidence = np.exp(logs[rows, top[:, 0]]).astype("float32")
-        return Predictions(indices, labels, top, confidence, -logs[rows, labels])
+        plain = np.exp(logs[rows, top[:, 0]]).astype("float32")
+        confidence = plain
+        if temperature != 1.0:
+            confidence = softmax(logits / temperature)[rows, top[:, 0]].astype("float32")
+        if familiarity is None:
+            familiarity = np.full(len(labels), np.nan)
+        return Predictions(
+            indices, labels, top, confidence, -logs[rows, labels], plain, familiarity
+        )
 
     def as_array(self, total: int) -> np.ndarray:
-        """float64 [total, 4 + k], one row per image of the list, zeros for images not in here.
+        """float64 [total, 6 + k], one row per image of the list, zeros for images not in here.
 
         For processes that share a list, the sum of their arrays describes the whole list.
         """
-        array = np.zeros((total, 4 + self.top.shape[1]))
-        columns = (np.ones(len(self)), self.labels, self.confidence, self.loss, self.top)
+        array = np.zeros((total, 6 + self.top.shape[1]))
+        shares = (self.confidence, self.loss, self.uncalibrated, self.familiarity)
+        columns = (np.ones(len(self)), self.labels, *shares, self.top)
         array[self.indices] = np.column_stack(columns)
         return array
 
@@ -98,10 +126,10 @@ class Predictions:
     def from_array(array: np.ndarray) -> Predictions:
         """The inverse of `as_array`."""
         indices = np.flatnonzero(array[:, 0])
-        _, labels, confidence, loss, *top = array[indices].T
+        _, labels, confidence, loss, uncalibrated, familiarity, *top = array[indices].T
         return Predictions(
             *(indices, labels.astype("int64"), np.stack(top, axis=1).astype("int32")),
-            *(confidence.astype("float32"), loss),
+            *(confidence.astype("float32"), loss, uncalibrated.astype("float32"), familiarity),
         )
 
     @staticmethod
@@ -228,3 +256,15 @@ def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> 
         means, accuracy = confidences / counts, hits / counts
     error = float(np.abs(confidences - hits).sum() / counts.sum())
     return Calibration(counts, means, accuracy, error)
+
+
+def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
+    """The share of pairs of a known and an unknown image in which the known one has more.
+
+    Args:
+        known, unknown: scores of the images; ties count half.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    labels = np.repeat([1, 0], [len(known), len(unknown)])
+    return float(roc_auc_score(labels, np.concatenate([known, unknown])))

@@ -74,6 +74,7 @@ class Report:
         facts: what was evaluated and how, as the report shows it.
         max_pixels: the limit of an image's size in the evaluation.
         curves: image of the training curves; None where there is none.
+        unknown: what `score_unknown` returned; None without.
     """
 
     evaluation: Evaluation
@@ -83,6 +84,7 @@ class Report:
     facts: Mapping[str, str] = field(default_factory=dict)
     max_pixels: int = MAX_PIXELS
     curves: Path | None = None
+    unknown: Mapping[str, Any] | None = None
 
     def name(self, class_id: int) -> str | None:
         return None if self.names is None else self.names[class_id]
@@ -151,6 +153,7 @@ def write_report(path: Path, report: Report) -> None:
         "macro": classes.macro,
         "weighted": classes.weighted,
         "expected_calibration_error": reliability.error,
+        "unknown": None if report.unknown is None else dict(report.unknown),
         "calibration": reliability.rows(),
         "confused_pairs": _pairs(report),
         "confidently_wrong": _errors(report, wrong),
@@ -170,7 +173,7 @@ def write_report(path: Path, report: Report) -> None:
             _write_matrix(folder, report)
         if images:
             _write_sheet(folder / WRONG, numbers["confidently_wrong"], images)
-        html = _page(numbers, folder, images, report.curves)
+        html = _page(numbers, folder, images, report.curves, report.evaluation.trust)
         (folder / REPORT).write_text(html, encoding="utf-8")
 
 
@@ -261,6 +264,7 @@ def _page(
     folder: Path,
     images: Sequence[np.ndarray],
     curves: Path | None,
+    trust: Mapping[str, float] | None,
 ) -> str:
     """report.html, from the numbers of metrics.json and the files that are in the folder."""
     import jinja2
@@ -280,6 +284,7 @@ def _page(
     sources = [plots.resized(i, min(_EMBEDDED_SIDE, max(i.shape))) for i in images]
     return environment.get_template(f"{REPORT}.j2").render(
         **numbers,
+        trust=trust,
         k=second_k(len(numbers["classes"])),
         present=[row for row in numbers["classes"] if row["support"]],
         neglected=_neglected(numbers["classes"]),

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from ..data.preprocess import Preprocess
+from ..familiarity import Calibration
 
 
 def describe(
@@ -17,6 +18,7 @@ def describe(
     num_classes: int,
     batch: int | None = None,
     with_preprocess: bool = False,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """The description of an exported graph, JSON values by key.
 
@@ -26,11 +28,13 @@ def describe(
         num_classes: length of the output.
         batch: images at a time; None for any number, or 1 for Caffe.
         with_preprocess: the graph takes pixels.
+        calibration: of the model; None where it has none.
 
     Returns:
         `input`: name, dtype, layout and shape. `preprocess`: what to do before the graph, by the
         fields of `Preprocess`; `steps`: the same in words. `output`: name, dtype, shape, and if
-        it holds logits or probabilities.
+        it holds logits or probabilities. With a calibration also `calibration`: temperature,
+        threshold, the second output, and what to do with them in words.
     """
     if with_preprocess:  # the rest happens in the graph
         preprocess = dataclasses.replace(
@@ -46,7 +50,7 @@ def describe(
     n = batch or (1 if kind == "caffe" else "batch")
     output = {"onnx": "logits", "caffe": "prob", "paddle": None}[kind]
     values = "probabilities" if kind == "caffe" else "logits"
-    return {
+    description: dict[str, Any] = {
         "input": {
             "name": "pixels" if with_preprocess else "data",
             "dtype": "uint8" if with_preprocess else "float32",
@@ -64,6 +68,35 @@ def describe(
             + ("" if kind == "caffe" else "; softmax makes them probabilities"),
         },
     }
+    if calibration is not None:
+        description["calibration"] = _calibration(kind, calibration, n)
+    return description
+
+
+def _calibration(kind: str, calibration: Calibration, n: int | str) -> dict[str, Any]:
+    """What an exported graph says of its second output and of what to do with it."""
+    described: dict[str, Any] = {
+        "temperature": calibration.temperature,
+        "threshold": calibration.threshold,
+        "steps": [
+            "divide the logits by the temperature; softmax then gives probabilities that can be "
+            "trusted",
+        ],
+    }
+    if kind == "onnx":
+        described["output"] = {"name": "familiarity", "dtype": "float32", "shape": [n, 1]}
+        described["steps"].append(
+            "an image whose familiarity is below the threshold is none of the classes"
+        )
+        return described
+    shape = [n, calibration.familiarity.prototypes.shape[2]]
+    described["output"] = {"name": None, "dtype": "float32", "shape": shape}
+    described["steps"].append(
+        "the second output holds the means of fire9's maps; squeezenet_paddle.familiarity makes "
+        "the familiarity of an image of both, with familiarity.npz of the model directory, and an "
+        "image whose familiarity is below the threshold is none of the classes"
+    )
+    return described
 
 
 def _steps(preprocess: Preprocess, with_preprocess: bool) -> list[str]:

@@ -125,14 +125,20 @@ def export(
     checked = slice(0, CHECKED_IMAGES)
     expected = DynamicEngine(network, "cpu").logits(inputs[checked])
     classes = info.network.num_classes
-    description = describe(what.format, preprocess, classes, what.batch, what.with_preprocess)
+    calibration = None if what.format == "caffe" else info.calibration
+    description = describe(
+        *(what.format, preprocess, classes, what.batch, what.with_preprocess), calibration
+    )
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=output_dir) as temporary:
         folder = Path(temporary)
         if what.format == "paddle":
             from .static_graph import save_static_graph
 
-            files = save_static_graph(network, preprocess, what.batch, what.with_preprocess, folder)
+            files = save_static_graph(
+                *(network, preprocess, what.batch, what.with_preprocess, folder),
+                calibration is not None,
+            )
             judge, run = _paddle_judge(files)
         elif what.format == "onnx":
             files = _write_onnx(info, weights, what, preprocess, description, inputs, folder)
@@ -191,7 +197,8 @@ def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarra
 def _paddle_judge(files: list[Path]) -> tuple[str, Logits]:
     graph, parameters = files
     version = version_of("paddle").partition(" ")[2]
-    return f"Paddle Inference {version}", compile_paddle(graph, parameters, threads=1)
+    run = compile_paddle(graph, parameters, threads=1)
+    return f"Paddle Inference {version}", lambda inputs: run(inputs)[0]
 
 
 def _write_onnx(
@@ -215,6 +222,7 @@ def _write_onnx(
         weights.state,
         graph_input,
         statistics=statistics,
+        familiarity=None if info.calibration is None else info.calibration.familiarity,
         metadata={"network": dataclasses.asdict(info.network), **description},
     )
     files[0].write_bytes(model)

@@ -10,6 +10,7 @@ from paddle import nn
 
 from ..data.preprocess import Preprocess
 from ..export_record import GRAPHS, PARAMETERS
+from ..network.config import FIRE9_CHANNELS
 from ..network.model import SqueezeNet
 
 
@@ -20,8 +21,11 @@ class _Graph(nn.Layer):
     input stays NHWC where the model directory has that.
     """
 
-    def __init__(self, network: SqueezeNet, preprocess: Preprocess | None) -> None:
+    def __init__(
+        self, network: SqueezeNet, preprocess: Preprocess | None, with_means: bool
+    ) -> None:
         super().__init__()
+        self._with_means = with_means
         self._transposes = preprocess is not None or network.config.data_format == "NHWC"
         self._preprocess = preprocess
         # A dropout does nothing here, but oneDNN has none: the maps would change layout for it.
@@ -29,10 +33,16 @@ class _Graph(nn.Layer):
         self.network = SqueezeNet(config)
         self.network.set_state_dict(network.state_dict())
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor | tuple[paddle.Tensor, paddle.Tensor]:
         if self._preprocess is not None:
             x = self._normalised(x, self._preprocess)
-        return self.network(x.transpose([0, 3, 1, 2]) if self._transposes else x)
+        x = x.transpose([0, 3, 1, 2]) if self._transposes else x
+        if not self._with_means:
+            return self.network(x)
+        features = self.network.forward_features(x)
+        flat = features.ndim == 2  # the means of all fires, the last one's at the end
+        means = features[:, -FIRE9_CHANNELS:] if flat else features.mean([2, 3])
+        return self.network.forward_head(features), means
 
     def _normalised(self, pixels: paddle.Tensor, preprocess: Preprocess) -> paddle.Tensor:
         """The arithmetic of `Preprocess.normalise`, in the same order."""
@@ -51,6 +61,7 @@ def save_static_graph(
     batch: int | None,
     with_preprocess: bool,
     folder: Path,
+    with_means: bool = False,
 ) -> list[Path]:
     """Writes a static graph that gives logits.
 
@@ -60,16 +71,17 @@ def save_static_graph(
         batch: images at a time; None for any number.
         with_preprocess: take "pixels", uint8 [N, H, W, 3], instead of "data", float32.
         folder: where the files go.
+        with_means: give the means of fire9's maps, too, as a second output.
 
     Returns:
         The file of the graph and that of the parameters.
     """
     size = preprocess.crop_size
     if with_preprocess:
-        graph = _Graph(network, preprocess)
+        graph = _Graph(network, preprocess, with_means)
         spec = paddle.static.InputSpec([batch, size, size, 3], "uint8", "pixels")
     else:
-        graph = _Graph(network, None)
+        graph = _Graph(network, None, with_means)
         spec = paddle.static.InputSpec([batch, *preprocess.input_shape], "float32", "data")
     graph.eval()
     paddle.jit.save(graph, str(folder / "inference"), input_spec=[spec])

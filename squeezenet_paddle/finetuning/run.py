@@ -11,6 +11,7 @@ from typing import Callable
 from ..data.augment import TrainTransform
 from ..data.contents import read_contents
 from ..data.lists import read_list
+from ..evaluation.calibrate import calibrate
 from ..evaluation.evaluate import Evaluation, score_list
 from ..evaluation.report import check_report_target, report_of, write_report
 from ..features.compute import paths_of
@@ -196,9 +197,15 @@ def _report(
 ) -> tuple[Evaluation, Comparison | None]:
     """Scores the best model on the validation list, writes the report, compares with the last."""
     output_dir, machine = config.run.output_dir, config.machine
+    info = read_info(output_dir)
+    train, images = (
+        read_list(file, lists.root, info.network.num_classes, info.names)
+        for file in (lists.train_list, lists.val_list)
+    )
+    if info.calibration is None:
+        reading = {"num_workers": machine.num_workers, "max_pixels": machine.max_pixels}
+        calibrate(output_dir / BEST, train, images, config.network.pretrained, **reading)
     predictor = Predictor(output_dir, machine.device)
-    info = predictor.info
-    images = read_list(lists.val_list, lists.root, info.network.num_classes, info.names)
     evaluation = score_list(
         predictor,
         images,

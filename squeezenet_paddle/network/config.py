@@ -27,6 +27,7 @@ FIRES = {
     "fire8": (64, 256),
     "fire9": (64, 256),
 }
+FIRE9_CHANNELS = 2 * FIRES["fire9"][1]
 IDENTITY_BYPASS = ("fire3", "fire5", "fire7", "fire9")  # input and output have as many channels
 CONV_BYPASS = ("fire2", "fire4", "fire6", "fire8")  # a 1x1 convolution makes them equal
 

@@ -34,6 +34,14 @@ def boundary_shapes(config: ModelConfig, trained_from: str, size: int) -> list[t
     return [shapes[name] for name in boundary(config, trained_from)]
 
 
+def logits_and_fire9(config: ModelConfig) -> list[str]:
+    """The layer whose output are the logits, and that of fire9's maps, or of their means."""
+    chain = layers(config)
+    names = {each.name for each in chain}
+    fire9 = next(n for n in ("fire9/pool", "fire9/sum", "fire9/concat") if n in names)
+    return [chain[-1].name, fire9]
+
+
 def state_stages(config: ModelConfig) -> dict[str, str]:
     """The stage of each array of a network, by its state-dict key."""
     stages = {key_of(layer): layer.stage for layer in layers(config)}

@@ -15,9 +15,12 @@ import numpy as np
 
 from .. import __version__
 from ..data.preprocess import Preprocess
+from ..familiarity import Familiarity
 from ..network.config import Layer, ModelConfig, layers, output_shapes
 from ..network.numpy_forward import batch_norm
+from ..network.stages import logits_and_fire9
 from ..network.weights import BATCH_NORM_EPSILON, key_of
+from .familiarity import add_familiarity
 from .quantise import Statistics
 from .schema import (
     DATA_TYPES,
@@ -60,6 +63,7 @@ def onnx_model(
     statistics: Mapping[str, Statistics] | None = None,
     outputs: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    familiarity: Familiarity | None = None,
 ) -> bytes:
     """The file, from the input to "logits", float32 [N, num_classes].
 
@@ -74,6 +78,7 @@ def onnx_model(
         outputs: names of the layers that are the graph's outputs, in NCHW, float32 [N, C, h, w]
             or [N, C]; nothing else is written than what they need. None for the logits.
         metadata: what the file says of itself, JSON values by key.
+        familiarity: becomes the output "familiarity", float32 [N, 1], beside the logits.
     """
     if statistics is None:
         writer = _Writer(config, state, concat)
@@ -83,7 +88,7 @@ def onnx_model(
         ir_version=_IR_VERSION, producer_name="squeezenet_paddle", producer_version=__version__
     )
     model.opset_import.add(domain="", version=OPSET)
-    model.graph.CopyFrom(writer.graph_of(graph_input, outputs))
+    model.graph.CopyFrom(writer.graph_of(graph_input, outputs, familiarity))
     for key, value in (metadata or {}).items():
         model.metadata_props.add(key=key, value=json.dumps(value))
     return model.SerializeToString()
@@ -111,7 +116,12 @@ class _Writer:
             "InnerProduct": self._linear,
         }
 
-    def graph_of(self, graph_input: GraphInput, outputs: Sequence[str] | None = None) -> Any:
+    def graph_of(
+        self,
+        graph_input: GraphInput,
+        outputs: Sequence[str] | None = None,
+        familiarity: Familiarity | None = None,
+    ) -> Any:
         tensors = {"data": self._input(graph_input)}
         for layer in _needed(self._config, outputs):
             inputs = [tensors[bottom] for bottom in layer.bottoms]
@@ -119,12 +129,25 @@ class _Writer:
         if outputs is None:
             classes = self._config.num_classes
             _declare(self._graph.output, "logits", "float32", [graph_input.batch, classes])
+            if familiarity is not None:
+                means = self._fire9_means(tensors)
+                add_familiarity(familiarity, "logits", means, self._node, self._constant)
+                _declare(self._graph.output, "familiarity", "float32", [graph_input.batch, 1])
             return self._graph
         shapes = output_shapes(self._config, graph_input.height, graph_input.width)
         for name in outputs:
             x = self._whole(tensors[name], name)
             _declare(self._graph.output, x, "float32", [graph_input.batch, *shapes[name]])
         return self._graph
+
+    def _fire9_means(self, tensors: Mapping[str, list[str]]) -> str:
+        """The means of fire9's maps, [N, 512]."""
+        name = logits_and_fire9(self._config)[1]
+        x = self._whole(tensors[name], f"{name}/whole")
+        if name == "fire9/pool":
+            return x
+        pooled = self._node("GlobalAveragePool", [x], "familiarity/pool")
+        return self._node("Flatten", [pooled], "familiarity/means")
 
     def _input(self, graph_input: GraphInput) -> list[str]:
         n, size = graph_input.batch, (graph_input.height, graph_input.width)

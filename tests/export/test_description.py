@@ -117,7 +117,7 @@ def test_labels_json_describes_every_export_beside_it(model_dir: Path, image_fil
 
     description = labels["models"][graph.name]
     run = compile_paddle(graph, model_dir / "inference.pdiparams", threads=1)
-    found = run(follow(description, image_file))
+    found = run(follow(description, image_file))[0]
     np.testing.assert_allclose(found, logits, atol=1e-4 * np.abs(logits).max())
 
     description = labels["models"]["deploy.prototxt"]
