@@ -13,7 +13,8 @@
     caltech256    46.6 %       v1.1 from scratch, 90 epochs, 2 GPUs      folders such as 001.ak47
 
 Each is a command of tools/finetune.py, which is shown; flags after `--` are added to it, such as
-`-- --then fire8+ --then_epochs 3` to train fires 8 and 9 too. Printed are its result and its seconds.
+`-- --then fire8+ --then_epochs 3` to train fires 8 and 9 too. Printed are its result and its
+seconds.
 """
 
 from __future__ import annotations
