@@ -123,12 +123,16 @@ class Compressor:
         if not self._sizes:
             self._pilot(max_bytes)
         budget: float = max_bytes - self.smallest
+        is_first = True
         while True:
             rounded = self._pass(budget)
-            excess = self._file(rounded)[1] - max_bytes
+            content, size = self._file(rounded)
+            excess = size - max_bytes
             if excess <= 0:
-                return self._file(rounded)[0], list(rounded.values())
-            budget -= max(1.2 * excess, 64)
+                return content, list(rounded.values())
+            if not is_first or excess < max_bytes // 100:  # else the pilot was wrong, and is put right
+                budget -= max(1.2 * excess, 64)
+            is_first = False
 
     def _file(self, rounded: Mapping[str, Rounded]) -> tuple[Content, int]:
         """The contents of a file and its size; without the layers that are not in `rounded`."""
