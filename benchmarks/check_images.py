@@ -107,8 +107,7 @@ def data_sets(args: argparse.Namespace) -> dict[str, tuple[ImageList, str | None
 
 def features_of(args: argparse.Namespace, images: ImageList, folder: Path) -> np.ndarray:
     """Features as check-images computes them."""
-    paths = [images.path(i) for i in range(len(images))]
-    preprocess = suited(read_info(args.pretrained).preprocess, paths)
+    preprocess = suited(read_info(args.pretrained).preprocess, images)
     cache = folder / f"features-{preprocess.crop_size}"
     return image_features(args.pretrained, images, cache, preprocess=preprocess, mirrored=True)[0]
 

@@ -12,6 +12,7 @@ and of a fine-tuning also
 train_list.txt, val_list.txt, synset_words.txt     the lists, where it has split the images itself
 test_list.txt      of the folder's own test part, which training does not use
 left_out.csv       what in the folder of images was not taken, and why
+check.html, .csv   duplicates, labels that look wrong, odd images
 features/          cached outputs of the frozen layers
 contents.json      hashes of the image files, with the sizes and times that they had
 images.json        the images of the run: path, class, part and SHA-256 of each
@@ -38,12 +39,15 @@ FEATURES, FIRST_STAGE, REPORT_DIR = "features", "first_stage", "report"
 CONTENTS, IMAGES, RUNS = "contents.json", "images.json", "runs"
 TRAIN_LIST, VAL_LIST, NAMES = "train_list.txt", "val_list.txt", "synset_words.txt"
 TEST_LIST, LEFT_OUT = "test_list.txt", "left_out.csv"
+CHECK_PAGE, CHECK_TABLE = "check.html", "check.csv"
 LISTS = (TRAIN_LIST, VAL_LIST, TEST_LIST, NAMES)
 MODELS = (BEST, FINAL)
 RESUME_ENTRIES = (CHECKPOINTS, METRICS, SETTINGS, TRAIN_LOG, CURVES, BOARD)
 RUN_ENTRIES = (*RESUME_ENTRIES, *MODELS)  # all of a training run
 # All of a fine-tuning but what it shares with those that the directory keeps.
-OWN_ENTRIES = (*LISTS, LEFT_OUT, FIRST_STAGE, REPORT_DIR, *RUN_ENTRIES, IMAGES)
+OWN_ENTRIES = (
+    *(*LISTS, LEFT_OUT, CHECK_PAGE, CHECK_TABLE, FIRST_STAGE, REPORT_DIR, *RUN_ENTRIES, IMAGES),
+)
 FINETUNE_ENTRIES = (*OWN_ENTRIES, FEATURES, RUNS)
 LOCK = ".lock"
 

@@ -14,6 +14,7 @@ from ..data.lists import ImageList
 from ..errors import InputError, describe_problems
 from .duplicates import Duplicates, find_duplicates, joined
 from .labels import Labels, check_labels
+from .learning_curve import LearningCurve, learning_curve
 from .oddities import Alike, Odd, alike_classes, odd_images, sizes_of, small_classes
 from .projection import project
 
@@ -36,7 +37,9 @@ class Check:
         odd: images that are odd.
         alike: classes that cannot be told apart.
         small: classes with few different images, and how many they have.
+        curve: whether more images would help; None where there are too few to tell.
         unreadable: what is wrong with each image that cannot be read, by index.
+        group_pattern: what puts images together; None where nothing does.
         max_pixels: the largest image that is read.
     """
 
@@ -48,7 +51,9 @@ class Check:
     odd: Sequence[Odd]
     alike: Sequence[Alike]
     small: Mapping[int, int]
+    curve: LearningCurve | None
     unreadable: Mapping[int, str]
+    group_pattern: str | None
     max_pixels: int
 
     @cached_property
@@ -102,6 +107,8 @@ class Check:
         if self.small:
             small = [f"{self.name(i)} ({count})" for i, count in self.small.items()]
             yield f"classes with few different images: {describe_problems(small)}"
+        if self.curve is not None:
+            yield str(self.curve)
 
 
 def check(
@@ -150,6 +157,9 @@ def check(
     judgement = check_labels(components, labels, groups[good], len(classes), seed)
     sizes = sizes_of([images.path(int(i)) for i in good])
     odd = [Odd(int(good[i]), reason) for i, reason in odd_images(components, labels, sizes, read)]
+    trusted = np.ones(len(good), bool)
+    trusted[judgement.suspects] = False
+    curve = learning_curve(components, labels, groups[good], len(classes), trusted, seed)
     return Check(
         images,
         classes,
@@ -159,7 +169,9 @@ def check(
         odd,
         alike_classes(judgement.probabilities, labels),
         small_classes(labels, duplicates.groups[good], len(classes)),
+        curve,
         unreadable,
+        group_pattern,
         max_pixels,
     )
 

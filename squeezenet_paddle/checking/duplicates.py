@@ -110,7 +110,8 @@ def near_pairs(components: np.ndarray) -> np.ndarray:
     count = len(components)
     if count < 2:
         return np.empty((0, 2), "int64")
-    directions = components[:, :_DIRECTIONS]
+    # Of few images, the last directions are what duplicates differ in, and noise.
+    directions = components[:, : min(_DIRECTIONS, max(count // 4, 8))]
     directions = directions / np.maximum(directions.std(axis=0), 1e-6)
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-6)
     found = []

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from ..data.lists import ImageList
 from ..data.preprocess import Preprocess
 from .oddities import sizes_of
 
@@ -16,7 +15,7 @@ _ENLARGED = 4  # times, at most
 _SMALLEST = 96  # pixels of the network's input
 
 
-def suited(preprocess: Preprocess, paths: Sequence[Path]) -> Preprocess:
+def suited(preprocess: Preprocess, images: ImageList) -> Preprocess:
     """A smaller input for small images, which saves time and tells them apart better.
 
     Images of 32 pixels, enlarged to 256, look blurred to the network. At 128 pixels a linear
@@ -25,10 +24,11 @@ def suited(preprocess: Preprocess, paths: Sequence[Path]) -> Preprocess:
 
     Args:
         preprocess: of the model.
-        paths: of the images.
+        images: what is to be checked.
     """
-    step = max(1, len(paths) // _SAMPLE)
-    shorter = [min(size.width, size.height) for size in sizes_of(paths[::step]) if size]
+    sample = range(0, len(images), max(1, len(images) // _SAMPLE))
+    sizes = sizes_of([images.path(i) for i in sample])
+    shorter = [min(size.width, size.height) for size in sizes if size]
     side = max(_SMALLEST, _ENLARGED * int(np.median(shorter))) if shorter else 0
     if not shorter or side >= preprocess.crop_size or preprocess.mean_image is not None:
         return preprocess

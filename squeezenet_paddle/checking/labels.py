@@ -18,6 +18,7 @@ from ..network.logits import softmax
 FOLDS = 10
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
 LEAST = 3  # groups of images that a class needs, for its labels to be judged
+_MOST_MISTAKEN = 0.7  # of the mistakes of guessing; with more, the features tell too little
 _SUSPECTED = 0.5  # probability that a label is wrong
 _ROUNDS = 2  # in the second one, nothing is learnt from labels that the first one suspects
 
@@ -75,6 +76,8 @@ def check_labels(
         probabilities = softmax(logits * temperature).astype("float32")
         own = probabilities[rows, labels].astype("float64")
         wrong = _posterior(own, error_rate, num_classes) * judged
+        if not _tells_classes_apart(probabilities[judged], labels[judged]):
+            return Labels(probabilities, np.zeros(len(rows)), labels, rows[:0], 0.0)
         trusted = wrong < _SUSPECTED
 
     # What a class's own images are given on average is what counts as "confident" for it.
@@ -160,10 +163,14 @@ class _Sums:
 
     @staticmethod
     def of(components: np.ndarray, labels: np.ndarray, num_classes: int) -> _Sums:
-        first = np.zeros((num_classes, components.shape[1]))
-        np.add.at(first, labels, components)
+        from scipy.sparse import csr_matrix
+
+        rows = np.arange(len(labels))
+        shape = num_classes, len(labels)
+        members = csr_matrix((np.ones(len(labels), "float32"), (labels, rows)), shape=shape)
         count = np.bincount(labels, minlength=num_classes).astype("float64")
-        return _Sums(count, first, (components.T @ components).astype("float64"))
+        second = (components.T @ components).astype("float64")
+        return _Sums(count, (members @ components).astype("float64"), second)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.count, self.first, self.second
@@ -182,6 +189,13 @@ class _Sums:
         bias = -0.5 * np.einsum("ck,kc->c", means, weight)
         bias += np.log(np.maximum(self.count, 1) / self.count.sum())
         return weight, np.where(self.count > 0, bias, -1e9)
+
+
+def _tells_classes_apart(probabilities: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether far fewer labels are mistaken than if all were taken for the most frequent one."""
+    mistaken = np.mean(probabilities.argmax(axis=1) != labels)
+    guessed = 1 - np.bincount(labels).max() / len(labels)
+    return bool(mistaken <= _MOST_MISTAKEN * guessed)
 
 
 def _calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -21,9 +21,10 @@ from ..data.decode import read_image
 from ..errors import ImageError
 from ..evaluation.plots import printable
 from ..files import write_text
+from ..run_dir import CHECK_PAGE, CHECK_TABLE
 from .check import CONFLICT, DUPLICATE, LABEL, ODD, UNREADABLE, Check
+from .learning_curve import LearningCurve
 
-PAGE, TABLE = "check.html", "check.csv"
 _THUMBNAIL = 160  # pixels of the longer side
 _SHOWN = 120  # images, or sets of them, of a section; check.csv has all
 
@@ -73,20 +74,31 @@ def findings(check: Check) -> Iterator[Finding]:
         yield row(ODD, odd.image, "", "", "", odd.reason)
 
 
+def facts_of(check: Check, pretrained: Path) -> dict[str, str]:
+    """What was checked and how, as the page shows it."""
+    images, pattern = check.images, check.group_pattern
+    return {
+        "images": str(images.source or images.root),
+        "number": f"{len(images):,} images in {len(check.classes):,} classes",
+        "features": f"of {pretrained}",
+        **({} if pattern is None else {"groups": f"{pattern} in the path"}),
+    }
+
+
 def write_report(folder: Path, check: Check, facts: Mapping[str, str]) -> None:
     """Writes check.html and check.csv.
 
     Args:
         folder: where to; other files there stay.
         check: what was found.
-        facts: what was checked and how, as the page shows it.
+        facts: of `facts_of`.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(Finding._fields)
     writer.writerows([printable(cell) for cell in each] for each in findings(check))
-    write_text(folder / TABLE, stream.getvalue())
-    write_text(folder / PAGE, _page(check, facts))
+    write_text(folder / CHECK_TABLE, stream.getvalue())
+    write_text(folder / CHECK_PAGE, _page(check, facts))
 
 
 def _page(check: Check, facts: Mapping[str, str]) -> str:
@@ -102,7 +114,7 @@ def _page(check: Check, facts: Mapping[str, str]) -> str:
     )
     labels, suspects = check.labels, check.labels.suspects
     small = sorted(check.small.items(), key=lambda item: item[1])
-    return environment.get_template(f"{PAGE}.j2").render(
+    return environment.get_template(f"{CHECK_PAGE}.j2").render(
         facts=facts,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         count=len(check.images),
@@ -126,8 +138,43 @@ def _page(check: Check, facts: Mapping[str, str]) -> str:
         odd_count=len(check.odd),
         alike=[(check.name(a.first), check.name(a.second), a.share) for a in check.alike],
         small=[(check.name(i), number) for i, number in small],
+        curve=None if check.curve is None else _drawn(check.curve),
         unreadable=[check.unreadable[i] for i in sorted(check.unreadable)],
     )
+
+
+def _drawn(curve: LearningCurve) -> dict[str, Any]:
+    """The learning curve in the coordinates of its picture, 640 x 320, and the labels of its axes.
+
+    The images are on a logarithmic scale.
+    """
+    left, right, top, bottom = 48, 620, 12, 280
+    many, values, low, high = curve.line.T
+    lowest = float(np.floor(10 * min(curve.accuracy.min(), low.min())) / 10)
+    highest = float(np.ceil(10 * max(curve.accuracy.max(), high.max())) / 10)
+    start, end = np.log(many[0]), np.log(many[-1])
+
+    def x(count: Any) -> Any:
+        return left + (right - left) * (np.log(count) - start) / (end - start)
+
+    def y(accuracy: Any) -> Any:
+        return bottom - (bottom - top) * (accuracy - lowest) / (highest - lowest)
+
+    def path(counts: np.ndarray, accuracies: np.ndarray) -> str:
+        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x(counts), y(accuracies)))
+
+    both = np.concatenate([many, many[::-1]]), np.concatenate([low, high[::-1]])
+    ticks = np.linspace(lowest, highest, round((highest - lowest) * 10) + 1)
+    shown = [curve.counts[0], curve.counts[len(curve.counts) // 2], curve.counts[-1], many[-1]]
+    return {
+        "text": str(curve),
+        "line": path(many, values),
+        "band": path(*both),
+        "points": [(f"{x(c):.1f}", f"{y(a):.1f}") for c, a in zip(curve.counts, curve.accuracy)],
+        "now": f"{x(curve.counts[-1]):.1f}",
+        "rows": [(f"{y(tick):.1f}", f"{tick:.0%}") for tick in ticks[:: 1 + len(ticks) // 6]],
+        "columns": [(f"{x(c):.1f}", f"{round(c):,}") for c in shown],
+    }
 
 
 def _sets(check: Check, sets: Sequence[np.ndarray]) -> list[list[dict[str, Any]]]:

@@ -42,7 +42,7 @@ from ..datasets.split import check_shares
 from ..errors import InputError
 from ..files import check_file_target
 from ..model_dir import read_info
-from ..run_dir import LEFT_OUT
+from ..run_dir import CHECK_PAGE, CHECK_TABLE, LEFT_OUT
 from . import common
 
 
@@ -120,26 +120,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     classes = tree.classes
     info = read_info(args.pretrained)
 
-    from ..checking.check import check
+    from ..checking.check import check, groups_of
     from ..checking.inputs import suited
     from ..checking.lists import write_clean_lists
-    from ..checking.report import PAGE, TABLE, write_report
-    from ..features.compute import MEMO, image_features
+    from ..checking.report import facts_of, write_report
+    from ..features.compute import MEMO, image_features, paths_of
 
-    paths = [images.path(i) for i in range(len(images))]
-    preprocess = suited(info.preprocess, paths)
+    groups_of([images.name(i) for i in range(len(images))], args.group_pattern)  # or an error
     folder = args.output_dir / "features"
     features, unreadable = image_features(
         args.pretrained,
         images,
         folder,
-        preprocess=preprocess,
+        preprocess=suited(info.preprocess, images),
         mirrored=True,
         device=args.device,
         num_workers=args.num_workers,
         max_pixels=args.max_pixels,
     )
-    hashes = read_contents(paths, folder / MEMO).hashes
+    hashes = read_contents(paths_of(images), folder / MEMO).hashes
     found = check(
         features,
         images,
@@ -149,17 +148,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         group_pattern=args.group_pattern,
         max_pixels=args.max_pixels,
     )
-    facts = {
-        "images": str(images.source or images.root),
-        "number": f"{len(images):,} images in {len(classes)} classes",
-        "features": f"of {args.pretrained}, input of {preprocess.crop_size} pixels",
-    }
-    if args.group_pattern is not None:
-        facts["groups"] = f"{args.group_pattern}, found in the path"
-    write_report(args.output_dir, found, facts)
+    write_report(args.output_dir, found, facts_of(found, args.pretrained))
     for line in found.lines() if any(found.lines()) else ["nothing was found"]:
         print(line)
-    print(f"\nthe images:   {args.output_dir / PAGE}\nas a table:   {args.output_dir / TABLE}")
+    page, table = args.output_dir / CHECK_PAGE, args.output_dir / CHECK_TABLE
+    print(f"\nthe images:   {page}\nas a table:   {table}")
     if args.write_lists is not None:
         counts = write_clean_lists(
             found,
@@ -202,7 +195,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.write_lists is None and args.drop_suspects:
         raise InputError("`drop_suspects` goes with `write_lists`, which was not given.")
     check_shares(args.val_share, args.test_share, args.seed)
-    check_file_target(args.output_dir / "check.html")
+    check_file_target(args.output_dir / CHECK_PAGE)
 
 
 def labelled(args: argparse.Namespace) -> tuple[ImageList, ClassTree]:

@@ -3,12 +3,17 @@
     squeezenet finetune --images my_images/ --pretrained pretrained/squeezenet_v1.1 \\
         --output_dir output/mine
 
-my_images/ has a folder for each class. A fifth of each class's images is set aside for
-validation. The frozen part of the network sees each augmented view of an image once; its output is
-kept in output/mine/features, and a new head is trained on that, at a thousand images a second
-and at a learning rate found by a short test. output/mine gets best/ and final/, which are model
-directories (every tool takes `--model_dir output/mine` for the best), report/report.html, and all
-that train writes. The same command again goes on where it was stopped or killed.
+my_images/ has a folder for each class. About a fifth of the images is set aside for validation,
+by what they contain. The frozen part of the network sees each augmented view of an image once; its
+output is kept in output/mine/features, and a new head is trained on that, at a thousand images a
+second and at a learning rate found by a short test. output/mine gets best/ and final/, which are
+model directories (every tool takes `--model_dir output/mine` for the best), report/report.html, and
+all that train writes. The same command again goes on where it was stopped or killed.
+
+The same command on a folder that has changed says what came, went and moved to another class,
+computes the features of new images alone, leaves every image on its side of the split, trains
+a head, and compares the models on the same validation images. The earlier run is kept in
+output/mine/runs/1.
 
 List files in place of a folder, and a second stage, which trains fires 8 and 9 too, from the best
 model of the first:

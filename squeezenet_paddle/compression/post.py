@@ -130,7 +130,9 @@ class Compressor:
             excess = size - max_bytes
             if excess <= 0:
                 return content, list(rounded.values())
-            if not is_first or excess < max_bytes // 100:  # else the pilot was wrong, and is put right
+            if (
+                not is_first or excess < max_bytes // 100
+            ):  # else the pilot, now put right, was wrong
                 budget -= max(1.2 * excess, 64)
             is_first = False
 

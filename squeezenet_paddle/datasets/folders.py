@@ -257,7 +257,7 @@ def labelled_images(
         chosen = np.array([each == part for each in tree.parts])
         report(f"scored: the {chosen.sum()} images of the part {part}")
     labels = np.array([ids[name] for name in tree.classes])[tree.labels]
-    images = ImageList.of_paths([Path(tree.names[i]) for i in np.flatnonzero(chosen).tolist()])
+    images = ImageList.of_paths([tree.names[i] for i in np.flatnonzero(chosen).tolist()])
     return dataclasses.replace(images, root=root, labels=labels[chosen])
 
 

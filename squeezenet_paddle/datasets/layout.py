@@ -186,11 +186,12 @@ def _at_level(root: Path, folders: Collection[Folder], level: int) -> Layout:
         raise InputError(
             f"`class_level` {level}: the folders with images in {root} lie at most {deepest} deep."
         )
+    deep = [folder for folder in folders if len(folder) >= level]
+    in_classes = _splits_classes([folder[level - 1 :] for folder in deep])
     places = dict.fromkeys(folders, Place(None))
-    for folder in folders:
-        if len(folder) >= level:
-            parts = filter(None, map(_part, folder[: level - 1]))
-            places[folder] = Place(folder[level - 1], next(parts, None))
+    for folder in deep:
+        names = [folder[level]] if in_classes else folder[: level - 1]
+        places[folder] = Place(folder[level - 1], next(filter(None, map(_part, names)), None))
     return Layout(_without_lone_part(places))
 
 

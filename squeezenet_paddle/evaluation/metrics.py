@@ -11,6 +11,7 @@ import numpy as np
 from ..network.logits import log_softmax, softmax, top_k
 
 TOP_K = 5  # of the second accuracy; with fewer classes, their number
+_RARE, _ENOUGH, _WORSE = 1 / 3, 5, 0.1  # see `neglected_classes`
 
 
 def second_k(num_classes: int) -> int:
@@ -210,6 +211,23 @@ def class_report(labels: np.ndarray, predicted: np.ndarray, num_classes: int) ->
     weighted = {name: float(np.average(share, weights=support)) for name, share in shares.items()}
     counts = np.bincount(predicted, minlength=num_classes)
     return ClassReport(precision, recall, f1, support, counts, macro, weighted)
+
+
+def neglected_classes(support: np.ndarray, recall: np.ndarray) -> np.ndarray:
+    """Rare classes that are recognised worse, which training with balanced classes may help.
+
+    They have at most a third as many images as the largest class, but at least five, and a recall
+    10 points below the mean of all classes.
+
+    Args:
+        support: int64 [C], images of each class.
+        recall: float64 [C], of any value where a class has no images.
+
+    Returns:
+        Class ids, ascending.
+    """
+    rare = (support >= _ENOUGH) & (support <= _RARE * support.max())
+    return np.flatnonzero(rare & (recall < recall[support > 0].mean() - _WORSE))
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from .metrics import (
     class_report,
     confused_pairs,
     confusion_matrix,
+    neglected_classes,
     second_k,
 )
 
@@ -58,7 +59,6 @@ _CLASS_COLUMNS = ("id", "name", "precision", "recall", "f1", "support", "predict
 _PAIR_COLUMNS = ("label", "label_name", "predicted", "predicted_name", "images")
 _PAIRS_KEPT, _WRONG_KEPT = 30, 24
 _EMBEDDED_SIDE = 400  # pixels of an embedded photograph
-_RARE, _ENOUGH, _WORSE = 1 / 3, 5, 0.1  # see `_neglected`
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "onnxruntime", "openvino", "numpy")
 
 
@@ -303,19 +303,11 @@ def _page(
 
 
 def _neglected(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rare classes that are recognised worse, which training with balanced classes may help.
-
-    They have at most a third as many images as the largest class, but at least five, and a recall
-    10 points below the mean of all classes.
-    """
-    present = [row for row in classes if row["support"]]
-    largest = max(row["support"] for row in present)
-    mean = sum(row["recall"] for row in present) / len(present)
-    return [
-        row
-        for row in present
-        if _ENOUGH <= row["support"] <= largest * _RARE and row["recall"] < mean - _WORSE
-    ]
+    """The rows of `neglected_classes`."""
+    support, recall = (
+        np.array([row[key] or 0 for row in classes]) for key in ("support", "recall")
+    )
+    return [classes[i] for i in neglected_classes(support, recall)]
 
 
 def _versions() -> str:

@@ -66,6 +66,14 @@ class ImagesConfig(Checked):
         at_least=1,
         shown="found",
     )
+    group_pattern: str | None = setting(
+        None,
+        "a regular expression searched for in an image's path; images for which its first group, "
+        "or the whole match, is the same are on one side of the split",
+        str,
+        shown="none",
+    )
+    check: bool = setting(True, "do not look for duplicates and wrong labels first")
     strict: bool = setting(False, "stop where images cannot be read, in place of leaving them out")
 
     def __post_init__(self) -> None:
@@ -80,6 +88,10 @@ class ImagesConfig(Checked):
         for name in names:
             if getattr(self, name) is not None:
                 raise InputError(f"`{name}` goes with `{other}`, and `{own}` was given.")
+        if self.val_list is not None and self.group_pattern is not None:
+            raise InputError(
+                "`group_pattern` is for the split, and `val_list` is one; one of them was expected."
+            )
         if self.val_list is not None and self.val_share is not None:
             raise InputError(
                 "`val_share` and `val_list` both say what validates; one was expected."

@@ -171,7 +171,11 @@ def split_images(images: Images, config: FinetuneConfig, groups: np.ndarray | No
         InputError: as `split_tree`; or the earlier run was split with other settings.
     """
     tree, output_dir, seed = images.tree, config.run.output_dir, config.solver.seed
-    settings = {"val_share": config.data.val_share or VAL_SHARE, "seed": seed}
+    settings = {
+        "val_share": config.data.val_share or VAL_SHARE,
+        "seed": seed,
+        "group_pattern": config.data.group_pattern,
+    }
     earlier = None if config.run.overwrite else earlier_record(output_dir)
     if earlier is not None:
         earlier.check_split(settings, output_dir)

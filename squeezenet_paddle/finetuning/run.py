@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+from ..checking.check import Check
 from ..data.augment import TrainTransform
 from ..data.contents import read_contents
 from ..data.lists import read_list
@@ -32,10 +33,11 @@ from ..run_dir import (
 )
 from ..training.inputs import Inputs, image_inputs, report_skipped
 from ..training.run import Run, finished_result
-from .chance import chance_hint
+from .checks import check_images, tell
 from .config import FinetuneConfig
 from .features import cached, frozen_part
-from .growth import Comparison, compare, take_directory
+from .growth import Comparison, compare, earlier_record, take_directory
+from .hints import balance_hint, chance_hint
 from .lists import Images, Lists, inspect_images, read_images, split_images, write_lists
 from .loaders import ComputedFeatures, ViewTransform
 from .stages import Stage, stages
@@ -85,11 +87,13 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     with locked(output_dir):
         if config.run.overwrite:
             remove(overwritten_entries(output_dir, FINETUNE_ENTRIES, _read_by(config)))
-        lists = _lists_of(images, config) if isinstance(images, Images) else images
+        lists, found = _lists_of(images, config)
         for note in (*lists.notes, take_directory(output_dir, lists.record)):
             if note:
                 say(note)
         write_lists(lists, output_dir)
+        if found is not None:
+            tell(found, config)
         once = _Once(report_skipped)
         for stage in stages(config, lists):
             with stage.errors():
@@ -101,10 +105,14 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         return FinetuneResult(output_dir, output_dir / BEST, *_report(config, lists, once))
 
 
-def _lists_of(images: Images, config: FinetuneConfig) -> Lists:
-    """Inspects the images and splits them."""
+def _lists_of(images: Images | Lists, config: FinetuneConfig) -> tuple[Lists, Check | None]:
+    """Inspects, checks and splits the images, where the user has not split them."""
+    if isinstance(images, Lists):
+        return images, None
     images = inspect_images(images, config)
-    return split_images(images, config)
+    record = None if config.run.overwrite else earlier_record(config.run.output_dir)
+    groups, found = check_images(images, config, {} if record is None else record.parts)
+    return split_images(images, config, groups), found
 
 
 def _read_by(config: FinetuneConfig) -> dict[str, Path | None]:
@@ -216,7 +224,10 @@ def _report(
     )
     report = report_of(predictor, images, evaluation, max_pixels=machine.max_pixels)
     write_report(output_dir / REPORT_DIR, report)
-    if hint := chance_hint(evaluation, info.source["images"], info.network.num_classes):
-        say(hint)
     names = info.names or [f"class {i}" for i in range(info.network.num_classes)]
+    hint = chance_hint(evaluation, info.source["images"], len(names))
+    if not (hint or config.solver.balance):
+        hint = balance_hint(evaluation, names)
+    if hint:
+        say(hint)
     return evaluation, compare(config, images, names, evaluation)

@@ -124,3 +124,12 @@ def test_components_are_the_principal_ones() -> None:
     values = np.linalg.svd(standard.astype("float64"), compute_uv=False)
     np.testing.assert_allclose(np.linalg.norm(found, axis=0)[:20], values[:20], rtol=0.05)
     assert project(features.astype("float16")).shape == (200, 30)
+
+
+def test_features_that_tell_nothing_accuse_nobody() -> None:
+    rng = np.random.default_rng(0)
+    for count in (50, 400):
+        x = rng.standard_normal((count, 24)).astype("float32")
+        found = check_labels(x, rng.integers(0, 10, count), np.arange(count), 10)
+        assert not len(found.suspects)
+        assert not found.wrong.any()

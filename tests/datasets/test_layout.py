@@ -92,6 +92,9 @@ def test_a_split_inside_the_classes(tmp_path: Path) -> None:
     assert tree.classes == ["cat", "dog"]
     assert tree.parts is not None
     assert {n.split("/")[1] == p for n, p in zip(tree.names, tree.parts)} == {True}
+    assert read_tree(tmp_path, class_level=1).parts == tree.parts
+    scored = labelled_images(tmp_path, ["dog", "cat"])
+    assert {scored.name(i).split("/")[1] for i in range(len(scored))} == {"val"}
 
 
 def test_what_lies_beside_a_split_is_left_out(tmp_path: Path) -> None:

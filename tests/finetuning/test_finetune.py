@@ -122,7 +122,8 @@ def test_a_killed_cache_goes_on_and_ends_the_same(
         with pytest.raises(KeyboardInterrupt):
             finetune(images, pretrained, run)
     finetune(images, pretrained, run)
-    assert next(calls) == 2 * 5 + 2 + 2  # each block of both lists once, and the two kills
+    # Each block of the check, in which those of validation are, and of two views; and the kills.
+    assert next(calls) == 7 + 2 * 5 + 2
     for path in (whole / "features").glob("*.f16"):
         assert (run / "features" / path.name).read_bytes() == path.read_bytes()
     assert_same_weights(whole / "final", run / "final")

@@ -11,7 +11,7 @@ from runs import finetune_config, finetune_flags, make_image_folder, make_pretra
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.evaluation.metrics import Predictions
 from squeezenet_paddle.finetuning import lr_trials
-from squeezenet_paddle.finetuning.chance import chance_hint
+from squeezenet_paddle.finetuning.hints import balance_hint, chance_hint
 from squeezenet_paddle.finetuning.run import finetune
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.training.best import Best
@@ -91,3 +91,13 @@ def test_a_model_at_chance_says_so(
     assert expected in hint
     assert bool(hint) == bool(expected)
     assert ("more images" in hint) == (images == 9 and bool(expected))
+
+
+def test_rare_classes_that_are_recognised_worse_are_named() -> None:
+    labels = [0] * 30 + [1] * 30 + [2] * 6
+    rare_missed = evaluation_of(labels, [0] * 30 + [1] * 30 + [0] * 4 + [2] * 2)
+    hint = balance_hint(rare_missed, ["cat", "dog", "owl"])
+    assert "worse than the mean of 77.8%: owl (33.3% of 6 images); `balance`" in hint
+    assert not balance_hint(evaluation_of(labels, labels), ["cat", "dog", "owl"])
+    frequent_missed = evaluation_of(labels, [0] * 30 + [0] * 30 + [2] * 6)
+    assert not balance_hint(frequent_missed, ["cat", "dog", "owl"])

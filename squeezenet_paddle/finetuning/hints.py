@@ -1,10 +1,13 @@
-"""A hint for a model that is no better than guessing. No Paddle here."""
+"""Hints for a model that is no better than guessing, or neglects rare classes. No Paddle here."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..evaluation.evaluate import Evaluation
+from ..evaluation.metrics import class_report, neglected_classes
 
 FEW_IMAGES = 20  # of a class, below which more of them are the first thing to try
 
@@ -29,4 +32,26 @@ def chance_hint(evaluation: Evaluation, train_images: int, num_classes: int) -> 
     return (
         f"hint: validation top-1 {top1:.2%} is no better than guessing ({guessing:.2%}); "
         f"what may help: {'; '.join(tries)}"
+    )
+
+
+def balance_hint(evaluation: Evaluation, names: Sequence[str]) -> str:
+    """Names the rare classes that are recognised worse, for which `balance` is; "" without any.
+
+    Args:
+        evaluation: of the model on the validation images.
+        names: of the classes.
+    """
+    predictions = evaluation.predictions
+    scores = class_report(predictions.labels, predictions.predicted, len(names))
+    support, recall = scores.support, scores.recall
+    worse = neglected_classes(support, recall)
+    if not len(worse):
+        return ""
+    worst = worse[np.argsort(recall[worse], kind="stable")]
+    told = [f"{names[i]} ({recall[i]:.1%} of {support[i]} images)" for i in worst[:3]]
+    more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
+    return (
+        f"hint: rare classes are recognised worse than the mean of {scores.macro['recall']:.1%}: "
+        f"{', '.join(told)}{more}; `balance` makes all classes count the same"
     )

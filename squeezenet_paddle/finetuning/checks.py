@@ -1,0 +1,88 @@
+"""Checks the images of a fine-tuning before it starts; what it finds is told and stops nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Container
+from pathlib import Path
+
+import numpy as np
+
+from ..checking.check import Check, check, groups_of
+from ..checking.inputs import suited
+from ..checking.report import facts_of, write_report
+from ..data.lists import ImageList
+from ..features.compute import image_features
+from ..model_dir import read_info
+from ..progress import say
+from ..run_dir import CHECK_PAGE, CONTENTS, FEATURES
+from .config import FinetuneConfig
+from .lists import Images
+
+
+def check_images(
+    images: Images, config: FinetuneConfig, known: Container[str]
+) -> tuple[np.ndarray | None, Check | None]:
+    """Looks for what belongs together, and for duplicates, wrong labels and odd images.
+
+    Args:
+        images: all of them, inspected.
+        config: of the fine-tuning.
+        known: the hashes of images that have been split, and so need not be checked again.
+
+    Returns:
+        int64 [N], images with the same number belong on one side of the split; and what was found.
+        None for both where no image is new, and for the second where the settings ask for none.
+
+    Raises:
+        InputError: `group_pattern` does not fit the images' paths.
+        RunError: the features cannot be computed.
+    """
+    if all(key in known for key in images.hashes):
+        return None, None
+    tree, machine = images.tree, config.machine
+    groups = groups_of(tree.names, config.data.group_pattern)
+    if not config.data.check:
+        return groups, None
+    listed = ImageList.of_paths(list(tree.names))
+    listed = dataclasses.replace(listed, root=images.root, labels=tree.labels)
+    with contextlib.ExitStack() as stack:
+        folder = config.run.output_dir / FEATURES
+        if not config.features.cache:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        features, unreadable = image_features(
+            *(config.network.pretrained, listed, folder),
+            preprocess=suited(read_info(config.network.pretrained).preprocess, listed),
+            device=machine.device,
+            num_workers=machine.num_workers,
+            max_pixels=machine.max_pixels,
+            memo=config.run.output_dir / CONTENTS,
+        )
+    found = check(
+        *(features, listed, _names(images)),
+        hashes=images.hashes,
+        unreadable=unreadable,
+        group_pattern=config.data.group_pattern,
+        max_pixels=machine.max_pixels,
+    )
+    return found.groups, found
+
+
+def _names(images: Images) -> list[str]:
+    """The names of the classes in the order of the tree's labels."""
+    if images.class_names is None or images.ids is None:
+        return [*images.tree.classes]
+    return [images.class_names[i] for i in images.ids]
+
+
+def tell(found: Check, config: FinetuneConfig) -> None:
+    """Writes the page about what was found, and says it in a few lines."""
+    folder = config.run.output_dir
+    write_report(folder, found, facts_of(found, config.network.pretrained))
+    lines = list(found.lines())
+    for line in lines:
+        say(f"check: {line}")
+    if lines:
+        say(f"check: {folder / CHECK_PAGE} shows the images")
