@@ -185,6 +185,11 @@ def positive_int(text: str) -> int:
     return _whole_number(text, 1, None)
 
 
+def non_negative_int(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    return _whole_number(text, 0, None)
+
+
 def seed(text: str) -> int:
     """An argparse type: a seed, as numpy and Paddle both take it."""
     return _whole_number(text, 0, 2**32 - 1)

@@ -70,7 +70,6 @@ def test_words_without_flags_are_told_theirs(
     [
         (["{}/a.png", "{}/b.png"], "{}/a.png: .* was expected, found a file"),
         (["{}/model", "{}/a.png", "{}/no.png", "{}/none.png"], "{}/no.png; {}/none.png"),
-        (["{}/model", "https://host/cat.jpg"], "https://host/cat.jpg: .* download it first"),
         (["{}/model", "-"], "`image` -: standard input is not read"),
         (["https://host/model", "{}/a.png"], "found a URL; download"),
         (["{}", "{}/a.png"], "give one of those in it: {}/model"),

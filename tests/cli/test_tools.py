@@ -191,7 +191,7 @@ def test_names_of_imagenet_are_for_1000_classes(model: Path, files: Path, call_t
 
 def test_paths_that_are_no_images(model: Path, files: Path, call_tool: Run) -> None:
     for path, part in (
-        ("https://example.org/cat.jpg", "download it first"),
+        ("ftp://example.org/cat.jpg", "download it first"),
         ("-", "standard input is not read"),
         (files / "gone.png", "gone.png"),
         (model, "no images are in this folder"),

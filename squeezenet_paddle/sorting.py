@@ -1,0 +1,105 @@
+"""Sorts images into a folder for each class, without ever overwriting or repeating one."""
+
+from __future__ import annotations
+
+import filecmp
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import InputError
+
+
+class SortedFolder:
+    """A folder of class folders that gets images.
+
+    An image that lies anywhere in it already is left where it is, so that those that were moved by
+    hand stay. A new one whose name is taken gets a number behind its name.
+
+    Args:
+        path: the folder, which is made if it does not exist.
+        names: the class names; None for the classes' numbers.
+        link: make symbolic links in place of copies.
+
+    Attributes:
+        counts: new images by folder.
+        present: how many were there already.
+
+    Raises:
+        InputError: there can be no such folder.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str] | None, link: bool = False) -> None:
+        self._path, self._link = path, link
+        self._folders = None if names is None else [folder_name(name) for name in names]
+        self.counts: Counter[str] = Counter()
+        self.present = 0
+        if self._folders is not None:
+            twins = [name for name, n in Counter(map(str.casefold, self._folders)).items() if n > 1]
+            if twins:
+                raise InputError(
+                    f"`sort_into`: two classes would have the folder {twins[0]!r}; other class "
+                    "names were expected."
+                )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._by_size: dict[int, list[Path]] = defaultdict(list)
+            for file in path.rglob("*"):
+                if file.is_file():
+                    self._by_size[file.stat().st_size].append(file)
+        except OSError as error:
+            raise InputError(f"`sort_into` {path}: {error.strerror}.") from error
+
+    def add(self, image: Path, class_id: int, refusal: str | None) -> Path | None:
+        """Puts an image into the folder of its class, or of what says that it has none.
+
+        Returns:
+            The new file; None if the image is there already.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        name = refusal or (self._folders[class_id] if self._folders else f"class {class_id}")
+        folder = self._path / name
+        try:
+            alike = self._by_size[image.stat().st_size]
+            if any(filecmp.cmp(image, other, shallow=False) for other in alike):
+                self.present += 1
+                return None
+            folder.mkdir(exist_ok=True)
+            target = self._put(image, folder)
+        except OSError as error:
+            raise InputError(f"`sort_into` {folder}: {error.strerror}.") from error
+        alike.append(target)
+        self.counts[name] += 1
+        return target
+
+    def _put(self, image: Path, folder: Path) -> Path:
+        number = 1
+        while True:
+            name = image.name if number == 1 else f"{image.stem}-{number}{image.suffix}"
+            target = folder / name
+            number += 1
+            try:
+                if self._link:
+                    target.symlink_to(image.resolve())
+                    return target
+                target.touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            shutil.copyfile(image, target)
+            return target
+
+    def summary(self) -> str:
+        """How many images went where, for the user."""
+        parts = [f"{count} {name}" for name, count in sorted(self.counts.items())]
+        if self.present:
+            parts.append(f"{self.present} already there")
+        return f"{self._path}: {', '.join(parts) or 'no images'}"
+
+
+def folder_name(name: str) -> str:
+    """A class's name as that of a folder."""
+    return re.sub(r"[/\\\0]", "_", name).strip().lstrip(".") or "_"

@@ -1,0 +1,48 @@
+"""Frames of videos that the tests write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from squeezenet_paddle.data.video import camera_frames, video_frames
+from squeezenet_paddle.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """25 frames, 10 a second, each brighter than the one before."""
+    file = tmp_path_factory.mktemp("film") / "film.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for i in range(25):
+        writer.write(np.full((48, 64, 3), 10 * i, "uint8"))
+    writer.release()
+    return file
+
+
+def test_every_frame(film: Path) -> None:
+    frames = list(video_frames(film, "frame"))
+    assert [frame.number for frame in frames] == list(range(25))
+    assert [frame.seconds for frame in frames] == pytest.approx([i / 10 for i in range(25)])
+    for frame in frames:
+        assert frame.image.shape == (48, 64, 3)
+        assert frame.image.mean() == pytest.approx(10 * frame.number, abs=4)
+
+
+def test_the_first_frame_of_every_second(film: Path) -> None:
+    assert [(f.number, round(f.seconds, 3)) for f in video_frames(film)] == [
+        *((0, 0.0), (10, 1.0), (20, 2.0)),
+    ]
+
+
+def test_no_video(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(InputError, match="`video` .*text.mp4: no frame of it can be read"):
+        list(video_frames(tmp_path / "text.mp4"))
+    with pytest.raises(InputError, match="`video` .*none.mp4: no such file"):
+        list(video_frames(tmp_path / "none.mp4"))
+    with pytest.raises(InputError, match="`camera` 99: there is no such camera"):
+        list(camera_frames(99))

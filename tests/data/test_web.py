@@ -1,0 +1,102 @@
+"""Images of the web, from a server on this machine: its files, its limits, and where it leads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from squeezenet_paddle.data.web import fetch_image, file_name, is_url
+from squeezenet_paddle.errors import ImageError
+
+CONTENT = bytes(range(256)) * 40
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A file, one that never ends, one that comes slowly, and redirects."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        leads_to = {
+            "/moved": "/cat%20one.jpg",
+            "/file": "file:///etc/hostname",
+            "/ftp": "ftp://127.0.0.1/cat.jpg",
+            "/circle": "/circle",
+        }
+        if path in leads_to:
+            self.send_response(302)
+            self.send_header("Location", leads_to[path])
+            self.end_headers()
+            return
+        if path not in ("/cat%20one.jpg", "/endless", "/slow", "/broken"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if path in ("/cat%20one.jpg", "/broken"):
+            self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        try:
+            if path == "/cat%20one.jpg":
+                self.wfile.write(CONTENT)
+            elif path == "/broken":
+                self.wfile.write(CONTENT[:100])
+            else:
+                for _ in range(50):
+                    self.wfile.write(b"x" if path == "/slow" else CONTENT)
+                    time.sleep(0.1 if path == "/slow" else 0)
+        except OSError:  # the other side has given up
+            pass
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_port}"
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.mark.parametrize("path", ["/cat%20one.jpg", "/cat one.jpg?size=3", "/moved"])
+def test_a_file(server: str, path: str, tmp_path: Path) -> None:
+    file = fetch_image(server + path, tmp_path)
+    assert file.read_bytes() == CONTENT
+    assert file.parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/nothing.jpg", "answered 404"),
+        ("/file", "file:///etc/hostname. is not allowed"),
+        ("/ftp", "http or https was expected, found ftp:"),
+        ("/circle", "infinite loop|answered 302"),
+        ("/endless", "over the limit of 100,000 bytes"),
+        ("/slow", "not there after 0.5 seconds"),
+        ("/broken", "the connection broke"),
+    ],
+)
+def test_what_gives_no_file(server: str, path: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=message):
+        fetch_image(server + path, tmp_path, max_bytes=100_000, max_seconds=0.5)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.jpg", "http://", "http://[::1/a.jpg"])
+def test_no_server(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="cannot be fetched"):
+        fetch_image(url, tmp_path, max_seconds=2)
+
+
+def test_names() -> None:
+    assert is_url("HTTPS://host/a")
+    assert not any(map(is_url, ("file:///a", "http.jpg", "C:/a.jpg", "ftp://host/a")))
+    assert file_name("http://host/a/c%C3%A4t.jpg?x=/y.png#z") == "cät.jpg"
+    assert file_name("http://host/%2e%2e/..%2F..%2Fpasswd") == "passwd"
+    assert file_name("http://host/") == file_name("http://host/..") == "image"
