@@ -121,7 +121,8 @@ def common(args: argparse.Namespace, folder: Path) -> list[Any]:
     lists += ["--data_dir", args.images, "--synset_word_list", folder / "synset_words.txt"]
     solver = ["--optimizer", "adam", "--lr", LR, "--weight_decay", WEIGHT_DECAY]
     solver += ["--batch_size", BATCH_SIZE, "--num_epochs", args.epochs, "--seed", args.seed]
-    start = ["--pretrained", args.pretrained, "--head", "multiscale", "--trainable", "head"]
+    solver += ["--label_smoothing", 0]
+    start = ["--pretrained", args.pretrained, "--head", "compact", "--trainable", "head"]
     return [*lists, *start, *solver, "--patience", args.epochs]
 
 
@@ -156,7 +157,7 @@ def train_in_torch(given: dict[str, Any]) -> None:
     from squeezenet_paddle.data.preprocess import EvalTransform
     from squeezenet_paddle.model_dir import read_info, read_weights
     from squeezenet_paddle.network.config import FIRES
-    from squeezenet_paddle.network.heads import MULTISCALE_UNITS
+    from squeezenet_paddle.network.heads import HEADS
 
     torch.manual_seed(given["seed"])
     info = read_info(Path(given["pretrained"]))
@@ -202,12 +203,13 @@ def train_in_torch(given: dict[str, Any]) -> None:
             return torch.cat(means, 1)
 
     means = 2 * sum(expand for _, expand in FIRES.values())
+    units = HEADS["compact"].units
     head = nn.Sequential(
         nn.BatchNorm1d(means),
-        nn.Linear(means, MULTISCALE_UNITS),
+        nn.Linear(means, units),
         nn.ReLU(),
         nn.Dropout(),
-        nn.Linear(MULTISCALE_UNITS, len({label for _, label in given["lists"]["train"]})),
+        nn.Linear(units, len({label for _, label in given["lists"]["train"]})),
     )
     backbone = Backbone().eval().requires_grad_(False)
     optimizer = torch.optim.Adam(head.parameters(), LR, weight_decay=WEIGHT_DECAY)

@@ -10,6 +10,7 @@ import paddle
 
 from ..network import fast_cpu
 from ..network.config import FIRE9_CHANNELS
+from ..network.heads import HEADS
 from ..network.model import SqueezeNet, unpacked
 from .batches import Outputs, Run
 from .threads import PinnedThreads, micro_batches, split
@@ -44,7 +45,10 @@ class DynamicEngine:
         self._with_means = with_means
         self._forward: Callable[[paddle.Tensor], Any] = network
         self._pixels: int | None = None  # the whole batch at once
-        self._threads = PinnedThreads(threads if device == "cpu" else 1)
+        # Two layers on the means of maps are not worth sharing.
+        is_small = features_size is not None and trained_from == "head"
+        is_small = is_small and HEADS[config.head].pools_fires
+        self._threads = PinnedThreads(threads if device == "cpu" and not is_small else 1)
         front, tail = network.front, network.tail
         if device == "cpu":
             self._pixels = fast_cpu.PLAIN_PIXELS

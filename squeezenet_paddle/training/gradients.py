@@ -185,7 +185,8 @@ class WholeHeadGradients(ThreadedGradients):
     def add(self, batch: Batch, epoch: int) -> tuple[float, int]:
         """See `Gradients.add`."""
         whole = slice(0, len(batch.labels))
-        parts = split(whole, self._threads.count)
+        is_input = self._trained_from == "head" and self._features_size is not None
+        parts = split(whole, 1 if is_input else self._threads.count)
         leaves = [_shared_leaves(self._network) for _ in parts]
 
         def features(i: int) -> list[paddle.Tensor]:
