@@ -177,7 +177,8 @@ def print_predictions(args: argparse.Namespace, images: ImageList) -> None:
     predictor = Predictor(args.model_dir, "cpu", "onnxruntime", threads=args.threads)
     sampler = Sampler(len(images), BATCH_SIZES[-1])
     with Loader(images, EvalTransform(predictor.info.preprocess), sampler, 2) as loader:
-        ours = [[i for i, _ in top] for _, top in predict(predictor, loader, TOP_K)]
+        answers = [answer for _, answer in predict(predictor, loader)]
+    ours = [[i for i, _ in answer.top(TOP_K)] for answer in answers]
     same = 0
     for i, mine in enumerate(ours):
         image = cv2.resize(
