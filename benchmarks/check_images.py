@@ -39,7 +39,9 @@ from squeezenet_paddle.checking.check import groups_of
 from squeezenet_paddle.checking.duplicates import find_duplicates
 from squeezenet_paddle.checking.inputs import suited
 from squeezenet_paddle.checking.labels import check_labels
+from squeezenet_paddle.checking.learning_curve import learning_curve
 from squeezenet_paddle.checking.oddities import alike_classes, far_images
+from squeezenet_paddle.checking.pixels import read_reduced
 from squeezenet_paddle.checking.projection import project
 from squeezenet_paddle.data.contents import content_hashes
 from squeezenet_paddle.data.decode import read_image
@@ -220,30 +222,35 @@ def scale(args: argparse.Namespace, folder: Path) -> None:
     photos, *_ = data_sets(args)["photographs"]
     features, labels = synthetic(features_of(args, images, folder), images.labels, args.images)
     before = memory()
-    start = time.perf_counter()
-    times: dict[str, float] = {}
+    start = time.perf_counter(), time.process_time()
+    times: dict[str, tuple[float, float]] = {}
 
     def step(name: str) -> None:
         nonlocal start
-        times[name], start = time.perf_counter() - start, time.perf_counter()
+        now = time.perf_counter(), time.process_time()
+        times[name], start = (now[0] - start[0], now[1] - start[1]), now
 
     components = project(features)
     step("projection")
     hashes = [str(i) for i in range(len(labels))]
-    found = find_duplicates(components, hashes, reader(photos))
+    found = find_duplicates(
+        components, hashes, reader(photos), lambda i: read_reduced(photos.path(i % len(photos)))
+    )
     step("duplicates")
     judged = check_labels(components, labels, found.groups, 10)
     step("labels")
     far_images(components, labels)
     alike_classes(judged.probabilities, labels)
     step("odd images and classes")
+    learning_curve(components, labels, found.groups, 10, np.ones(len(labels), bool))
+    step("learning curve")
     print(
         f"\n{len(labels):,} images of {features.shape[1]:,} features, "
         f"{features.nbytes / 1e9:.2f} GB"
     )
-    for name, seconds in times.items():
-        print(f"  {name:<24}{seconds:>7.1f} s")
-    print(f"  {'all':<24}{sum(times.values()):>7.1f} s")
+    times["all"] = tuple(map(sum, zip(*times.values())))
+    for name, (seconds, computed) in times.items():
+        print(f"  {name:<24}{seconds:>7.1f} s, {computed:>6.1f} s of a core")
     print(f"  largest memory {memory():.2f} GB, before the checks {before:.2f} GB")
 
 

@@ -16,9 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
+
+from squeezenet_paddle.datasets.samples import make_sample_data
 
 TARGET = Path(__file__).parent / "images"
+TOOLS = Path(__file__).parent.parent / "tools"
 BROWSER = ("chromium", "--headless", "--no-sandbox", "--hide-scrollbars")
 PORT = 8047
 
@@ -30,11 +34,48 @@ def main() -> None:
     if shutil.which(BROWSER[0]) is None:
         sys.exit("chromium is not installed.")
     TARGET.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save(screenshot(check_page(Path(folder), output).as_uri(), 1000, 1000), "check", 800)
     report = output / "mine" / "report" / "report.html"
     save(screenshot(report.resolve().as_uri(), 1000, 1000), "report", 800)
     save(board(output), "board", 800)
     save(Image.open(output / "sample" / "curves.png"), "curves", 800)
     save(two_by_two(sorted((output / "maps").glob("*.png"))[:4], 330), "cam", 800)
+
+
+def check_page(folder: Path, output: Path) -> Path:
+    """The page of check-images about drawn images with mistakes that are made here."""
+    make_sample_data(folder / "sample", train=24, val=1)
+    (folder / "sample" / "train").rename(folder / "my_images")
+    spoil(folder / "my_images")
+    pretrained = (output.parent / "pretrained" / "squeezenet_v1.1").resolve()
+    (folder / "pretrained").symlink_to(pretrained)
+    flags = ("--images", "my_images", "--pretrained", "pretrained", "--output_dir", "check")
+    command = [sys.executable, str(TOOLS / "check_images.py"), *flags]
+    subprocess.run(command, check=True, cwd=folder)
+    return folder / "check" / "check.html"
+
+
+def spoil(images: Path) -> None:
+    """Moves ten images to a wrong class, adds eleven copies and one image of a lens cap."""
+    rng = np.random.default_rng(0)
+    classes = sorted(images.iterdir())
+
+    def chosen(count: int) -> list[Path]:
+        return rng.choice(sorted(images.rglob("0*.jpg")), count, replace=False).tolist()
+
+    def another(path: Path) -> Path:
+        return rng.choice([each for each in classes if each != path.parent])
+
+    for path in chosen(10):
+        path.rename(another(path) / f"from_{path.parent.name}_{path.name}")
+    for path in chosen(4):
+        shutil.copy(path, path.with_name(f"copy_{path.name}"))
+    for path in chosen(4):
+        Image.open(path).reduce(2).save(path.with_name(f"small_{path.name}"))
+    for path in chosen(3):
+        ImageOps.mirror(Image.open(path)).save(another(path) / f"mirror_{path.name}")
+    Image.new("RGB", (160, 120), (12, 12, 12)).save(images / "disc_checks" / "lens_cap.jpg")
 
 
 def screenshot(url: str, width: int, height: int) -> Image.Image:

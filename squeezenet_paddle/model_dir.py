@@ -1,6 +1,7 @@
 """The model directory: a network's weights, its configuration, preprocessing and class names.
 
     model.pdparams     state dict, as paddle.save writes it
+    model.sqz          in place of it: compressed weights, see `sqz/format.py`
     config.json        network, preprocessing, source, verification, scores
     synset_words.txt   class names, where they are known
     mean_image.npy     the mean image that the preprocessing subtracts, if it subtracts one
@@ -17,7 +18,7 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,12 +34,13 @@ from .files import atomic_directory, check_directory, read_bytes, sha256
 from .network.config import FIRE9_CHANNELS, ModelConfig
 from .network.weights import check_state, read_state, state_shapes
 from .run_dir import model_dir_of
+from .sqz import format as sqz
 
 if TYPE_CHECKING:
     from .network.model import SqueezeNet
 
 CONFIG = "config.json"
-WEIGHTS = "model.pdparams"
+WEIGHTS, COMPRESSED = "model.pdparams", "model.sqz"
 NAMES = "synset_words.txt"
 MEAN_IMAGE = "mean_image.npy"
 FAMILIARITY = "familiarity.npz"
@@ -98,7 +100,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Weights:
-    """The contents of model.pdparams.
+    """The contents of model.pdparams or model.sqz.
 
     Attributes:
         state: float32 arrays by state-dict key.
@@ -116,7 +118,12 @@ def check_target(path: Path) -> None:
     Raises:
         InputError: `path` holds something other than a model directory.
     """
-    check_directory(path, (CONFIG, WEIGHTS), OPTIONAL)
+    check_directory(path, _required(path), OPTIONAL)
+
+
+def _required(path: Path) -> tuple[str, str]:
+    """The files that make a directory one of ours, which may be replaced."""
+    return (CONFIG, COMPRESSED if (path / COMPRESSED).is_file() else WEIGHTS)
 
 
 def write_model_dir(path: str | Path, info: ModelInfo, state: Mapping[str, Any]) -> None:
@@ -132,6 +139,21 @@ def write_model_dir(path: str | Path, info: ModelInfo, state: Mapping[str, Any])
     """
     import paddle
 
+    _write(path, info, lambda folder: paddle.save(dict(state), str(folder / WEIGHTS)))
+
+
+def write_compressed(path: str | Path, info: ModelInfo, data: bytes) -> None:
+    """Writes a model directory whose weights are a .sqz file; as `write_model_dir`, without Paddle.
+
+    Args:
+        path: as there.
+        info: as there.
+        data: the .sqz file.
+    """
+    _write(path, info, lambda folder: (folder / COMPRESSED).write_bytes(data))
+
+
+def _write(path: str | Path, info: ModelInfo, write_weights: Callable[[Path], object]) -> None:
     config = {
         "format_version": FORMAT_VERSION,
         "network": dataclasses.asdict(info.network),
@@ -142,8 +164,8 @@ def write_model_dir(path: str | Path, info: ModelInfo, state: Mapping[str, Any])
     }
     if info.calibration is not None:
         config["calibration"] = info.calibration.record()
-    with atomic_directory(Path(path), (CONFIG, WEIGHTS), OPTIONAL) as temporary:
-        paddle.save(dict(state), str(temporary / WEIGHTS))
+    with atomic_directory(Path(path), _required(Path(path)), OPTIONAL) as temporary:
+        write_weights(temporary)
         if info.preprocess.mean_image is not None:
             np.save(temporary / MEAN_IMAGE, info.preprocess.mean_image.values)
         if info.calibration is not None:
@@ -199,17 +221,35 @@ def read_info(path: str | Path) -> ModelInfo:
         raise InputError(f"{file}: {error}") from error
 
 
+def weights_file(path: str | Path) -> Path:
+    """The file of weights of a model directory.
+
+    Raises:
+        InputError: it has none, or two.
+    """
+    folder = model_dir_of(Path(path))
+    files = [folder / name for name in (WEIGHTS, COMPRESSED) if (folder / name).is_file()]
+    if len(files) != 1:
+        found = f"it has both {WEIGHTS} and {COMPRESSED}; remove one" if files else None
+        raise InputError(f"{path}: {found or f'it has no {WEIGHTS} and no {COMPRESSED}'}.")
+    return files[0]
+
+
 def read_weights(path: str | Path, info: ModelInfo) -> Weights:
     """Reads the weights of a model directory; needs no Paddle.
 
     Raises:
         InputError: they cannot be read or do not fit config.json.
     """
-    file = model_dir_of(Path(path)) / WEIGHTS
-    if not file.is_file():
-        raise InputError(f"{path}: it has no {WEIGHTS}.")
+    file = weights_file(path)
     data = read_bytes(file, "file of weights")
-    state = read_state(data, str(file))
+    if file.name == COMPRESSED:
+        content = sqz.read(data, str(file))
+        if content.network != info.network:
+            raise InputError(f"{file}: it holds another network than {CONFIG} describes.")
+        state = content.state
+    else:
+        state = read_state(data, str(file))
     check_state(state_shapes(info.network), state, str(file))
     described = [dataclasses.asdict(info.network), info.preprocess.record()]
     state = {key: np.asarray(values, "float32") for key, values in state.items()}

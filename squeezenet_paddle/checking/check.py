@@ -16,6 +16,7 @@ from .duplicates import Duplicates, find_duplicates, joined
 from .labels import Labels, check_labels
 from .learning_curve import LearningCurve, learning_curve
 from .oddities import Alike, Odd, alike_classes, odd_images, sizes_of, small_classes
+from .pixels import REDUCED, read_reduced
 from .projection import project
 
 DUPLICATE, CONFLICT, LABEL, ODD, UNREADABLE = (
@@ -148,14 +149,19 @@ def check(
     def read(row: int) -> np.ndarray:
         return read_image(images.path(int(good[row])), max_pixels)
 
+    def read_small(row: int) -> np.ndarray:
+        size = sizes[row]
+        large = size is not None and min(size.width, size.height) >= REDUCED
+        return read_reduced(images.path(int(good[row]))) if large else read(row)
+
+    sizes = sizes_of([images.path(int(i)) for i in good])
     components, labels = project(features[good], seed), images.labels[good]
-    own = find_duplicates(components, [hashes[i] for i in good], read)
+    own = find_duplicates(components, [hashes[i] for i in good], read, read_small)
     duplicates = own.renumbered(good, count)
     pairs = np.stack([np.arange(count), duplicates.groups], axis=1).tolist()
     pairs += np.stack([np.arange(count), pattern_groups], axis=1).tolist()
     groups = joined(count, pairs)
     judgement = check_labels(components, labels, groups[good], len(classes), seed)
-    sizes = sizes_of([images.path(int(i)) for i in good])
     odd = [Odd(int(good[i]), reason) for i, reason in odd_images(components, labels, sizes, read)]
     trusted = np.ones(len(good), bool)
     trusted[judgement.suspects] = False

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .pixels import COARSE, Look, Read, are_alike, coarse_look, kind_of
+from .pixels import SIDE, Look, Read, are_alike, can_be_aligned, kind_of, small_look
 
 BYTES = "same file"
 
@@ -24,7 +24,6 @@ _DIRECTIONS = 128  # of the features, each with the same weight
 _NEIGHBOURS = 10
 _LEAST_COSINE = 0.45
 _BLOCK = 1024  # images that are compared with all others at once
-_NOTHING = np.zeros(COARSE * COARSE, "float32")
 _LOOKS = 1024  # images that are held for a close comparison
 
 
@@ -64,19 +63,22 @@ class Duplicates:
         return [part for part in np.split(order, starts[1:]) if len(part) > 1]
 
 
-def find_duplicates(components: np.ndarray, hashes: Sequence[str], read: Read) -> Duplicates:
+def find_duplicates(
+    components: np.ndarray, hashes: Sequence[str], read: Read, read_small: Read | None = None
+) -> Duplicates:
     """Finds the images that are there more than once.
 
     Args:
         components: float32 [N, K], of `project`.
         hashes: the SHA-256 of each file; "" where it is not known.
         read: decodes an image.
+        read_small: the same with fewer pixels, where that is faster.
     """
     first = first_of(hashes)
     pairs = [Pair(int(i), n, BYTES) for n, i in enumerate(first) if i != n]
     unique = np.flatnonzero(first == np.arange(len(first)))
     candidates = unique[near_pairs(components[unique])]
-    pairs += confirm(candidates, read)
+    pairs += confirm(candidates, read, read_small or read)
     return Duplicates(sorted(pairs), joined(len(first), [(p.first, p.second) for p in pairs]))
 
 
@@ -99,7 +101,7 @@ def joined(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def near_pairs(components: np.ndarray) -> np.ndarray:
-    """Pairs of each image and its nearest ones, where they are near at all.
+    """Pairs of each image and the nearest of those after it, where they are near at all.
 
     Args:
         components: float32 [N, K].
@@ -116,24 +118,35 @@ def near_pairs(components: np.ndarray) -> np.ndarray:
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-6)
     found = []
     for start in range(0, count, _BLOCK):
-        cosine = directions[start : start + _BLOCK] @ directions.T
-        rows = np.arange(len(cosine))
-        cosine[rows, start + rows] = -1
-        near = np.argpartition(-cosine, min(_NEIGHBOURS, count - 1) - 1, axis=1)[:, :_NEIGHBOURS]
-        row, column = np.nonzero(np.take_along_axis(cosine, near, axis=1) >= _LEAST_COSINE)
-        found.append(np.stack([start + row, near[row, column]], axis=1))
-    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+        cosine = directions[start : start + _BLOCK] @ directions[start:].T
+        row, column = np.nonzero(np.triu(cosine, 1) >= _LEAST_COSINE)
+        order = np.lexsort((-cosine[row, column], row))
+        row, column = row[order], column[order]
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        nearest = rank < _NEIGHBOURS
+        found.append(start + np.stack([row[nearest], column[nearest]], axis=1))
+    return np.concatenate(found)
 
 
-def confirm(candidates: np.ndarray, read: Read) -> Iterator[Pair]:
-    """Those of the candidates whose pixels are the same, or nearly; the others are dropped."""
+def confirm(candidates: np.ndarray, read: Read, read_small: Read) -> Iterator[Pair]:
+    """Those of the candidates whose pixels are the same, or nearly; the others are dropped.
+
+    Args:
+        candidates: int64 [P, 2].
+        read: decodes an image.
+        read_small: the same, or the image with fewer pixels, for a first look.
+    """
     images = np.unique(candidates)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        coarse = np.stack([_NOTHING, *pool.map(lambda i: coarse_look(read(i)), images.tolist())])
-        rows = np.searchsorted(images, candidates) + 1
-        pairs = candidates[are_alike(coarse[rows[:, 0]], coarse[rows[:, 1]])].tolist()
-        look = lru_cache(_LOOKS)(lambda i: Look.of(read(i)))
-        kinds = pool.map(lambda pair: kind_of(look(pair[0]), look(pair[1])), pairs)
+        small = np.zeros((len(images), SIDE, SIDE), "uint8")
+        for k, look in enumerate(pool.map(lambda i: small_look(read_small(i)), images.tolist())):
+            small[k] = look
+        rows = np.searchsorted(images, candidates)
+        likely = np.flatnonzero(are_alike(small, rows))
+        aligned = pool.map(lambda k: can_be_aligned(*small[rows[k]]), likely.tolist())
+        pairs = candidates[likely[np.fromiter(aligned, bool, len(likely))]].tolist()
+        look_at = lru_cache(_LOOKS)(lambda i: Look.of(read(i)))
+        kinds = pool.map(lambda pair: kind_of(look_at(pair[0]), look_at(pair[1])), pairs)
         for (i, j), kind in zip(pairs, kinds):
             if kind is not None:
                 yield Pair(i, j, kind)

@@ -3,38 +3,82 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable
 
 import cv2
 import numpy as np
 
+from ..data.decode import decode, read_file
 from ..files import sha256
 
 PIXELS, NEAR = "same pixels", "nearly the same"
 Read = Callable[[int], np.ndarray]  # the index of an image -> uint8 [H, W, 3]
-COARSE = 16  # pixels a side of the first, coarse look
+REDUCED = 256  # pixels
+SIDE, COARSE = 64, 16  # pixels a side of a small look, and of what is compared first
 
-_LEAST_COARSE = 0.6  # correlation of the coarse looks
-_SIDE, _FINE_SIDE = 64, 128  # pixels: for the alignment; for the comparison, if both are as large
+_PAIRS = 100_000  # that are compared at once
+_FLIPS = slice(None), slice(None, None, -1)
+_LEAST_COARSE = 0.6  # correlation of the 16 x 16 pixels
+_FINE_SIDE = 128  # pixels a side of the comparison, if both images are as large
 _LEAST_ALIGNED = 0.8  # correlation of the middle of one with its best place in the other
 _LEAST_WHOLE = 0.9  # correlation of the aligned images
-_LEAST_DETAIL, _LEAST_FINE_DETAIL = 0.82, 0.975  # of their details; different cups reach 0.966
+# Correlations of their details, by the shorter side of the smaller one, as a stored-again image of
+# few pixels keeps few of them; different cups of ETH-80, of 256 pixels, reach 0.966.
+_LEAST_DETAIL = ((48, 0.82), (_FINE_SIDE, 0.93), (1 << 31, 0.975))
 _SCALES = (0.93, 0.965, 1.0, 1.036, 1.075)  # that are tried first
 _MOST_SCALED, _MOST_SHEARED = 0.12, 0.03  # another view of an object needs more
 _EDGE = 0.1  # share of the side that is not compared: a crop lacks it
 
 
-def coarse_look(image: np.ndarray) -> np.ndarray:
-    """The image in 16 x 16 grey values of mean 0 and length 1: float32 [256]."""
-    return _normed(_grey(image, COARSE).astype("float32"))
+def read_reduced(path: Path) -> np.ndarray:
+    """Reads an image of at least `REDUCED` pixels a side; a JPEG file at a quarter of its size.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    data = read_file(path)
+    if data.startswith(b"\xff\xd8"):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_4)
+        if image is not None:
+            return image
+    return decode(data, str(path))
 
 
-def are_alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Whether coarse looks [N, 256] have much in common, one of them mirrored or not: bool [N]."""
-    mirrored = b.reshape(-1, COARSE, COARSE)[:, :, ::-1].reshape(b.shape)
-    straight, across = (np.einsum("nk,nk->n", a, each) for each in (b, mirrored))
-    one_coloured = ~a.any(axis=1) & ~b.any(axis=1)
-    return (np.maximum(straight, across) >= _LEAST_COARSE) | one_coloured
+def small_look(image: np.ndarray) -> np.ndarray:
+    """The image in grey, uint8 [64, 64]."""
+    return _grey(image, SIDE)
+
+
+def are_alike(small: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Whether pairs of small looks have much in common, one of them mirrored or not.
+
+    Args:
+        small: uint8 [N, 64, 64].
+        pairs: int64 [P, 2], indices of these.
+
+    Returns:
+        bool [P]; two images of one colour are alike.
+    """
+    coarse = np.zeros((len(small), COARSE * COARSE), "float32")
+    for k, each in enumerate(small):
+        coarse[k] = _normed(_resized(each, COARSE).astype("float32"))
+    mirrored = coarse.reshape(-1, COARSE, COARSE)[:, :, ::-1].reshape(coarse.shape)
+    alike = np.empty(len(pairs), bool)
+    for start in range(0, len(pairs), _PAIRS):
+        first, second = pairs[start : start + _PAIRS].T
+        straight = np.einsum("nk,nk->n", coarse[first], coarse[second])
+        across = np.einsum("nk,nk->n", coarse[first], mirrored[second])
+        flat = ~coarse[first].any(axis=1) & ~coarse[second].any(axis=1)
+        alike[start : start + _PAIRS] = (np.maximum(straight, across) >= _LEAST_COARSE) | flat
+    return alike
+
+
+def can_be_aligned(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether a scale and shift bring one small look onto the other, mirrored or not."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return bool(np.ptp(a) == np.ptp(b))
+    return any(_alignment(a, np.ascontiguousarray(b[:, flip])) is not None for flip in _FLIPS)
 
 
 @dataclass(frozen=True)
@@ -43,35 +87,40 @@ class Look:
 
     Attributes:
         pixels: a checksum of its size and pixels.
+        side: the shorter one, in pixels.
         small: uint8 [64, 64], grey.
         fine: uint8 [128, 128], grey; None of an image that is smaller.
     """
 
     pixels: str
+    side: int
     small: np.ndarray
     fine: np.ndarray | None
 
     @staticmethod
     def of(image: np.ndarray) -> Look:
         checksum = sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes())
-        fine = _grey(image, _FINE_SIDE) if min(image.shape[:2]) >= _FINE_SIDE else None
-        return Look(checksum, _grey(image, _SIDE), fine)
+        side = min(image.shape[:2])
+        fine = _grey(image, _FINE_SIDE) if side >= _FINE_SIDE else None
+        return Look(checksum, side, _grey(image, SIDE), fine)
 
 
 def kind_of(a: Look, b: Look) -> str | None:
     """`PIXELS`, `NEAR`, or None where these are two images."""
     if a.pixels == b.pixels:
         return PIXELS
-    for flip in (slice(None), slice(None, None, -1)):
+    side = min(a.side, b.side)
+    least = next(least for below, least in _LEAST_DETAIL if side < below)
+    for flip in _FLIPS:
         other = np.ascontiguousarray(b.small[:, flip])
         warp = _alignment(a.small, other)
         if warp is None:
             continue
-        mine, least = a.small, _LEAST_DETAIL
+        mine = a.small
         if a.fine is not None and b.fine is not None:
-            mine, least = a.fine, _LEAST_FINE_DETAIL
+            mine = a.fine
             other = np.ascontiguousarray(b.fine[:, flip])
-            warp[:, 2] *= _FINE_SIDE / _SIDE
+            warp[:, 2] *= _FINE_SIDE / SIDE
         if _agree(mine, other, warp, least):
             return NEAR
     return None
@@ -85,15 +134,15 @@ def _alignment(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """
     if _correlation(_resized(a, COARSE), _resized(b, COARSE)) < _LEAST_COARSE:
         return None
-    margin = _SIDE // 8
+    margin = SIDE // 8
     middle = a[margin:-margin, margin:-margin]
     best, warp = _LEAST_ALIGNED, None
     for scale in _SCALES:
-        side = round(_SIDE * scale)
+        side = round(SIDE * scale)
         found = cv2.matchTemplate(_resized(b, side), middle, cv2.TM_CCOEFF_NORMED)
         _, value, _, (x, y) = cv2.minMaxLoc(found)
         if value > best:
-            ratio = _SIDE / side
+            ratio = SIDE / side
             shift = (x - margin) * ratio, (y - margin) * ratio
             best, warp = value, np.array([[ratio, 0, shift[0]], [0, ratio, shift[1]]], "float32")
     if warp is None:

@@ -31,6 +31,7 @@ VERBS = {
     "eval": "eval",
     "infer": "infer",
     "compare": "compare",
+    "compress": "compress",
     "export": "export",
     "summary": "summary",
     "benchmark": "benchmark",

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..export_record import ONNX_INT8
-from ..model_dir import WEIGHTS, ModelInfo
+from ..model_dir import ModelInfo, weights_file
 from ..network.config import ModelConfig, layer_table
 from ..predict import Predictor
 from ..run_dir import model_dir_of
@@ -41,8 +41,9 @@ class Candidate:
     @property
     def weights_bytes(self) -> int:
         """Size of the weights file."""
-        name = ONNX_INT8 if self.precision == "int8" else WEIGHTS
-        return (model_dir_of(self.model_dir) / name).stat().st_size
+        if self.precision == "int8":
+            return (model_dir_of(self.model_dir) / ONNX_INT8).stat().st_size
+        return weights_file(self.model_dir).stat().st_size
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,8 @@ def activations(
     """
     values = {"data": x.transpose(2, 0, 1) if config.data_format == "NHWC" else x}
     for layer in layers(config):
-        y = _apply(layer, [values[name] for name in layer.bottoms], state)
-        if layer.activated:
-            y = np.maximum(y, 0) if config.activation == "relu" else _elu(y)
-        values[layer.name] = y
+        inputs = [values[name] for name in layer.bottoms]
+        values[layer.name] = activated(layer, config, linear_output(layer, inputs, state))
     return values
 
 
@@ -44,7 +42,17 @@ def logits(config: ModelConfig, state: Mapping[str, np.ndarray], x: np.ndarray) 
     return values[layers(config)[-1].name]
 
 
-def _apply(layer: Layer, inputs: list[np.ndarray], state: Mapping[str, np.ndarray]) -> np.ndarray:
+def activated(layer: Layer, config: ModelConfig, y: np.ndarray) -> np.ndarray:
+    """The output of a layer after its activation, if it has one."""
+    if not layer.activated:
+        return y
+    return np.maximum(y, 0) if config.activation == "relu" else _elu(y)
+
+
+def linear_output(
+    layer: Layer, inputs: list[np.ndarray], state: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """The output of a layer for one image, before its activation."""
     key, x = key_of(layer), inputs[0]
     if layer.type == "Convolution":
         return _convolution(x, state[f"{key}.weight"], state[f"{key}.bias"], layer)
@@ -67,14 +75,20 @@ def batch_norm(state: Mapping[str, np.ndarray], key: str) -> tuple[np.ndarray, n
 
 
 def _convolution(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, layer: Layer) -> np.ndarray:
+    product = weight.reshape(len(weight), -1) @ columns(x, layer) + bias[:, None]
+    return product.reshape(-1, *(layer.output_size(n) for n in x.shape[1:]))
+
+
+def columns(x: np.ndarray, layer: Layer) -> np.ndarray:
+    """The windows that a convolution reads, one a column: [C, H, W] -> [C * kernel ** 2, h * w]."""
     pad, step, k = layer.pad, layer.stride, layer.kernel
     if pad:
         x = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
+    if (step, k) == (1, 1):
+        return x.reshape(len(x), -1)
     windows = sliding_window_view(x, (k, k), axis=(1, 2))[:, ::step, ::step]
     height, width = windows.shape[1:3]
-    columns = windows.transpose(0, 3, 4, 1, 2).reshape(-1, height * width)
-    product = weight.reshape(len(weight), -1) @ columns + bias[:, None]
-    return product.reshape(-1, height, width)
+    return windows.transpose(0, 3, 4, 1, 2).reshape(-1, height * width)
 
 
 def _max_pool(x: np.ndarray) -> np.ndarray:

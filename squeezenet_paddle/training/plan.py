@@ -20,10 +20,10 @@ from ..data.lists import (
 from ..data.preprocess import Preprocess
 from ..errors import InputError
 from ..files import read_bytes, sha256
-from ..model_dir import WEIGHTS, ModelInfo, read_info
+from ..model_dir import ModelInfo, read_info, weights_file
 from ..network.config import ModelConfig, minimum_input_size
 from ..network.heads import HEADS
-from ..run_dir import Settings, model_dir_of
+from ..run_dir import Settings
 from ..settings import MAY_CHANGE, MUST_MATCH, settings_of
 from .config import (
     ORIGINAL_STEPS,
@@ -255,7 +255,7 @@ def _settings(plan: Plan, also: Mapping[str, Any]) -> Settings:
         names[setting.on_resume][name] = values[name]
     weights = None
     if pretrained is not None:
-        weights = sha256(read_bytes(model_dir_of(pretrained) / WEIGHTS, "file of weights"))
+        weights = sha256(read_bytes(weights_file(pretrained), "file of weights"))
     must_match = {
         **names[MUST_MATCH],
         **also,

@@ -1,0 +1,187 @@
+"""Compress a model to half a megabyte, with some hundred images that need no labels.
+
+    squeezenet compress --model_dir pretrained/squeezenet_v1.1 --image holiday/ \\
+        --output_dir pretrained/squeezenet_v1.1_small
+
+writes a model directory with model.sqz in place of model.pdparams, which every command and the
+Predictor read as any other. Nothing is trained: the weights of each layer are rounded to multiples
+of a step, so that its outputs stay, and entropy-coded. The images should be like those that the
+model will see; some hundred are enough, and more are better. Every fourth one is held back, at most
+some 130, to measure what is lost.
+
+--max_bytes is met by the file on disk. With --max_loss the file becomes as small as it can without
+losing more than so many points of top-1. That loss is expected, not counted, as there are
+no labels: what the float network holds for its own first class, minus what it holds for
+the compressed network's. --test_list counts it, with the labels of a list:
+
+    squeezenet compress --model_dir output/mine --image photos/ --max_loss 0.5 \\
+        --test_list output/mine/val_list.txt --data_dir photos --output_dir output/mine_small
+
+The printed error of a layer is that of its outputs, as a share of their deviation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..compression.compress import MAX_BYTES, Compression, compress
+from ..data.image_files import find_images
+from ..data.lists import ImageList, read_list
+from ..data.loader import loader_for
+from ..data.preprocess import Preprocess
+from ..errors import InputError
+from ..evaluation.evaluate import score_list
+from ..evaluation.metrics import second_k
+from ..model_dir import (
+    check_target,
+    read_info,
+    read_weights,
+    weights_file,
+    write_compressed,
+)
+from ..predict import Predictor
+from ..progress import Progress
+from ..run_dir import model_dir_of
+from . import common
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = common.parser(__doc__, leading=("--model_dir", "--image"))
+    what = parser.add_argument_group("what to compress")
+    common.add_model_dir(what)
+    common.add_untrained(what)
+    what.add_argument(
+        "--image",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="files, folders or globs of images to fit the weights to (required)",
+    )
+    what.add_argument(
+        "--num_images",
+        type=common.positive_int,
+        default=768,
+        help="of more images, that many spread evenly are used (default: 768)",
+    )
+    what.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="(required)")
+    how = parser.add_argument_group("how small")
+    limit = how.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--max_bytes", type=common.positive_int, help=f"of model.sqz (default: {MAX_BYTES})"
+    )
+    limit.add_argument(
+        "--max_loss", type=points, help="of top-1 in points, as the images have it (default: none)"
+    )
+    how.add_argument(
+        "--with_names",
+        action="store_true",
+        help="put the class names into model.sqz too, for readers that have it alone "
+        "(default: off)",
+    )
+    how.add_argument("--seed", type=common.seed, default=0, help="(default: 0)")
+    scores = parser.add_argument_group("scores before and after")
+    common.add_list(scores, "--test_list")
+    common.add_data_dir(scores)
+    running = parser.add_argument_group("running")
+    common.add_threads(running)
+    common.add_reading(running)
+    return parser.parse_args(argv)
+
+
+def points(text: str) -> float:
+    """An argparse type: points of top-1, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number was expected, found {text!r}") from None
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"above 0 and at most 100 was expected, found {text}")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    info = read_info(args.model_dir)
+    info.check_trained(args.untrained)
+    check_target(args.output_dir)
+    if args.output_dir.resolve() == model_dir_of(args.model_dir).resolve():
+        raise InputError(f"`output_dir` {args.output_dir}: this is `model_dir`, give another.")
+    if args.test_list is None and args.data_dir is not None:
+        raise InputError("`data_dir` is where the paths of `test_list` start, not of `image`.")
+    classes, labelled = info.network.num_classes, None
+    if args.test_list is not None:
+        labelled = read_list(args.test_list, args.data_dir, classes, info.names)
+    weights = read_weights(args.model_dir, info)
+    paths = find_images(args.image)
+    chosen = np.linspace(0, len(paths) - 1, min(len(paths), args.num_images)).round()
+    images = ImageList.of_paths([paths[int(i)] for i in chosen])
+    result = compress(
+        info,
+        weights.state,
+        inputs_of(images, info.preprocess, args.num_workers, args.max_pixels),
+        max_bytes=args.max_bytes,
+        max_loss=args.max_loss,
+        with_names=args.with_names,
+        seed=args.seed,
+        threads=args.threads,
+    )
+    source = {**info.source, "compressed": {**result.record(), "seed": args.seed}}
+    small = dataclasses.replace(info, source=source, verification={}, scores={})
+    write_compressed(args.output_dir, small, result.data)
+    print("\n".join(table(result)))
+    before = weights_file(args.model_dir).stat().st_size
+    print(f"{args.output_dir}: {len(result.data):,} bytes of weights, from {before:,}")
+    cost = result.cost
+    print(
+        f"on {cost.images} images held back: the same first class for {cost.agreement:.2%}, "
+        f"divergence {cost.divergence:.4f} nats, expected loss of top-1 "
+        f"{cost.expected_loss:.2f} points"
+    )
+    if labelled is not None:
+        k = second_k(classes)
+        for name, folder in (("before", args.model_dir), ("after", args.output_dir)):
+            predictor = Predictor(folder, "cpu", threads=args.threads)
+            scores = score_list(
+                predictor, labelled, num_workers=args.num_workers, max_pixels=args.max_pixels
+            ).summary()
+            print(
+                f"{name}: top-1 {scores['top1']:.2%}  top-{k} {scores['top5']:.2%}  "
+                f"loss {scores['loss']:.4f} on {scores['images']} images"
+            )
+
+
+def inputs_of(
+    images: ImageList, preprocess: Preprocess, num_workers: int, max_pixels: int
+) -> list[np.ndarray]:
+    """The network's input for each image, in half precision."""
+    inputs: list[np.ndarray] = []
+    with (
+        loader_for(images, preprocess, num_workers=num_workers, max_pixels=max_pixels) as loader,
+        Progress("reading", len(images)) as progress,
+    ):
+        for batch in loader.epoch():
+            inputs.extend(batch.inputs.astype("float16"))
+            progress.reach(len(inputs))
+    return inputs
+
+
+def table(result: Compression) -> list[str]:
+    """Lines of the table by layer, and of that by part of the file."""
+    width = max(len(layer.name) for layer in result.layers)
+    lines = [f"{'layer':{width}}    weights  bits/weight   zeros   error"]
+    for layer in result.layers:
+        values = layer.indices.values
+        lines.append(
+            f"{layer.name:{width}}  {values.size:9,}  {layer.bits:11.2f}  "
+            f"{np.mean(values == 0):6.1%}  {layer.error:6.1%}"
+        )
+    weights = sum(layer.indices.values.size for layer in result.layers)
+    bits = 8 * len(result.data) / weights
+    lines.append(f"{'whole file':{width}}  {weights:9,}  {bits:11.2f}")
+    parts = ", ".join(f"{name} {size:,}" for name, size in result.sizes.items())
+    return [*lines, f"bytes: {parts}"]

@@ -1,0 +1,1 @@
+"""Makes the weights of a network small: rounded to a few values, so that its outputs stay."""

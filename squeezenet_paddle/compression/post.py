@@ -1,0 +1,318 @@
+"""Compresses a network without training: layer by layer, from images without labels.
+
+For each layer in the order of computation, x are its inputs in the network compressed so far and x0
+those in the float network. The weights that reproduce the float outputs best from x, by least
+squares, are rounded to a multiple of the layer's step (`rounding.py`), and the bias makes up for
+what is left on average. How many bits a layer gets follows from how much its weights matter to what
+the network says (`fisher.py`): the divergence that one bit more avoids, `mu`, is the same for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import numpy as np
+
+from ..errors import InputError
+from ..network.config import Layer, ModelConfig, layers
+from ..network.weights import key_of
+from ..progress import Progress
+from ..sqz.format import INDICES, Array, Content, Indices, caffe_shapes, write
+from ..sqz.rans import TOTAL, Table
+from .fisher import fisher_information, inputs_of
+from .rounding import PASSES, Problem, entropy
+from .walk import Walk
+
+State = Mapping[str, np.ndarray]
+
+FISHER_IMAGES = 64
+_PILOT_IMAGES = 48
+_STEP = 0.9  # of the step that is right for fine rounding; coarse rounding with a price needs less
+_SPREAD = (0.4, 1.0, 2.5)  # times mu, where the pilot measures sizes
+LEAST_BITS = 1  # a weight, of the smallest file that is made
+_FLOAT16 = float(np.finfo("float16").max)
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A layer after rounding.
+
+    Attributes:
+        name: the layer's.
+        indices: its weight.
+        bias: float32 [outputs].
+        error: root mean square error of its outputs, as a share of their deviation.
+    """
+
+    name: str
+    indices: Indices
+    bias: np.ndarray
+    error: float
+
+    @property
+    def bits(self) -> float:
+        """Bits of an index on average."""
+        return entropy(self.indices.values)
+
+    @property
+    def bytes(self) -> float:
+        """What its weight takes in a file more than a weight of zeros."""
+        values = self.indices.values.astype("int32")
+        table = Table.of(values)
+        f = table.frequencies
+        counts = np.bincount(values.ravel() - table.low, minlength=len(f))
+        bits = float(counts @ np.log2(TOTAL / np.maximum(f, 1)))
+        return max(bits / 8 + len(f) + int((f > 127).sum()) - 2, 1.0)
+
+
+class Compressor:
+    """Rounds the weights of one network to files of different sizes.
+
+    Args:
+        config: which network.
+        state: its float arrays by state-dict key.
+        inputs: float16 [N, *input], calibration images as `Preprocess` makes them.
+        seed: of the directions in which sensitivities are measured.
+        extra: what goes into each file beside the arrays, as `Content` has it.
+        threads: None takes one per core that the process may use.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        state: State,
+        inputs: Sequence[np.ndarray],
+        seed: int = 0,
+        extra: Mapping[str, Any] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._config, self._state, self._inputs = config, state, inputs
+        self._threads = threads
+        self._extra = dict(extra or {})
+        self._layers = [each for each in layers(config) if each.weight_shape]
+        shown = [x.astype("float32") for x in inputs[:FISHER_IMAGES]]
+        self._sensitivity = _sensitivity(fisher_information(config, state, shown, seed))
+        self._sizes: dict[str, np.ndarray] = {}  # log(bytes) of each layer at each of `_grid`
+        self._grid = np.zeros(0)  # log(mu)
+
+    @property
+    def weights(self) -> int:
+        """How many weights are rounded."""
+        return sum(math.prod(each.weight_shape) for each in self._layers)
+
+    @property
+    def smallest(self) -> int:
+        """Bytes of a file in which all rounded weights are 0."""
+        return self._file({})[1]
+
+    def compress(self, max_bytes: int) -> tuple[Content, list[Rounded]]:
+        """The network in a file of at most `max_bytes` bytes.
+
+        Raises:
+            InputError: that is too small for any use.
+        """
+        least = self.smallest + self.weights * LEAST_BITS // 8
+        if max_bytes < least:
+            raise InputError(
+                f"`max_bytes` {max_bytes:,}: at least {least:,} were expected for this network of "
+                f"{self.weights:,} weights."
+            )
+        if not self._sizes:
+            self._pilot(max_bytes)
+        budget: float = max_bytes - self.smallest
+        is_first = True
+        while True:
+            rounded = self._pass(budget)
+            content, size = self._file(rounded)
+            excess = size - max_bytes
+            if excess <= 0:
+                return content, list(rounded.values())
+            if (
+                not is_first or excess < max_bytes // 100
+            ):  # else the pilot, now put right, was wrong
+                budget -= max(1.2 * excess, 64)
+            is_first = False
+
+    def _file(self, rounded: Mapping[str, Rounded]) -> tuple[Content, int]:
+        """The contents of a file and its size; without the layers that are not in `rounded`."""
+        arrays: dict[str, Array] = {}
+        for key, shape in caffe_shapes(self._config).items():
+            values = np.zeros(shape, "float16") if key not in self._state else self._state[key]
+            arrays[key] = _short(values)
+        for layer in self._layers:
+            key = key_of(layer)
+            if layer.name in rounded:
+                arrays[f"{key}.weight"] = rounded[layer.name].indices
+                arrays[f"{key}.bias"] = _short(rounded[layer.name].bias)
+            else:
+                empty = np.zeros(layer.weight_shape, "int16")
+                arrays[f"{key}.weight"] = Indices(empty, np.float32(1), np.ones(1, "uint8"))
+        content = Content(self._config, arrays, **self._extra)
+        return content, len(write(content)[0])
+
+    def _pilot(self, max_bytes: int) -> None:
+        """Measures with few images how the size of each layer depends on `mu`."""
+        bits = 8 * (max_bytes - self.smallest) / self.weights
+        low, high = -60.0, 20.0
+        while high - low > 0.05:  # the mu at which plain rounding has somewhat more bits
+            middle = (low + high) / 2
+            plain = sum(
+                entropy(np.rint(weight / self._step(each, math.exp(middle)))) * weight.size
+                for each in self._layers
+                for weight in [self._state[f"{key_of(each)}.weight"]]
+            )
+            low, high = (low, middle) if plain / self.weights < bits + 0.3 else (middle, high)
+        mu = math.exp(low)
+        self._grid = np.log(mu * np.array(_SPREAD))
+        sizes: dict[str, np.ndarray] = {}
+
+        def at(layer: Layer, problem: _LayerProblem) -> Rounded:
+            # One pass for each, and from them what the usual number of passes gives.
+            several = np.log([problem.rounded(mu * factor, 1).bytes for factor in _SPREAD])
+            best = problem.rounded(mu)
+            sizes[layer.name] = several + math.log(best.bytes) - several[1]
+            return best
+
+        self._run(self._inputs[:_PILOT_IMAGES], at, "trying out sizes")
+        self._sizes = sizes
+
+    def _pass(self, budget: float) -> dict[str, Rounded]:
+        """All layers, the last one so that all together take at most `budget` bytes."""
+        rounded: dict[str, Rounded] = {}
+
+        def at(layer: Layer, problem: _LayerProblem) -> Rounded:
+            left = budget - sum(each.bytes for each in rounded.values())
+            mu = self._mu(self._layers[len(rounded) :], left)
+            best = problem.rounded(mu)
+            if layer is self._layers[-1]:
+                for _ in range(8):
+                    ratio = best.bytes / max(left, 1.0)
+                    if 0.998 < ratio <= 1:
+                        break
+                    mu *= min(max(ratio**3, 1 / 3), 3)
+                    best = problem.rounded(mu)
+            rounded[layer.name] = best
+            # For a next pass, what the pilot had is put right.
+            curve = self._sizes[layer.name]
+            curve += math.log(best.bytes) - _line(math.log(mu), self._grid, curve)
+            return best
+
+        self._run(self._inputs, at, "compressing")
+        return rounded
+
+    def _run(self, inputs: Sequence[np.ndarray], at: Round, what: str) -> None:
+        """Gives each layer's problem to `at`, and goes on with what it makes of the layer."""
+        state = dict(self._state)
+        with_floats = Walk(self._config, inputs, self._threads)
+        compressed = Walk(self._config, inputs, self._threads)
+        with Progress(what, len(self._layers), "layers") as progress:
+            for layer in self._layers:
+                with_floats.advance(layer, self._state)
+                compressed.advance(layer, state)
+                problem = _LayerProblem(self, layer, with_floats, compressed)
+                result = at(layer, problem)
+                key, weight = key_of(layer), result.indices.weight
+                linear = layer.type == "InnerProduct"
+                state[f"{key}.weight"] = np.ascontiguousarray(weight.T) if linear else weight
+                state[f"{key}.bias"] = result.bias
+                progress.update()
+
+    def _step(self, layer: Layer, mu: float) -> float:
+        return _STEP * math.sqrt(6 * mu / (math.log(2) * self._sensitivity[layer.name]))
+
+    def _mu(self, todo: Sequence[Layer], budget: float) -> float:
+        """The `mu` at which these layers take `budget` bytes, as the pilot has it."""
+
+        def size(log_mu: float) -> float:
+            return sum(math.exp(_line(log_mu, self._grid, self._sizes[t.name])) for t in todo)
+
+        low, high = self._grid[0] - 8, self._grid[-1] + 8
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if size(middle) > budget else (low, middle)
+        return math.exp(high)
+
+
+class _LayerProblem:
+    """A layer before rounding: what its inputs are like in both networks."""
+
+    def __init__(
+        self, compressor: Compressor, layer: Layer, with_floats: Walk, compressed: Walk
+    ) -> None:
+        key = key_of(layer)
+        weight, bias = compressor._state[f"{key}.weight"], compressor._state[f"{key}.bias"]
+        if layer.type == "InnerProduct":
+            weight = weight.T
+        flat = weight.reshape(len(weight), -1).astype("float64")
+        self._compressor, self._layer = compressor, layer
+        self._weight, self._bias = flat, bias.astype("float64")
+        size = flat.shape[1]
+
+        def reads(walk: Walk, image: int) -> np.ndarray:
+            return inputs_of(layer, walk.inputs(layer, image))
+
+        # About the means, so that sums of squares lose no digits.
+        some = range(min(len(compressed), 8))
+        shift, shift0 = (
+            np.mean([reads(walk, i).mean(axis=1) for i in some], axis=0, dtype="float32")[:, None]
+            for walk in (compressed, with_floats)
+        )
+
+        def moments(part: range) -> np.ndarray:
+            sums = np.zeros((2 * size + 3, size))
+            for i in part:
+                x, x0 = reads(compressed, i) - shift, reads(with_floats, i) - shift0
+                sums[:size] += x @ x.T
+                sums[size:-3] += x0 @ x.T
+                sums[-3] += x.sum(axis=1, dtype="float64")
+                sums[-2] += x0.sum(axis=1, dtype="float64")
+                sums[-1] += x.shape[1]
+            return sums
+
+        sums = compressed.map(moments)
+        sums /= sums[-1, 0]
+        mean, mean0 = sums[-3], sums[-2]
+        hessian = sums[:size] - np.outer(mean, mean)
+        cross = sums[size:-3] - np.outer(mean0, mean)
+        self._mean, self._mean0 = mean + shift[:, 0], mean0 + shift0[:, 0]
+        self._problem = Problem(flat, cross, hessian)
+
+    def rounded(self, mu: float, passes: int = PASSES) -> Rounded:
+        sensitivity = self._compressor._sensitivity[self._layer.name]
+        problem = self._problem
+        least = float(np.abs(problem.target).max()) * 4 / INDICES
+        unit = np.float32(max(self._compressor._step(self._layer, mu), least, 1e-30))
+        step = float(unit)
+        # Divergence for each unit of the squared error of an output.
+        gain = sensitivity * self._weight.shape[1] / problem.trace
+        q = problem.round(step, mu / gain, passes)
+        bias = self._bias + self._weight @ self._mean0 - step * (q @ self._mean)
+        shape = self._layer.weight_shape
+        indices = Indices(q.astype("int16").reshape(shape), unit, np.ones(1, "uint8"))
+        error = problem.error(q, step)
+        return Rounded(self._layer.name, indices, bias.astype("float32"), error)
+
+
+def _sensitivity(fisher: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Divergence for each weight and square of a change, by layer; above 0."""
+    means = {name: float(values.mean()) / 2 for name, values in fisher.items()}
+    least = max(max(means.values()) * 1e-6, 1e-30)
+    return {name: max(value, least) for name, value in means.items()}
+
+
+def _short(values: np.ndarray) -> np.ndarray:
+    """In half precision, where it can hold the values."""
+    fits = np.abs(values).max(initial=0) < _FLOAT16
+    return values.astype("float16" if fits else "float32")
+
+
+def _line(x: float, xs: np.ndarray, ys: np.ndarray) -> float:
+    """Interpolates, and goes on with the slope of the outermost pieces."""
+    i = 0 if x < xs[1] else 1
+    return float(ys[i] + (ys[i + 1] - ys[i]) * (x - xs[i]) / (xs[i + 1] - xs[i]))
+
+
+Round = Callable[[Layer, _LayerProblem], Rounded]

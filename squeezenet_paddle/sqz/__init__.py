@@ -1,0 +1,1 @@
+"""Compressed weights: the file format .sqz. No Paddle here."""

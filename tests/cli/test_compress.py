@@ -1,0 +1,182 @@
+"""squeezenet compress, and its model directories in every other command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Run, assert_user_error
+from networks import name_of, small_model_dir
+
+from squeezenet_paddle import Predictor
+from squeezenet_paddle.cli.compress import main
+from squeezenet_paddle.model_dir import COMPRESSED, CONFIG, read_info, read_weights
+from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.sqz.format import read
+
+CONFIGS = [
+    ModelConfig("1.1", 5, bypass="complex", head="compact"),
+    ModelConfig("1.0", 5, bypass="simple", head="conv_bn", activation="elu", data_format="NHWC"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory, images, and a list of them."""
+    folder = tmp_path_factory.mktemp("compress")
+    small_model_dir(folder / "model", ModelConfig("1.1", 5))
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for i in range(16):
+        image = cv2.resize(rng.integers(0, 256, (6, 6, 3), "uint8"), (60, 50))
+        cv2.imwrite(str(folder / "images" / f"{i:02}.png"), image)
+    lines = [f"images/{i:02}.png {i % 5}\n" for i in range(16)]
+    (folder / "list.txt").write_text("".join(lines))
+    return folder
+
+
+def compress(call_tool: Run, folder: Path, model: str, output: str, *flags: object) -> str:
+    done = call_tool(
+        *("compress", "--model_dir", folder / model, "--image", folder / "images"),
+        *("--output_dir", folder / output, *flags),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path) -> Path:
+    """The model directory of `folder`, compressed."""
+    flags = ["--image", str(folder / "images"), "--max_bytes=320000", "--with_names"]
+    main([f"--model_dir={folder / 'model'}", *flags, f"--output_dir={folder / 'small'}"])
+    return folder / "small"
+
+
+def test_a_model_directory_is_written(small: Path, folder: Path) -> None:
+    assert sorted(p.name for p in small.iterdir()) == [CONFIG, COMPRESSED, "synset_words.txt"]
+    size = (small / COMPRESSED).stat().st_size
+    assert 310_000 < size <= 320_000
+    record = json.loads((small / CONFIG).read_text())["source"]["compressed"]
+    assert record["bytes"] == size
+    assert (record["calibration_images"], record["checked_on_images"]) == (12, 4)
+    content = read((small / COMPRESSED).read_bytes(), "model.sqz")
+    assert content.names == [f"class {i}" for i in range(5)]
+    config = json.loads((folder / "model" / CONFIG).read_text())
+    assert content.preprocess == config["preprocess"]
+
+
+def test_it_gives_nearly_the_same_logits(small: Path, folder: Path) -> None:
+    predictors = [Predictor(path, "cpu") for path in (folder / "model", small)]
+    image = cv2.imread(str(folder / "images" / "03.png"))
+    inputs = predictors[0].info.preprocess(image)[None]
+    expected, found = (predictor.logits(inputs)[0] for predictor in predictors)
+    assert np.corrcoef(expected, found)[0, 1] > 0.95
+
+
+def test_the_tables_and_that_nothing_is_random(small: Path, folder: Path, call_tool: Run) -> None:
+    text = compress(
+        *(call_tool, folder, "model", "again", "--max_bytes", 320_000, "--with_names"),
+        *("--threads", 1, "--test_list", folder / "list.txt"),
+    )
+    assert (folder / "again" / COMPRESSED).read_bytes() == (small / COMPRESSED).read_bytes()
+    lines = text.splitlines()
+    assert lines[0].split() == ["layer", "weights", "bits/weight", "zeros", "error"]
+    assert [line.split()[0] for line in lines[1:3]] == ["conv1", "fire2/squeeze1x1"]
+    size = (small / COMPRESSED).stat().st_size
+    parts = next(line for line in lines if line.startswith("bytes: ")).replace(",", "").split()
+    assert sum(int(part) for part in parts if part.isdigit()) == size
+    assert any(line.startswith(f"{folder / 'again'}: {size:,} bytes") for line in lines)
+    assert any(line.startswith("on 4 images held back: the same first class for") for line in lines)
+    assert [line.split(":")[0] for line in lines[-2:]] == ["before", "after"]
+    assert "on 16 images" in lines[-1]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=name_of)
+def test_every_network(config: ModelConfig, folder: Path, call_tool: Run) -> None:
+    name = name_of(config) + config.data_format
+    small_model_dir(folder / name, config, crop_size=32)
+    compress(call_tool, folder, name, f"{name}-small", "--max_bytes", 600_000)
+    paths = [folder / name, folder / f"{name}-small"]
+    states = [read_weights(path, read_info(path)).state for path in paths]
+    assert states[0].keys() == states[1].keys()
+    for key, values in states[0].items():
+        assert states[1][key].shape == values.shape
+    image = cv2.imread(str(folder / "images" / "03.png"))
+    inputs = read_info(paths[0]).preprocess(image)[None]
+    expected, found = (Predictor(path, "cpu").logits(inputs) for path in paths)
+    assert np.corrcoef(expected[0], found[0])[0, 1] > 0.9
+
+
+def test_other_commands_read_it(small: Path, folder: Path, call_tool: Run, tmp_path: Path) -> None:
+    lists = ("--test_list", folder / "list.txt")
+    assert call_tool("eval", "--model_dir", small, *lists).returncode == 0
+    done = call_tool("compare", "--model_dir", folder / "model", small, *lists, "--format", "csv")
+    rows = [line.split(",") for line in done.stdout.splitlines()]
+    size = rows[0].index("weights_bytes")
+    assert int(rows[2][size]) == (small / COMPRESSED).stat().st_size
+    for form in ("onnx", "caffe", "paddle"):
+        flags = ("--model_dir", small, "--format", form, "--output_dir", tmp_path / form)
+        done = call_tool("export", *flags)
+        assert done.returncode == 0, done.stderr
+    done = call_tool(
+        *("train", "--train_list", folder / "list.txt", "--val_list", folder / "list.txt"),
+        *("--pretrained", small, "--max_steps", 1, "--batch_size", 8, "--num_workers", 0),
+        *("--output_dir", tmp_path / "run"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# Mistakes
+
+
+def test_damaged_weights_are_named(small: Path, folder: Path, call_tool: Run) -> None:
+    shutil.copytree(small, folder / "damaged")
+    file = folder / "damaged" / COMPRESSED
+    file.write_bytes(file.read_bytes()[:-1])
+    done = call_tool("eval", "--model_dir", file.parent, "--test_list", folder / "list.txt")
+    assert_user_error(done, f"{file}: this .sqz file should have")
+
+
+def test_other_weights_than_described_are_refused(
+    folder: Path, small: Path, call_tool: Run
+) -> None:
+    shutil.copytree(small, folder / "mixed")
+    config = json.loads((folder / "mixed" / CONFIG).read_text())
+    config["network"]["bypass"] = "simple"
+    (folder / "mixed" / CONFIG).write_text(json.dumps(config))
+    done = call_tool("eval", "--model_dir", folder / "mixed", "--test_list", folder / "list.txt")
+    assert_user_error(done, "it holds another network than config.json describes")
+    shutil.copy(folder / "model" / "model.pdparams", folder / "mixed")
+    done = call_tool("eval", "--model_dir", folder / "mixed", "--test_list", folder / "list.txt")
+    assert_user_error(done, "it has both model.pdparams and model.sqz; remove one")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max_bytes", "5000"], "--max_bytes 5,000: at least"),
+        (["--max_loss", "0"], "above 0 and at most 100 was expected"),
+        (["--max_loss", "1", "--max_bytes", "9"], "not allowed with"),
+        (["--num_images", "3"], "--image: at least 4 images were expected"),
+        (["--data_dir", "x"], "--data_dir is where the paths of --test_list start"),
+    ],
+)
+def test_mistakes(flags: list[str], message: str, folder: Path, call_tool: Run) -> None:
+    done = call_tool(
+        *("compress", "--model_dir", folder / "model", "--image", folder / "images"),
+        *("--output_dir", folder / "none", *flags),
+    )
+    assert_user_error(done, message)
+    assert not (folder / "none").exists()
+
+
+def test_the_model_itself_is_not_overwritten(folder: Path, call_tool: Run) -> None:
+    model = folder / "model"
+    done = call_tool(
+        *("compress", "--model_dir", model, "--image", folder / "images", "--output_dir", model)
+    )
+    assert_user_error(done, "this is --model_dir, give another")
