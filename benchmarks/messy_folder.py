@@ -172,7 +172,8 @@ def walk(folder: Path, pretrained: Path) -> None:
     run("check-images", *known, "--output_dir", folder / "check")
     score(folder / "check" / "check.csv", images, truth)
     run(*finetune)
-    run("infer", "--model_dir", mine, "--image", inbox, "--sort_into", folder / "sorted")
+    sort = ("--sort_into", folder / "sorted", "--top_k", 1)
+    run("infer", "--model_dir", mine, "--image", inbox, *sort)
     print("\n(by hand: what lies in a wrong folder is moved to the right one)")
     wrong = 0
     for path, kind, right in truth:

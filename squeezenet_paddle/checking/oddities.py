@@ -19,7 +19,7 @@ FEW = 20  # different images that a class should have
 FAR, ONE_COLOUR, TINY = "far from every class", "one colour", "tiny"
 
 _DIRECTIONS = 64
-_FAR = 6.0  # deviations above the median, of the logarithm of the distance
+_FAR = 4.5  # deviations above the median, of the logarithm of the distance
 _TINY = 32, 0.25  # pixels of the shorter side, and share of what is usual in the folder
 _FLAT_BYTES, _FLAT_SHARE = 1500, 0.05  # at most so many, and so many a pixel, if it has one colour
 _FLAT = 4.0  # grey values, the deviation of the pixels
@@ -81,7 +81,7 @@ def odd_images(
 
 def far_images(components: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Images whose distance from the nearest class's mean is far beyond that of the others."""
-    directions = components[:, :_DIRECTIONS]
+    directions = components[:, : min(_DIRECTIONS, max(len(components) // 4, 2))]
     classes, index = np.unique(labels, return_inverse=True)
     counts = np.bincount(index)
     means = np.zeros((len(classes), directions.shape[1]))

@@ -11,6 +11,8 @@ resized, cropped by a few percent or mirrored. Labels are judged by models that 
 image: what looks wrong comes with the class that it looks like and a probability. Odd images are
 far from every class, of one colour, or tiny.
 
+Whether more images would help is told by classifiers of fewer images, whose curve is extrapolated.
+
 --write_lists writes lists to train on, in which each set of duplicates is once and those under two
 classes are left out, and whose parts share no duplicates:
 
