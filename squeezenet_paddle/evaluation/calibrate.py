@@ -20,7 +20,8 @@ from ..network.logits import log_softmax, softmax
 from ..progress import Progress
 from .metrics import calibration as reliability
 
-MOST_IMAGES = 4096  # of training, spread evenly, that say what the classes look like
+MOST_IMAGES = 2048  # of training, spread evenly, that say what the classes look like
+OF_EACH_CLASS = 8  # of these, where there are many classes
 REFUSED = 0.05  # the largest share of the validation images that may be refused
 PROTOTYPES, MOST_PROTOTYPES = 8, 64  # of each class; of all, as far as each class has one
 GROUPS = 128  # of the pretrained network's classes
@@ -68,7 +69,8 @@ def calibrate(
         InputError: the directory cannot be read or written, or no image can be read.
     """
     info = read_info(model_dir)
-    chosen = np.linspace(0, len(train) - 1, min(len(train), MOST_IMAGES)).round().astype("int64")
+    most = max(MOST_IMAGES, OF_EACH_CLASS * info.network.num_classes)
+    chosen = np.linspace(0, len(train) - 1, min(len(train), most)).round().astype("int64")
     rows = {name: getattr(train, name)[chosen] for name in ("starts", "ends", "labels")}
     some = dataclasses.replace(train, **rows)
     _, engine = load_engine(model_dir, info, with_means=True)
