@@ -89,7 +89,7 @@ def rounding(state: State) -> Iterator[tuple[State, float]]:
         for key, weight in weights(state):
             step = np.float32(share * weight.std())
             codes = np.rint(weight / step).astype("int32")
-            result[key] = codes * step
+            result[key] = (codes * step).astype("float32")
             size += entropy(codes) * codes.size / 8 + 4
         yield result, size
 
