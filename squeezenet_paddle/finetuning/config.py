@@ -106,7 +106,7 @@ class StagesConfig(Checked):
     head: str = setting(
         "compact",
         "conv, the original's; compact, two layers on the means of all fires' maps; "
-        "multiscale, the same with 1024 hidden units in place of 176",
+        "multiscale, the same with 1024 hidden units in place of 128",
         choices=("conv", "compact", "multiscale"),
     )
     dropout: float | None = like(NetworkConfig, "dropout", shown="the pretrained model's")

@@ -137,5 +137,5 @@ HEADS: dict[str, Head] = {
     "conv_bn": ConvBnHead(),
     "conv_fc": ConvFcHead(),
     "multiscale": MultiscaleHead(1024),
-    "compact": MultiscaleHead(176),  # with ten classes, 1.2 million parameters in all
+    "compact": MultiscaleHead(128),  # with ten classes, 1.06 million parameters in all
 }

@@ -56,13 +56,13 @@ def test_the_network_equals_the_description(version: str, size: int) -> None:
         assert_close(numpy_forward.logits(config, state, image), found)
 
 
-@pytest.mark.parametrize(("head", "units"), [("multiscale", 1024), ("compact", 176)])
+@pytest.mark.parametrize(("head", "units"), [("multiscale", 1024), ("compact", 128)])
 def test_parameters_by_hand(head: str, units: int) -> None:
     trunk = 1_235_496 - (512 * 1000 + 1000)  # v1.1 without conv10
     linear = 2 * 2560 + 2560 * units + units + units * 7 + 7
     config = ModelConfig(head=head, num_classes=7)
     assert sum(layer.parameters for layer in layers(config)) == trunk + linear
-    assert head == "multiscale" or trunk + linear < 1_200_000
+    assert head == "multiscale" or trunk + linear < 1_060_000
 
 
 @pytest.mark.parametrize(("bypass", "activation"), [("simple", "elu"), ("complex", "relu")])
@@ -137,7 +137,7 @@ def test_eight_bits_cover_linear_layers() -> None:
     state["fc10.weight"][:, 3] = 0  # an output of no weights
     statistics = calibrate(config, state, noise(1, 3, 67, 67))
     model = onnx_model(config, state, GraphInput(67, 67), statistics=statistics)
-    assert len(model) < 1_300_000
+    assert len(model) < 1_170_000  # which leaves room for what says "none of these"
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     constants = {
         each.name: onnx.numpy_helper.to_array(each)
@@ -150,7 +150,7 @@ def test_eight_bits_cover_linear_layers() -> None:
         assert (error <= scale / 2 * (1 + 1e-5)).all()
         largest = np.abs(state[key]).max(axis=0)
         np.testing.assert_allclose(np.abs(rounded * scale).max(axis=0), largest, rtol=1e-6)
-    assert constants["fc10.weight/int8"].nbytes == 2560 * 176
+    assert constants["fc10.weight/int8"].nbytes == 2560 * 128
 
 
 @pytest.mark.parametrize(
