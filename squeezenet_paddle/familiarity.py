@@ -30,6 +30,7 @@ from .network.logits import softmax
 
 NONE = "none of these"  # the name of an image that is refused
 UNSURE = "unsure"  # the name of an image whose classes are all less probable than was asked for
+REFUSALS = (NONE, UNSURE)  # and of the folders that sorting makes for them
 _ARRAYS = {  # name: dtype and axes: C classes, P prototypes of each, M means, G groups, T terms
     "prototypes": ("uint8", "CPM"),
     "groups": ("int8", "GM"),

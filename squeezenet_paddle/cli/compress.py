@@ -133,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = {**info.source, "compressed": {**result.record(), "seed": args.seed}}
     small = dataclasses.replace(info, source=source, verification={}, scores={})
     write_compressed(args.output_dir, small, result.data)
+    if info.calibration is not None:
+        common.note("the temperature and the threshold for none of these are those of `model_dir`.")
     print("\n".join(table(result)))
     before = weights_file(args.model_dir).stat().st_size
     print(f"{args.output_dir}: {len(result.data):,} bytes of weights, from {before:,}")

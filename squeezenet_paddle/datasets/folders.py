@@ -16,6 +16,7 @@ from ..data.contents import content_hashes
 from ..data.image_files import LeftOut, describe_left_out, list_images, write_left_out
 from ..data.lists import ImageList, ids_of_names
 from ..errors import InputError, describe_problems
+from ..familiarity import REFUSALS
 from ..files import write_text
 from .layout import Folder, Place, find_layout
 from .split import PARTS, check_shares, split
@@ -54,7 +55,8 @@ def read_tree(
     """Finds the classes of `root` and their images, and the split if the folders give one.
 
     See `layout` for which folders are the classes, and `list_images` for what is an image. A class
-    without images for training is left out.
+    without images for training is left out, and so are the folders for images of no class that
+    sorting makes.
 
     Args:
         root: the folder that holds the class folders.
@@ -101,13 +103,13 @@ def _tree(
     folders = {_parent(name): _folder_of(name) for name in names}
     layout = find_layout(root, set(folders.values()), class_level)
     places = {parent: layout.places[folder] for parent, folder in folders.items()}
-    class_folders = {place.class_folder for place in places.values()} - {None}
+    class_folders = {place.class_folder for place in places.values()} - {None, *REFUSALS}
     class_of = class_names(sorted(filter(None, class_folders)), class_name_pattern)
-    trained = {p.class_folder for p in places.values() if p.part in (None, "train")} - {None}
-    classes = sorted({class_of[each] for each in filter(None, trained)}, key=class_order)
+    trained = {p.class_folder for p in places.values() if p.part in (None, "train")}
+    classes = sorted({class_of[each] for each in class_of if each in trained}, key=class_order)
     numbers = {name: number for number, name in enumerate(classes)}
     ids = {
-        parent: numbers.get(class_of[place.class_folder], -1) if place.class_folder else -1
+        parent: numbers.get(class_of.get(place.class_folder or "", ""), -1)
         for parent, place in places.items()
     }
     labels = np.fromiter((ids[_parent(name)] for name in names), "int64", len(names))
@@ -153,7 +155,11 @@ def _folder_of(name: str) -> Folder:
 
 
 def _unplaced(place: Place) -> str:
-    return LOOSE if place.class_folder is None else "image of a class without training images"
+    if place.class_folder is None:
+        return LOOSE
+    if place.class_folder in REFUSALS:
+        return f"image sorted as {place.class_folder}"
+    return "image of a class without training images"
 
 
 def class_order(name: str) -> tuple[bool, int, str]:

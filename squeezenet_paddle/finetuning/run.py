@@ -91,9 +91,9 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         for note in (*lists.notes, take_directory(output_dir, lists.record)):
             if note:
                 say(note)
-        write_lists(lists, output_dir)
         if found is not None:
             tell(found, config)
+        write_lists(lists, output_dir)  # after which the images count as checked
         once = _Once(report_skipped)
         for stage in stages(config, lists):
             with stage.errors():

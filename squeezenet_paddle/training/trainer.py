@@ -271,8 +271,7 @@ class Trainer:
         saved = f"the last good checkpoint is {self._saved}" if self._saved else "nothing was saved"
         return RunError(
             f"the {what} at update {self.step + 1}, at a learning rate of "
-            f"{self._plan.lr(self.step):g}; {saved}. A lower `lr`, a longer "
-            "`warmup_steps` or `clip_norm` may help."
+            f"{self._plan.lr(self.step):g}; {saved}. A lower `lr` may help."
         )
 
     def _report_training(self, report: RunReport | None) -> None:
@@ -306,7 +305,7 @@ class Trainer:
             return ""
         if abs(loss - chance) >= STUCK_WITHIN * chance:
             return ""
-        help = "a lower `lr` or a longer `warmup_steps` may help"
+        help = "a lower `lr` may help"
         bias = self._plan.config.network.classifier_bias
         starts_alive = bias is None and config.num_classes <= FEW_CLASSES
         if HEADS[config.head].has_conv10 and not (bias or starts_alive):

@@ -223,6 +223,20 @@ def test_the_level_may_lie_below_a_split(tmp_path: Path) -> None:
     assert [each.path for each in tree.left_out] == ["extra/1/cat/0.jpg", "extra/1/cat/1.jpg"]
 
 
+def test_what_sorting_left_in_no_class_is_left_out(tmp_path: Path) -> None:
+    root = touch(tmp_path, *images("cat", "dog", "none of these", "unsure"))
+    tree = read_tree(root)
+    assert tree.classes == ["cat", "dog"]
+    assert [(each.path, each.kind) for each in tree.left_out] == [
+        (f"{name}/{i}.jpg", f"image sorted as {name}")
+        for name in ("none of these", "unsure")
+        for i in range(2)
+    ]
+    scored = labelled_images(root, ["dog", "cat"])
+    assert scored.labels is not None
+    assert scored.labels.tolist() == [1, 1, 0, 0]
+
+
 def test_a_level_that_no_folder_has(tmp_path: Path) -> None:
     touch(tmp_path, *images("cat", "dog/a"))
     with pytest.raises(InputError, match="`class_level` 3: the folders .* lie at most 2 deep"):
