@@ -124,9 +124,9 @@ class Interrupting:
             update, place = divmod(part, self.parts)
             if epoch * updates + update + 1 == self.step and place == 0:
                 handler = signal.getsignal(signal.SIGINT)
-                assert callable(handler)
-                # The statistics of a new head are read before training begins.
-                if handler is not signal.default_int_handler:
+                # The statistics of a new head are read before training begins, where SIGINT has
+                # Python's handler, or none in a process that was started in the background.
+                if callable(handler) and handler is not signal.default_int_handler:
                     handler(signal.SIGINT, None)
             yield batch
 

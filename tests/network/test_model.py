@@ -206,7 +206,7 @@ def test_reset_classifier_changes_the_classifier_alone(head: str) -> None:
     network.eval()
     assert network.config.num_classes == 4
     assert network(paddle.zeros([2, 3, 32, 32])).shape == [2, 4]
-    classifier = "fc." if head in ("conv_fc", "multiscale") else "conv10."
+    classifier = "conv10." if head in ("conv", "conv_bn") else "fc."
     for key, value in network.state_dict().items():
         if key.startswith(classifier):
             assert 4 in value.shape

@@ -84,7 +84,7 @@ def test_a_run(model_dir: Path, run_tool: Run, tmp_path: Path) -> None:
     done = run_tool(
         *("benchmark", "--model_dir", model_dir, "--engine", "dynamic", "paddle"),
         *("--batch_size", 1, 3, "--repeat", 2, "--threads", 1, "--num_workers", 0),
-        *("--image", model_dir.parent, "--json", tmp_path / "b.json"),
+        *("--image", model_dir.parent / "*.png", "--json", tmp_path / "b.json"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
