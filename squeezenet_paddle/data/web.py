@@ -26,7 +26,10 @@ def is_url(text: str) -> bool:
 
 
 class _Redirects(request.HTTPRedirectHandler):
-    """Follows redirects to http and https alone."""
+    """Follows redirects to http and https alone, until `end`, and reads nothing of their bodies."""
+
+    def __init__(self, end: float) -> None:
+        self._end = end
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -35,14 +38,18 @@ class _Redirects(request.HTTPRedirectHandler):
             raise ImageError(
                 f"{req.full_url}: a redirect to http or https was expected, found {newurl}."
             )
+        fp.close()  # urllib would read it to the end, which may never come
+        req.timeout = self._end - time.monotonic()  # of the next request
+        if req.timeout <= 0:
+            raise TimeoutError
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> request.OpenerDirector:
+def _opener(end: float) -> request.OpenerDirector:
     """What opens http and https, and nothing else."""
     opener = request.OpenerDirector()
     for handler in (
-        *(request.ProxyHandler(), request.HTTPHandler(), request.HTTPSHandler(), _Redirects()),
+        *(request.ProxyHandler(), request.HTTPHandler(), request.HTTPSHandler(), _Redirects(end)),
         *(request.HTTPDefaultErrorHandler(), request.HTTPErrorProcessor()),
     ):
         opener.add_handler(handler)
@@ -71,7 +78,7 @@ def fetch_image(
     try:
         target = folder / file_name(url)
         asked = request.Request(quote(url, safe=":/?#[]@!$&'()*+,;=%~"), headers=agent)
-        with _opener().open(asked, timeout=max_seconds) as response, target.open("wb") as file:
+        with _opener(end).open(asked, timeout=max_seconds) as response, target.open("wb") as file:
             while chunk := response.read1(_CHUNK):  # what has come, however little
                 file.write(chunk)
                 if file.tell() > max_bytes:
