@@ -102,4 +102,5 @@ def fetch_image(
 def file_name(url: str) -> str:
     """A name for the file of a URL: the last part of its path, without what a name cannot hold."""
     last = unquote(urlsplit(url).path).rpartition("/")[2]
-    return re.sub(r"[^\w.()+ -]", "_", last).strip(". ")[-100:] or "image"
+    name = re.sub(r"[^\w.()+ -]", "_", last).strip(". ").encode()
+    return name[-100:].decode(errors="ignore").strip(". ") or "image"  # file systems count bytes

@@ -115,3 +115,4 @@ def test_names() -> None:
     assert file_name("http://host/a/c%C3%A4t.jpg?x=/y.png#z") == "cät.jpg"
     assert file_name("http://host/%2e%2e/..%2F..%2Fpasswd") == "passwd"
     assert file_name("http://host/") == file_name("http://host/..") == "image"
+    assert file_name(f"http://host/{'写' * 95}.jpg") == f"{'写' * 32}.jpg"
