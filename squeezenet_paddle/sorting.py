@@ -89,7 +89,11 @@ class SortedFolder:
                 target.touch(exist_ok=False)
             except FileExistsError:
                 continue
-            shutil.copyfile(image, target)
+            try:
+                shutil.copyfile(image, target)
+            except BaseException:  # half an image would stay for good, beside the whole one
+                target.unlink()
+                raise
             return target
 
     def summary(self) -> str:

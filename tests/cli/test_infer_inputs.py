@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -112,6 +114,20 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         SortedFolder(image, None)
     assert folder_name("../x") == "_x"
     assert folder_name(" .. ") == "_"
+
+
+def test_half_a_copy_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fills_the_disk(_: Path, target: Path) -> None:
+        target.write_bytes(b"on")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    image = tmp_path / "1.png"
+    image.write_bytes(b"one")
+    into = SortedFolder(tmp_path / "sorted", ["a"])
+    monkeypatch.setattr(shutil, "copyfile", fills_the_disk)
+    with pytest.raises(InputError, match="No space left"):
+        into.add(image, 0, None)
+    assert files(tmp_path / "sorted") == set()
 
 
 def test_urls(folder: Path, server: str, tmp_path: Path, call_tool: Run) -> None:
