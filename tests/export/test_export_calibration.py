@@ -85,6 +85,15 @@ def test_int8_has_it_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(familiarity[:, 0], np.array(values, "float64"), rtol=0.05, atol=0.05)
 
 
+def test_another_input_size_is_said(tmp_path: Path) -> None:
+    model = calibrate_dir(small_model_dir(tmp_path / "model", CONFIGS[0]))
+    images = list(np.random.default_rng(0).integers(0, 256, (1, 50, 50, 3), "uint8"))
+    export(model, read_info(model), Export("onnx", 56), images, tmp_path / "out")
+    [described] = json.loads((tmp_path / "out" / "labels.json").read_text())["models"].values()
+    steps = described["calibration"]["steps"]
+    assert "fitted to images of 40 pixels a side; how far they hold for 56" in steps[-1]
+
+
 def test_paddle_gives_the_means(tmp_path: Path) -> None:
     model = calibrate_dir(small_model_dir(tmp_path / "model", CONFIGS[0]))
     info = read_info(model)
