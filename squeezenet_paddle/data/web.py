@@ -36,7 +36,7 @@ class _Redirects(request.HTTPRedirectHandler):
     ) -> Any:
         if not is_url(newurl):
             raise ImageError(
-                f"{req.full_url}: a redirect to http or https was expected, found {newurl}."
+                f"{req.full_url}: a redirect to http or https was expected, found {_shown(newurl)}."
             )
         fp.close()  # urllib would read it to the end, which may never come
         req.timeout = self._end - time.monotonic()  # of the next request
@@ -90,13 +90,19 @@ def fetch_image(
     except ImageError:
         raise
     except HTTPError as error:
-        raise ImageError(f"{url}: the server answered {error.code} {error.reason}.") from error
+        answer = f"{error.code} {_shown(error.reason)}"
+        raise ImageError(f"{url}: the server answered {answer}.") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, (TimeoutError, socket.timeout)):  # one and the same from 3.10 on
             raise ImageError(f"{url}: not there after {max_seconds:g} seconds.") from error
-        raise ImageError(f"{url}: cannot be fetched ({reason}).") from error
+        raise ImageError(f"{url}: cannot be fetched ({_shown(reason)}).") from error
     return target
+
+
+def _shown(text: object) -> str:
+    """What a server said, without characters that a terminal obeys."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(text))
 
 
 def file_name(url: str) -> str:

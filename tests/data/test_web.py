@@ -41,6 +41,9 @@ class Handler(BaseHTTPRequestHandler):
                 while path == "/moved_endless" and Handler.sent < 50_000_000:
                     Handler.sent += self.wfile.write(100 * CONTENT)
             return
+        if path == "/red":
+            self.send_error(404, "\x1b[31mred")
+            return
         if path not in ("/cat%20one.jpg", "/endless", "/slow", "/broken"):
             self.send_error(404)
             return
@@ -84,6 +87,7 @@ def test_a_file(server: str, path: str, tmp_path: Path) -> None:
     ("path", "message"),
     [
         ("/nothing.jpg", "answered 404"),
+        ("/red", r"answered 404  \[31mred"),
         ("/file", "file:///etc/hostname. is not allowed"),
         ("/ftp", "http or https was expected, found ftp:"),
         ("/circle", "infinite loop|answered 302"),
