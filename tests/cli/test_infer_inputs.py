@@ -116,6 +116,17 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert folder_name(" .. ") == "_"
 
 
+def test_folders_may_be_links(tmp_path: Path) -> None:
+    image, sorted_into = tmp_path / "1.png", tmp_path / "sorted"
+    image.write_bytes(b"one")
+    (tmp_path / "elsewhere").mkdir()
+    sorted_into.mkdir()
+    (sorted_into / "a").symlink_to(tmp_path / "elsewhere")
+    (sorted_into / "circle").symlink_to(sorted_into)
+    assert SortedFolder(sorted_into, ["a"]).add(image, 0, None) == sorted_into / "a" / "1.png"
+    assert SortedFolder(sorted_into, ["a"]).add(image, 0, None) is None
+
+
 def test_half_a_copy_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fills_the_disk(_: Path, target: Path) -> None:
         target.write_bytes(b"on")
