@@ -41,6 +41,7 @@ _ARRAYS = {  # name: dtype and axes: C classes, P prototypes of each, M means, G
     "spread": ("float32", "CT"),
 }
 SHARPNESS = 2.0  # of the groups' softmax; measured
+_LARGEST = float(np.finfo("float32").max)
 LARGEST_ODDS = 1e3  # odds of the rest against the class are not counted beyond this many nats
 
 
@@ -79,6 +80,8 @@ class Familiarity:
                 )
             if not np.isfinite(array).all():
                 raise InputError(f"{name}: finite numbers were expected.")
+        if not extents["P"] or (self.group_sizes < 1).any():
+            raise InputError("prototypes, group_sizes: at least one of each was expected.")
         if extents["T"] != (3 if extents["G"] else 2) or not (self.spread > 0).all():
             raise InputError("center, spread: a mean and a deviation of each term were expected.")
 
@@ -188,7 +191,7 @@ class Calibration:
             isinstance(errors, list)
             and len(errors) == 2
             and all(_is_number(each) for each in (*numbers, *errors))
-            and record["temperature"] > 0
+            and np.float32(record["temperature"]) > 0
             and isinstance(record["images"], int)
         ):
             raise InputError(
@@ -208,7 +211,8 @@ class Calibration:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and bool(np.isfinite(value))  # type: ignore[call-overload]
+    """Whether it is a number that float32 can hold."""
+    return isinstance(value, (int, float)) and type(value) is not bool and abs(value) <= _LARGEST
 
 
 def log_odds(logits: np.ndarray) -> np.ndarray:

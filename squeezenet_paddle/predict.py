@@ -25,7 +25,7 @@ from .data.loader import Loader
 from .device import choose_device, use_device
 from .engines.batches import Outputs
 from .engines.load import Engine, load_engine
-from .errors import InputError
+from .errors import InputError, RunError
 from .familiarity import NONE, UNSURE, Calibration
 from .model_dir import load_network, read_info
 from .network.logits import softmax, top_k
@@ -87,7 +87,11 @@ def answers_of(
         means: float32 [N, 512], of fire9's maps; None where there is no calibration.
         calibration: of the model; None where it has none.
         min_probability: an image is unsure if no class is as probable; None for no limit.
+
+    Raises:
+        RunError: logits are NaN or infinite.
     """
+    check_finite(logits)
     familiarity: list[float | None] = [None] * len(logits)
     refused = np.zeros(len(logits), bool)
     if calibration is not None:
@@ -104,6 +108,16 @@ def answers_of(
             refusal = UNSURE
         answers.append(Answer(logits[i], row, refusal, familiarity[i]))
     return answers
+
+
+def check_finite(logits: np.ndarray) -> None:
+    """Refuses logits that say nothing.
+
+    Raises:
+        RunError: some are NaN or infinite.
+    """
+    if not np.isfinite(logits).all():
+        raise RunError("the network gives NaN or infinite logits: its weights are too large.")
 
 
 def predictions(answer: Answer, k: int, names: Sequence[str] | None) -> list[Prediction]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import InputError
@@ -46,7 +47,7 @@ class SortedFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._by_size: dict[int, list[Path]] = defaultdict(list)
-            for file in path.rglob("*"):
+            for file in _within(path):
                 if file.is_file():
                     self._by_size[file.stat().st_size].append(file)
         except OSError as error:
@@ -89,7 +90,11 @@ class SortedFolder:
                 target.touch(exist_ok=False)
             except FileExistsError:
                 continue
-            shutil.copyfile(image, target)
+            try:
+                shutil.copyfile(image, target)
+            except BaseException:  # half an image would stay for good, beside the whole one
+                target.unlink()
+                raise
             return target
 
     def summary(self) -> str:
@@ -98,6 +103,16 @@ class SortedFolder:
         if self.present:
             parts.append(f"{self.present} already there")
         return f"{self._path}: {', '.join(parts) or 'no images'}"
+
+
+def _within(path: Path) -> Iterator[Path]:
+    """All files in a folder, and in those that links in it lead to, which may be circles."""
+    seen = {os.path.realpath(path)}
+    for folder, folders, files in os.walk(path, followlinks=True):
+        yield from (Path(folder, name) for name in files)
+        new = {name: os.path.realpath(Path(folder, name)) for name in folders}
+        folders[:] = [name for name, real in new.items() if real not in seen]
+        seen.update(new.values())
 
 
 def folder_name(name: str) -> str:

@@ -92,6 +92,8 @@ def test_a_model_directory_keeps_it(tmp_path: Path) -> None:
         ({"ece": [0.1]}, "two of ece"),
         ({"images": 1.5}, "images"),
         ({"familiarity": "0" * 64}, "another file"),
+        ({"threshold": 10**400}, "finite numbers"),
+        ({"temperature": 1e-60}, "finite numbers"),
         ({"extra": 1}, "an object with"),
     ],
 )
@@ -124,6 +126,8 @@ def test_arrays_must_fit_each_other() -> None:
     familiarity = small_calibration(5).familiarity
     for name, array in (
         ("prototypes", familiarity.prototypes.astype("int16")),
+        ("prototypes", familiarity.prototypes[:, :0]),
+        ("group_sizes", familiarity.group_sizes * 0),
         ("usual", familiarity.usual[:, :2]),
         ("center", familiarity.center[:, :2]),
         ("spread", familiarity.spread * 0),

@@ -17,8 +17,9 @@ from PIL import Image
 
 import squeezenet_paddle
 from squeezenet_paddle.data.preprocess import Preprocess
-from squeezenet_paddle.errors import ImageError, InputError
-from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
+from squeezenet_paddle.errors import ImageError, InputError, RunError
+from squeezenet_paddle.evaluation.evaluate import evaluate
+from squeezenet_paddle.model_dir import ModelInfo, load_network, read_info, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.model import SqueezeNet
 from squeezenet_paddle.predict import BATCH_SIZE, Prediction, Predictor
@@ -115,6 +116,19 @@ def test_wrong_arguments_are_named(predictor: Predictor, image_file: Path) -> No
         predictor(image_file, top_k=0)
     with pytest.raises(ImageError, match="nowhere"):
         predictor([image_file, "nowhere"])
+
+
+def test_logits_that_are_no_numbers_are_no_answer(image_file: Path, tmp_path: Path) -> None:
+    path = small_model_dir(tmp_path / "model", VARIANTS[0])
+    info = read_info(path)
+    state = load_network(path, info).state_dict()
+    state["conv10.weight"] = paddle.full_like(state["conv10.weight"], 3e38)
+    write_model_dir(path, info, state)
+    with pytest.raises(RunError, match="NaN or infinite logits"):
+        Predictor(path, "cpu", "dynamic")(image_file)
+    (tmp_path / "list.txt").write_text(f"{image_file} 0\n")
+    with pytest.raises(RunError, match="NaN or infinite logits"):
+        evaluate(path, tmp_path / "list.txt", device="cpu", engine="dynamic")
 
 
 def test_public_names(model_dir: Path) -> None:

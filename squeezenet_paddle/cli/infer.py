@@ -56,9 +56,10 @@ from ..data.web import fetch_image, is_url
 from ..errors import ImageError, InputError
 from ..explain import Explainer, PngFolder, explain
 from ..model_dir import ModelInfo, read_info
-from ..predict import Predictor, predict
+from ..predict import BATCH_SIZE, Predictor, predict
 from ..progress import Progress
 from ..sorting import SortedFolder
+from ..training.config import MachineConfig
 from . import common
 
 TOP_K = 5  # classes of an image
@@ -205,6 +206,11 @@ def check_combinations(args: argparse.Namespace) -> None:
     for name in ("explain", "sort_into"):
         if moving is not None and getattr(args, name):
             raise InputError(f"`{name}` is for image files, and `{moving}` was given.")
+    for name in ("num_workers", "max_pixels"):
+        if moving is not None and getattr(args, name) != getattr(MachineConfig(), name):
+            raise InputError(f"`{name}` is of reading image files, and `{moving}` was given.")
+    if args.camera is not None and args.batch_size != BATCH_SIZE:
+        raise InputError("`batch_size`: of a `camera`, each frame is computed when it comes.")
 
 
 def classify_images(

@@ -26,23 +26,30 @@ def is_url(text: str) -> bool:
 
 
 class _Redirects(request.HTTPRedirectHandler):
-    """Follows redirects to http and https alone."""
+    """Follows redirects to http and https alone, until `end`, and reads nothing of their bodies."""
+
+    def __init__(self, end: float) -> None:
+        self._end = end
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
         if not is_url(newurl):
             raise ImageError(
-                f"{req.full_url}: a redirect to http or https was expected, found {newurl}."
+                f"{req.full_url}: a redirect to http or https was expected, found {_shown(newurl)}."
             )
+        fp.close()  # urllib would read it to the end, which may never come
+        req.timeout = self._end - time.monotonic()  # of the next request
+        if req.timeout <= 0:
+            raise TimeoutError
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> request.OpenerDirector:
+def _opener(end: float) -> request.OpenerDirector:
     """What opens http and https, and nothing else."""
     opener = request.OpenerDirector()
     for handler in (
-        *(request.ProxyHandler(), request.HTTPHandler(), request.HTTPSHandler(), _Redirects()),
+        *(request.ProxyHandler(), request.HTTPHandler(), request.HTTPSHandler(), _Redirects(end)),
         *(request.HTTPDefaultErrorHandler(), request.HTTPErrorProcessor()),
     ):
         opener.add_handler(handler)
@@ -71,7 +78,7 @@ def fetch_image(
     try:
         target = folder / file_name(url)
         asked = request.Request(quote(url, safe=":/?#[]@!$&'()*+,;=%~"), headers=agent)
-        with _opener().open(asked, timeout=max_seconds) as response, target.open("wb") as file:
+        with _opener(end).open(asked, timeout=max_seconds) as response, target.open("wb") as file:
             while chunk := response.read1(_CHUNK):  # what has come, however little
                 file.write(chunk)
                 if file.tell() > max_bytes:
@@ -83,16 +90,23 @@ def fetch_image(
     except ImageError:
         raise
     except HTTPError as error:
-        raise ImageError(f"{url}: the server answered {error.code} {error.reason}.") from error
+        answer = f"{error.code} {_shown(error.reason)}"
+        raise ImageError(f"{url}: the server answered {answer}.") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, (TimeoutError, socket.timeout)):  # one and the same from 3.10 on
             raise ImageError(f"{url}: not there after {max_seconds:g} seconds.") from error
-        raise ImageError(f"{url}: cannot be fetched ({reason}).") from error
+        raise ImageError(f"{url}: cannot be fetched ({_shown(reason)}).") from error
     return target
+
+
+def _shown(text: object) -> str:
+    """What a server said, without characters that a terminal obeys."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", str(text))
 
 
 def file_name(url: str) -> str:
     """A name for the file of a URL: the last part of its path, without what a name cannot hold."""
     last = unquote(urlsplit(url).path).rpartition("/")[2]
-    return re.sub(r"[^\w.()+ -]", "_", last).strip(". ")[-100:] or "image"
+    name = re.sub(r"[^\w.()+ -]", "_", last).strip(". ").encode()
+    return name[-100:].decode(errors="ignore").strip(". ") or "image"  # file systems count bytes

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import InputError
 from .batches import Outputs, Run
 from .threads import PinnedThreads, micro_batches
 
@@ -31,7 +32,8 @@ class PaddleEngine:
         threads: int | None = None,
         with_means: bool = False,
     ) -> None:
-        self._run = compile_paddle(graph, parameters, PinnedThreads(threads).count)
+        count = PinnedThreads(threads).count
+        self._run = compile_paddle(graph, parameters, count, 2 if with_means else 1)
         self._num_classes = num_classes
         self._with_means = with_means
 
@@ -47,8 +49,12 @@ class PaddleEngine:
         return outputs
 
 
-def compile_paddle(graph: Path, parameters: Path, threads: int) -> Run:
-    """A static graph with one input as a function."""
+def compile_paddle(graph: Path, parameters: Path, threads: int, outputs: int = 1) -> Run:
+    """A static graph with one input as a function.
+
+    Raises:
+        InputError: it has fewer outputs than are needed.
+    """
     from paddle.inference import Config, create_predictor
 
     config = Config(str(graph), str(parameters))
@@ -59,6 +65,11 @@ def compile_paddle(graph: Path, parameters: Path, threads: int) -> Run:
     predictor = create_predictor(config)
     to_graph = predictor.get_input_handle(predictor.get_input_names()[0])
     from_graph = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
+    if len(from_graph) < outputs:
+        raise InputError(
+            f"{graph}: this export is older than the model's calibration and does not give what "
+            "that needs; export it again."
+        )
 
     def run(inputs: np.ndarray) -> list[np.ndarray]:
         to_graph.copy_from_cpu(np.ascontiguousarray(inputs))

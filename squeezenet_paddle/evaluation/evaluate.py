@@ -18,7 +18,7 @@ from ..data.loader import Batch, loader_for
 from ..datasets.folders import labelled_images
 from ..errors import InputError, describe_problems
 from ..network.logits import softmax
-from ..predict import Predictor
+from ..predict import Predictor, check_finite
 from ..progress import Progress, say
 from .metrics import Predictions, auroc, calibration
 
@@ -272,14 +272,17 @@ def _predictions(predictor: Predictor, batch: Batch) -> Predictions:
         calibration = predictor.info.calibration
         if calibration is None:
             logits = predictor.logits(batch.inputs)
+            check_finite(logits)
             return Predictions.from_logits(batch.indices, logits, batch.labels)
         logits, means = predictor.outputs(batch.inputs)
         assert means is not None
+        check_finite(logits)
         familiarity = calibration.familiarity(logits, means)
         return Predictions.from_logits(
             batch.indices, logits, batch.labels, calibration.temperature, familiarity
         )
     count, crops = batch.inputs.shape[:2]
     logits = predictor.logits(batch.inputs.reshape(count * crops, *batch.inputs.shape[2:]))
+    check_finite(logits)
     logits = np.log(softmax(logits).reshape(count, crops, -1).mean(axis=1))
     return Predictions.from_logits(batch.indices, logits, batch.labels)

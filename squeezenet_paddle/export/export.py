@@ -129,6 +129,11 @@ def export(
     description = describe(
         *(what.format, preprocess, classes, what.batch, what.with_preprocess), calibration
     )
+    if calibration is not None and what.input_size != info.preprocess.crop_size:
+        description["calibration"]["steps"].append(
+            f"temperature and threshold were fitted to images of {info.preprocess.crop_size} "
+            f"pixels a side; how far they hold for {what.input_size} was not measured"
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=output_dir) as temporary:
         folder = Path(temporary)

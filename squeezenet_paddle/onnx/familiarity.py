@@ -33,7 +33,9 @@ def add_familiarity(
 
     classes = len(familiarity.prototypes)
     largest = add("ReduceMax", [logits], "largest", axes=[1], keepdims=1)
-    equal = add("Equal", [logits, largest], "is_largest")
+    first = add("ArgMax", [logits], "first", axis=1, keepdims=1)  # one class, of equal ones too
+    ids = constant("familiarity/ids", np.arange(classes)[None].astype("int64"))
+    equal = add("Equal", [first, ids], "is_first")
     given = add("Cast", [equal], "given", to=DATA_TYPES["float32"])  # [N, C], 1 at the class
     ones = numbers("ones", np.ones((classes, 1)))
 
@@ -83,6 +85,7 @@ def add_familiarity(
         middle = add("MatMul", [total, mean], "groups/middle")
         place = add("Sub", [add("MatMul", [parts, floats], "groups/sums"), middle], "groups/place")
         length = add("ReduceL2", [place], "groups/length", axes=[1], keepdims=1)
+        length = add("Max", [length, numbers("groups/tiny", 1e-12)], "groups/length/positive")
         alike = add("MatMul", [shares, numbers("usual", directions @ usual.T)], "kinship/all")
         terms.append(of_given(add("Div", [alike, length], "kinship/cosine"), "kinship"))
 

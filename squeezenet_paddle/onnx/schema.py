@@ -54,7 +54,8 @@ _MESSAGES = {
 }
 
 FLOAT_ATTRIBUTE, INT_ATTRIBUTE, INTS_ATTRIBUTE = 1, 2, 7  # of AttributeProto.AttributeType
-DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6}  # of TensorProto.DataType
+# Of TensorProto.DataType.
+DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
 
 _classes = message_classes("squeezenet_onnx", _MESSAGES)
 ModelProto = _classes["ModelProto"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -114,6 +116,31 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert folder_name(" .. ") == "_"
 
 
+def test_folders_may_be_links(tmp_path: Path) -> None:
+    image, sorted_into = tmp_path / "1.png", tmp_path / "sorted"
+    image.write_bytes(b"one")
+    (tmp_path / "elsewhere").mkdir()
+    sorted_into.mkdir()
+    (sorted_into / "a").symlink_to(tmp_path / "elsewhere")
+    (sorted_into / "circle").symlink_to(sorted_into)
+    assert SortedFolder(sorted_into, ["a"]).add(image, 0, None) == sorted_into / "a" / "1.png"
+    assert SortedFolder(sorted_into, ["a"]).add(image, 0, None) is None
+
+
+def test_half_a_copy_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fills_the_disk(_: Path, target: Path) -> None:
+        target.write_bytes(b"on")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    image = tmp_path / "1.png"
+    image.write_bytes(b"one")
+    into = SortedFolder(tmp_path / "sorted", ["a"])
+    monkeypatch.setattr(shutil, "copyfile", fills_the_disk)
+    with pytest.raises(InputError, match="No space left"):
+        into.add(image, 0, None)
+    assert files(tmp_path / "sorted") == set()
+
+
 def test_urls(folder: Path, server: str, tmp_path: Path, call_tool: Run) -> None:
     url = f"{server}/b/2.png"
     flags = ["--model_dir", folder / "model", "--format", "json", "--top_k", "1"]
@@ -163,6 +190,9 @@ def test_videos(folder: Path, call_tool: Run) -> None:
         (["--image", "a", "--link"], "--link goes with --sort_into"),
         (["--video", "a.mp4", "--sort_into", "s"], "--sort_into is for image files, and --video"),
         (["--camera", "0", "--explain", "maps"], "--explain is for image files, and --camera"),
+        (["--video", "a.mp4", "--num_workers", "0"], "--num_workers is of reading image files"),
+        (["--camera", "0", "--max_pixels", "9"], "--max_pixels is of reading image files"),
+        (["--camera", "0", "--batch_size", "9"], "--batch_size: of a --camera, each frame"),
         (["--video", "nothing.mp4"], "--video nothing.mp4: no such file"),
         (["--camera", "99"], "--camera 99: there is no such camera"),
         (["--camera", "-1"], "-1 is below 0"),

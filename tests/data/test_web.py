@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ CONTENT = bytes(range(256)) * 40
 class Handler(BaseHTTPRequestHandler):
     """A file, one that never ends, one that comes slowly, and redirects."""
 
+    sent = 0  # bytes of the redirect that has a body
+
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         leads_to = {
@@ -26,11 +29,20 @@ class Handler(BaseHTTPRequestHandler):
             "/file": "file:///etc/hostname",
             "/ftp": "ftp://127.0.0.1/cat.jpg",
             "/circle": "/circle",
+            "/slow_circle": "/slow_circle",
+            "/moved_endless": "/cat%20one.jpg",
         }
         if path in leads_to:
+            time.sleep(0.3 if path == "/slow_circle" else 0)
             self.send_response(302)
             self.send_header("Location", leads_to[path])
             self.end_headers()
+            with contextlib.suppress(OSError):  # the other side has given up
+                while path == "/moved_endless" and Handler.sent < 50_000_000:
+                    Handler.sent += self.wfile.write(100 * CONTENT)
+            return
+        if path == "/red":
+            self.send_error(404, "\x1b[31mred")
             return
         if path not in ("/cat%20one.jpg", "/endless", "/slow", "/broken"):
             self.send_error(404)
@@ -75,10 +87,12 @@ def test_a_file(server: str, path: str, tmp_path: Path) -> None:
     ("path", "message"),
     [
         ("/nothing.jpg", "answered 404"),
+        ("/red", r"answered 404  \[31mred"),
         ("/file", "file:///etc/hostname. is not allowed"),
         ("/ftp", "http or https was expected, found ftp:"),
         ("/circle", "infinite loop|answered 302"),
         ("/endless", "over the limit of 100,000 bytes"),
+        ("/slow_circle", "not there after 0.5 seconds"),
         ("/slow", "not there after 0.5 seconds"),
         ("/broken", "the connection broke"),
     ],
@@ -86,6 +100,11 @@ def test_a_file(server: str, path: str, tmp_path: Path) -> None:
 def test_what_gives_no_file(server: str, path: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=message):
         fetch_image(server + path, tmp_path, max_bytes=100_000, max_seconds=0.5)
+
+
+def test_the_body_of_a_redirect_is_not_read(server: str, tmp_path: Path) -> None:
+    assert fetch_image(f"{server}/moved_endless", tmp_path).read_bytes() == CONTENT
+    assert Handler.sent < 50_000_000
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.jpg", "http://", "http://[::1/a.jpg"])
@@ -100,3 +119,4 @@ def test_names() -> None:
     assert file_name("http://host/a/c%C3%A4t.jpg?x=/y.png#z") == "cät.jpg"
     assert file_name("http://host/%2e%2e/..%2F..%2Fpasswd") == "passwd"
     assert file_name("http://host/") == file_name("http://host/..") == "image"
+    assert file_name(f"http://host/{'写' * 95}.jpg") == f"{'写' * 32}.jpg"
