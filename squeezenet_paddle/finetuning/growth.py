@@ -133,11 +133,12 @@ def take_directory(output_dir: Path, record: Record | None) -> str:
         return ""
     text = describe_changes(earlier.images, record.images)
     present = entries(output_dir, OWN_ENTRIES)  # the record is the last one
-    if not entries(output_dir, (*MODELS, FIRST_STAGE, CHECKPOINTS)):
-        remove(present)
-        return text
     numbers = itertools.count(1)
     kept = next(output_dir / RUNS / str(n) for n in numbers if not _is_kept(output_dir, n))
+    # Where a call was interrupted, the models may be in the kept run already, and the record not.
+    if not kept.exists() and not entries(output_dir, (*MODELS, FIRST_STAGE, CHECKPOINTS)):
+        remove(present)
+        return text
     kept.mkdir(parents=True, exist_ok=True)
     for path in present:
         path.rename(kept / path.name)

@@ -247,6 +247,14 @@ def test_a_run_that_has_trained_nothing_is_not_kept(grown: Path, tmp_path: Path)
     assert not list(run.iterdir())
 
 
+def test_a_kill_after_the_models_were_moved_still_keeps_the_record(tmp_path: Path) -> None:
+    images = [Image(f"a/{n}.jpg", "a", "train", str(n)) for n in range(3)]
+    (tmp_path / "images.json").write_bytes(growth.Record({}, images).json())
+    (tmp_path / "runs" / "1" / "best").mkdir(parents=True)
+    assert "kept in" in take_directory(tmp_path, growth.Record({}, images[1:]))
+    assert growth.read_record(tmp_path / "runs" / "1") == growth.Record({}, images)
+
+
 def test_changes_are_counted_by_content() -> None:
     def images(*pairs: str) -> list[Image]:
         return [Image(f"{i}", pair[0], "train", pair[1:]) for i, pair in enumerate(pairs)]
