@@ -31,6 +31,7 @@ from ..run_dir import (
     MODELS,
     OWN_ENTRIES,
     RUNS,
+    check_not_read,
     entries,
     model_dir_of,
     remove,
@@ -116,7 +117,9 @@ def numbered_runs(output_dir: Path) -> list[Path]:
     return sorted(folders, key=lambda each: int(each.name))
 
 
-def take_directory(output_dir: Path, record: Record | None) -> str:
+def take_directory(
+    output_dir: Path, record: Record | None, settings: Mapping[str, Path | None] | None = None
+) -> str:
     """Makes way for a run with other images than the one in a directory, which is kept.
 
     If this is interrupted, the next call goes on with it.
@@ -124,15 +127,21 @@ def take_directory(output_dir: Path, record: Record | None) -> str:
     Args:
         output_dir: the directory.
         record: of the new run; None where the user gave both lists.
+        settings: files and directories that the new run reads, by the settings that name them.
 
     Returns:
         What has changed and where the earlier run is, for the user; "" if nothing has.
+
+    Raises:
+        InputError: the new run reads what would be moved.
     """
     earlier = read_record(output_dir)
     if earlier is None or record is None or earlier.images == record.images:
         return ""
     text = describe_changes(earlier.images, record.images)
     present = entries(output_dir, OWN_ENTRIES)  # the record is the last one
+    moving = f"the images are others than those of the run in {output_dir}; keeping it would move"
+    check_not_read(present, settings or {}, moving)
     numbers = itertools.count(1)
     kept = next(output_dir / RUNS / str(n) for n in numbers if not _is_kept(output_dir, n))
     # Where a call was interrupted, the models may be in the kept run already, and the record not.

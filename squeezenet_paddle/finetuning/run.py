@@ -88,7 +88,8 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         if config.run.overwrite:
             remove(overwritten_entries(output_dir, FINETUNE_ENTRIES, _read_by(config)))
         lists, found = _lists_of(images, config)
-        for note in (*lists.notes, take_directory(output_dir, lists.record)):
+        taken = take_directory(output_dir, lists.record, _read_by(config))
+        for note in (*lists.notes, taken):
             if note:
                 say(note)
         write_lists(lists, output_dir)

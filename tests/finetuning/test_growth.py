@@ -255,6 +255,21 @@ def test_a_kill_after_the_models_were_moved_still_keeps_the_record(tmp_path: Pat
     assert growth.read_record(tmp_path / "runs" / "1") == growth.Record({}, images)
 
 
+def test_what_the_run_reads_is_neither_moved_nor_removed(tmp_path: Path) -> None:
+    names = tmp_path / "synset_words.txt"
+    names.write_text("mine")
+    images = [Image(f"a/{n}.jpg", "a", "train", str(n)) for n in range(3)]
+    (tmp_path / "images.json").write_bytes(growth.Record({}, images).json())
+    new = growth.Record({}, images[1:])
+    for model in (False, True):  # it would be removed, or kept in runs/1
+        if model:
+            (tmp_path / "best").mkdir()
+        with pytest.raises(InputError, match=f"would move {names}, and `synset_word_list` is"):
+            take_directory(tmp_path, new, {"synset_word_list": names, "pretrained": None})
+        assert names.read_text() == "mine"
+        assert not (tmp_path / "runs").exists()
+
+
 def test_changes_are_counted_by_content() -> None:
     def images(*pairs: str) -> list[Image]:
         return [Image(f"{i}", pair[0], "train", pair[1:]) for i, pair in enumerate(pairs)]
