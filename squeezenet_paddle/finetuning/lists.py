@@ -249,6 +249,6 @@ def write_lists(lists: Lists, folder: Path) -> None:
                 f"{path} is of other images, and {folder} does not say of which; `overwrite` "
                 "starts from scratch, another `output_dir` leaves that list as it is."
             )
-    write_left_out(folder / LEFT_OUT, lists.left_out)
     if lists.record is not None:
+        write_left_out(folder / LEFT_OUT, lists.left_out)
         write_bytes(folder / IMAGES, lists.record.json())

@@ -220,3 +220,10 @@ def test_a_folder_that_has_a_split_keeps_it(tmp_path: Path) -> None:
         assert sorted(line.split()[0] for line in lines) == sorted(
             name for name in names if name.startswith(part)
         )
+
+
+def test_what_make_lists_left_out_stays_where_both_lists_are_given(tmp_path: Path) -> None:
+    (tmp_path / "left_out.csv").write_text("path,kind,reason\nnotes.txt,text file,\n")
+    lists = (tmp_path / "train_list.txt", tmp_path / "val_list.txt")
+    write_lists(Lists(*lists, None, None, None, {}), tmp_path)
+    assert "notes.txt" in (tmp_path / "left_out.csv").read_text()
