@@ -112,9 +112,7 @@ def overwritten_entries(
     return removed
 
 
-def check_not_read(
-    paths: list[Path], settings: Mapping[str, Path | None], what_would: str
-) -> None:
+def check_not_read(paths: list[Path], settings: Mapping[str, Path | None], what_would: str) -> None:
     """Checks that a run reads none of the files and directories that are about to go.
 
     Args:

@@ -70,6 +70,11 @@ class Record:
         """The part of each content."""
         return {image.sha256: image.part for image in self.images}
 
+    @property
+    def contents(self) -> set[tuple[str, str]]:
+        """The contents, each with its class."""
+        return {(image.sha256, image.class_name) for image in self.images}
+
     def check_split(self, split: Mapping[str, Any], where: Path) -> None:
         """Raises an error if a split that goes on with this one has other settings.
 

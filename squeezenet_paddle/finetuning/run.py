@@ -112,7 +112,7 @@ def _lists_of(images: Images | Lists, config: FinetuneConfig) -> tuple[Lists, Ch
         return images, None
     images = inspect_images(images, config)
     record = None if config.run.overwrite else earlier_record(config.run.output_dir)
-    groups, found = check_images(images, config, {} if record is None else record.parts)
+    groups, found = check_images(images, config, record)
     return split_images(images, config, groups), found
 
 
