@@ -44,7 +44,7 @@ from ..datasets.split import check_shares
 from ..errors import InputError
 from ..files import check_file_target
 from ..model_dir import read_info
-from ..run_dir import CHECK_PAGE, CHECK_TABLE, LEFT_OUT
+from ..run_dir import CHECK_PAGE, CHECK_TABLE, LEFT_OUT, LISTS
 from . import common
 
 
@@ -196,6 +196,16 @@ def check_arguments(args: argparse.Namespace) -> None:
                 )
     if args.write_lists is None and args.drop_suspects:
         raise InputError("`drop_suspects` goes with `write_lists`, which was not given.")
+    if args.write_lists is not None:
+        for name in ("list", "synset_word_list"):
+            file = getattr(args, name)
+            if file is not None and file.resolve() in {
+                (args.write_lists / each).resolve() for each in LISTS
+            }:
+                raise InputError(
+                    f"`write_lists` {args.write_lists} would replace {file}, which is `{name}`; "
+                    "another directory was expected."
+                )
     check_shares(args.val_share, args.test_share, args.seed)
     check_file_target(args.output_dir / CHECK_PAGE)
 

@@ -140,3 +140,18 @@ def test_mistakes_end_before_any_work(tmp_path: Path, pretrained: Path, call_too
     )
     assert_user_error(call_tool(*flags, tmp_path / "c", "--val_share", 1), "--val_share")
     assert not (tmp_path / "c").exists()
+
+
+def test_lists_that_are_read_are_not_replaced(
+    tmp_path: Path, pretrained: Path, call_tool: Run
+) -> None:
+    data = make_image_folder(tmp_path / "data", 1).parent
+    before = (data / "train_list.txt").read_bytes()
+    flags = ("check_images", "--pretrained", pretrained, "--output_dir", tmp_path / "c")
+    for more in (
+        ("--list", data / "train_list.txt"),
+        ("--list", tmp_path / "other", "--synset_word_list", data / "synset_words.txt"),
+    ):
+        done = call_tool(*flags, *more, "--write_lists", data)
+        assert_user_error(done, "--write_lists", f"would replace {more[-1]}", f"is {more[-2]}")
+    assert (data / "train_list.txt").read_bytes() == before
