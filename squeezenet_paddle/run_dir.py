@@ -102,16 +102,7 @@ def overwritten_entries(
             other trace of a fine-tuning.
     """
     removed = entries(path, names)
-    for name, file in settings.items():
-        if file is None:
-            continue
-        real = model_dir_of(file).resolve()
-        for entry in removed:
-            if entry.resolve() in (real, *real.parents):
-                raise InputError(
-                    f"`overwrite` would remove {entry}, and `{name}` is {file}; another "
-                    "`output_dir` was expected."
-                )
+    check_not_read(removed, settings, "`overwrite` would remove")
     lists = [entry for entry in removed if entry.name in LISTS]
     if lists and not _finetuned(path):
         raise InputError(
@@ -119,6 +110,29 @@ def overwritten_entries(
             "`output_dir` was expected."
         )
     return removed
+
+
+def check_not_read(paths: list[Path], settings: Mapping[str, Path | None], what_would: str) -> None:
+    """Checks that a run reads none of the files and directories that are about to go.
+
+    Args:
+        paths: of these.
+        settings: files and directories that the run reads, by the settings that name them.
+        what_would: take them away, for the error.
+
+    Raises:
+        InputError: it reads one of them.
+    """
+    for name, file in settings.items():
+        if file is None:
+            continue
+        real = model_dir_of(file).resolve()
+        for path in paths:
+            if path.resolve() in (real, *real.parents):
+                raise InputError(
+                    f"{what_would} {path}, and `{name}` is {file}; another `output_dir` was "
+                    "expected."
+                )
 
 
 def _finetuned(path: Path) -> bool:

@@ -152,7 +152,7 @@ def check(
     def read_small(row: int) -> np.ndarray:
         size = sizes[row]
         large = size is not None and min(size.width, size.height) >= REDUCED
-        return read_reduced(images.path(int(good[row]))) if large else read(row)
+        return read_reduced(images.path(int(good[row])), max_pixels) if large else read(row)
 
     sizes = sizes_of([images.path(int(i)) for i in good])
     components, labels = project(features[good], seed), images.labels[good]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .labels import fold_of, out_of_fold
+from .labels import fold_of, groups_per_class, out_of_fold
 
 SHARES = (0.1, 0.2, 0.35, 0.6, 1.0)
 _DRAWS = 2  # of each share but the whole
@@ -75,10 +75,12 @@ def learning_curve(
         seed: of the draws.
 
     Returns:
-        None if there are too few images.
+        None if there are too few images, or no class has more than one group.
     """
     sizes = np.bincount(labels[trusted], minlength=num_classes)
     if SHARES[0] * sizes.sum() < _LEAST or SHARES[0] * sizes[sizes > 0].min() < 2:
+        return None
+    if groups_per_class(labels, groups, num_classes).max() < 2:
         return None
     rng, folds = np.random.default_rng(seed), fold_of(labels, groups, seed) % _FOLDS
     components = components[:, :_DIRECTIONS]

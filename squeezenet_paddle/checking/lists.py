@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..datasets.folders import ClassTree, write_lists
-from ..datasets.split import PARTS, split
+from ..datasets.folders import ClassTree, split_tree, write_lists
 from .check import Check
 
 
@@ -37,8 +36,8 @@ def write_clean_lists(
     *,
     parts: Sequence[str] | None = None,
     suspects: bool = True,
-    val_share: float = 0.2,
-    test_share: float = 0.0,
+    val_share: float | None = None,
+    test_share: float | None = None,
     seed: int = 0,
 ) -> dict[str, int]:
     """Writes train_list.txt, val_list.txt and synset_words.txt of the images that are kept.
@@ -47,27 +46,28 @@ def write_clean_lists(
         check: what was found.
         hashes: the SHA-256 of each file, on which the split depends.
         folder: where to.
-        parts: the part of each image, where the folders give a split, which is kept.
+        parts: the part of each image, where the folders give a split, which is kept; a part that
+            it lacks is drawn from the training images.
         suspects: keep images whose label looks wrong.
-        val_share, test_share, seed: as for `split`.
+        val_share, test_share, seed: as for `split_tree`.
 
     Returns:
         How many images are in each part.
 
     Raises:
-        InputError: as `split` and `write_lists`.
+        InputError: as `split_tree` and `write_lists`.
     """
     kept = kept_images(check, suspects)
-    labels = check.images.labels[kept]
-    if parts is None:
-        keys, groups = [hashes[i] for i in kept], check.groups[kept]
-        shares = val_share, test_share
-        split_parts = split(
-            labels, *shares, keys=keys, groups=groups, seed=seed, classes=check.classes
-        )
-    else:
-        given = np.array(parts)[kept]
-        split_parts = {part: np.flatnonzero(given == part) for part in PARTS if part in given}
-    names = [check.images.name(int(i)) for i in kept]
-    write_lists(ClassTree(check.classes, names, labels), split_parts, folder)
+    tree = ClassTree(
+        check.classes,
+        [check.images.name(int(i)) for i in kept],
+        check.images.labels[kept],
+        None if parts is None else [parts[i] for i in kept],
+    )
+    split_parts = split_tree(
+        *(tree, check.images.root, val_share, test_share, seed),
+        keys=[hashes[i] for i in kept],
+        groups=check.groups[kept],
+    )
+    write_lists(tree, split_parts, folder)
     return {part: len(indices) for part, indices in split_parts.items()}

@@ -9,7 +9,7 @@ from typing import Callable
 import cv2
 import numpy as np
 
-from ..data.decode import decode, read_file
+from ..data.decode import MAX_PIXELS, decode, read_file
 from ..files import sha256
 
 PIXELS, NEAR = "same pixels", "nearly the same"
@@ -31,7 +31,7 @@ _MOST_SCALED, _MOST_SHEARED = 0.12, 0.03  # another view of an object needs more
 _EDGE = 0.1  # share of the side that is not compared: a crop lacks it
 
 
-def read_reduced(path: Path) -> np.ndarray:
+def read_reduced(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads an image of at least `REDUCED` pixels a side; a JPEG file at a quarter of its size.
 
     Raises:
@@ -42,7 +42,7 @@ def read_reduced(path: Path) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_4)
         if image is not None:
             return image
-    return decode(data, str(path))
+    return decode(data, str(path), max_pixels)
 
 
 def small_look(image: np.ndarray) -> np.ndarray:

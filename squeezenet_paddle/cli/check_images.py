@@ -39,12 +39,12 @@ from pathlib import Path
 from ..data.contents import read_contents
 from ..data.image_files import describe_left_out, write_left_out
 from ..data.lists import ImageList, read_list, read_names
-from ..datasets.folders import ClassTree, read_tree
+from ..datasets.folders import ClassTree, given_parts, read_tree
 from ..datasets.split import check_shares
 from ..errors import InputError
 from ..files import check_file_target
 from ..model_dir import read_info
-from ..run_dir import CHECK_PAGE, CHECK_TABLE, LEFT_OUT
+from ..run_dir import CHECK_PAGE, CHECK_TABLE, LEFT_OUT, LISTS
 from . import common
 
 
@@ -95,12 +95,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="leave images whose label looks wrong out of the lists (default: off)",
     )
     result.add_argument(
-        "--val_share", type=float, default=0.2, metavar="SHARE", help="of the lists (default: 0.2)"
+        "--val_share",
+        type=float,
+        metavar="SHARE",
+        help="of the lists (default: 0.2, or what the folders have)",
     )
     result.add_argument(
-        "--test_share", type=float, default=0.0, metavar="SHARE", help="of the lists (default: 0)"
+        "--test_share",
+        type=float,
+        metavar="SHARE",
+        help="of the lists (default: 0, or what the folders have)",
     )
-    result.add_argument("--seed", type=common.seed, default=0, help="of the lists (default: 0)")
+    result.add_argument("--seed", type=common.seed, help="of the lists (default: 0)")
     network = parser.add_argument_group("network")
     network.add_argument(
         "--pretrained",
@@ -119,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     check_arguments(args)
     images, tree = labelled(args)
+    given_parts(tree, args.val_share, args.test_share)  # or an error
     classes = tree.classes
     info = read_info(args.pretrained)
 
@@ -164,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             suspects=not args.drop_suspects,
             val_share=args.val_share,
             test_share=args.test_share,
-            seed=args.seed,
+            seed=args.seed or 0,
         )
         parts = ", ".join(f"{part} {count}" for part, count in counts.items())
         left_out = len(images) - sum(counts.values())
@@ -194,9 +201,20 @@ def check_arguments(args: argparse.Namespace) -> None:
                     f"`{name}` {target} lies in `images` {args.images}, which is left as it is; "
                     "another directory was expected."
                 )
-    if args.write_lists is None and args.drop_suspects:
-        raise InputError("`drop_suspects` goes with `write_lists`, which was not given.")
-    check_shares(args.val_share, args.test_share, args.seed)
+    for name in ("drop_suspects", "val_share", "test_share", "seed"):
+        if args.write_lists is None and getattr(args, name) not in (None, False):
+            raise InputError(f"`{name}` goes with `write_lists`, which was not given.")
+    if args.write_lists is not None:
+        for name in ("list", "synset_word_list"):
+            file = getattr(args, name)
+            if file is not None and file.resolve() in {
+                (args.write_lists / each).resolve() for each in LISTS
+            }:
+                raise InputError(
+                    f"`write_lists` {args.write_lists} would replace {file}, which is `{name}`; "
+                    "another directory was expected."
+                )
+    check_shares(args.val_share or 0.0, args.test_share or 0.0, args.seed or 0)
     check_file_target(args.output_dir / CHECK_PAGE)
 
 

@@ -78,6 +78,8 @@ def find_layout(root: Path, folders: Collection[Folder], class_level: int | None
     notes = [f"classes: the folders in {root.joinpath(*base)}"] if base else []
     if not in_classes:
         notes += _check_level(root, pieces)
+        if not split:
+            notes += _unused_split([rest for _, rest in pieces.values()])
     places = dict.fromkeys(folders, Place(None))
     for folder, (part, rest) in pieces.items():
         places[folder] = Place(rest[0], _part(rest[1]) if in_classes else part)
@@ -145,6 +147,19 @@ def _splits_classes(folders: Collection[Folder]) -> bool:
     """Whether every class has its images in folders named train, val or test."""
     parts = {_part(folder[1]) if len(folder) == 2 else None for folder in folders}
     return None not in parts and {"train"} < parts
+
+
+def _unused_split(folders: Collection[Folder]) -> list[str]:
+    """A note where some classes have folders train and val, and others have images beside them."""
+    with_part = {f[0] for f in folders if len(f) == 2 and _part(f[1]) is not None}
+    parts = {_part(f[1]) for f in folders if len(f) == 2} - {None}
+    others = {f[0] for f in folders if len(f) != 2 or _part(f[1]) is None}
+    if not {"train"} < parts:
+        return []
+    return [
+        f"split: that of the folders in {_listed(sorted(with_part))} is not taken, as there are "
+        f"images outside of such in {_listed(sorted(others))}"
+    ]
 
 
 def _check_level(root: Path, pieces: Mapping[Folder, tuple[str | None, Folder]]) -> list[str]:

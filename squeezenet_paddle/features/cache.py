@@ -157,19 +157,23 @@ class Writer:
         self._file._note(record)
 
 
-def check_room(folder: Path, needed: int) -> None:
+def check_room(folder: Path, needed: int, smaller: str = "") -> None:
     """Checks, before any work is done, that the disk has room for so many bytes of features.
 
+    Args:
+        folder: where they go.
+        needed: bytes.
+        smaller: the settings that would make them fewer, for the error.
+
     Raises:
-        InputError: with what would take less.
+        InputError: it has not.
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed and needed + _ROOM_LEFT > free:
         raise InputError(
             f"{folder}: the features need {size_text(needed)} and {size_text(_ROOM_LEFT)} more "
-            f"must stay free, and the disk has {size_text(free)}; fewer --views, --head "
-            "compact, a smaller --crop_size or --no_cache take less."
+            f"must stay free, and the disk has {size_text(free)}{smaller and f'; {smaller}'}."
         )
 
 

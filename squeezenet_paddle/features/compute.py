@@ -122,7 +122,8 @@ def feature_file(
 
     Args:
         folder: where it lies.
-        name: of it; where the network is cut is added.
+        name: of it; where the network is cut and the preprocessing are added, so that a check and
+            a training at other sizes have a file each.
         engine: what computes the features.
         config, state: the network, and its arrays by state-dict key.
         trained_from: the stage.
@@ -137,7 +138,8 @@ def feature_file(
     }
     network = [config.version, config.bypass, config.activation, config.data_format]
     everything = [engine.engine, network, cut, frozen, preprocess.record(), augmentation]
-    return FeatureFile(folder, f"{name}-{_hash(cut)[:6]}", _hash(everything), engine.size)
+    name = f"{name}-{_hash([cut, preprocess.record()])[:6]}"
+    return FeatureFile(folder, name, _hash(everything), engine.size)
 
 
 def _hash(value: Any) -> str:

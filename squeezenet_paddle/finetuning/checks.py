@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -19,30 +18,35 @@ from ..model_dir import read_info
 from ..progress import say
 from ..run_dir import CHECK_PAGE, CONTENTS, FEATURES
 from .config import FinetuneConfig
+from .growth import Record
 from .lists import Images
 
 
 def check_images(
-    images: Images, config: FinetuneConfig, known: Container[str]
+    images: Images, config: FinetuneConfig, earlier: Record | None
 ) -> tuple[np.ndarray | None, Check | None]:
     """Looks for what belongs together, and for duplicates, wrong labels and odd images.
 
     Args:
         images: all of them, inspected.
         config: of the fine-tuning.
-        known: the hashes of images that have been split, and so need not be checked again.
+        earlier: the images that were split before; the same ones need not be checked again.
 
     Returns:
         int64 [N], images with the same number belong on one side of the split; and what was found.
-        None for both where no image is new, and for the second where the settings ask for none.
+        None for both where the images are those of `earlier`, and for the second where the
+        settings ask for none.
 
     Raises:
         InputError: `group_pattern` does not fit the images' paths.
         RunError: the features cannot be computed.
     """
-    if all(key in known for key in images.hashes):
-        return None, None
     tree, machine = images.tree, config.machine
+    # Where images went, others may take their side, and what belongs to these has to follow.
+    if earlier is not None and earlier.contents == {
+        (key, tree.classes[label]) for key, label in zip(images.hashes, tree.labels.tolist())
+    }:
+        return None, None
     groups = groups_of(tree.names, config.data.group_pattern)
     if not config.data.check:
         return groups, None

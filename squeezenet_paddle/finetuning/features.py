@@ -82,7 +82,11 @@ def cached(
             f"of {len(plan.train)} images and for {len(plan.val)} of validation{rest}; "
             f"{size_text(room)} in {folder}"
         )
-        check_room(folder, sum(lacking) * files[0].row_bytes)
+        check_room(
+            folder,
+            sum(lacking) * files[0].row_bytes,
+            "fewer `views`, the `head` compact, a smaller `crop_size`, or `cache` take less",
+        )
         unreadable = [
             fill(file, f"features, {what}", images, each, transform, count, frozen,
                  machine.num_workers, machine.max_pixels)

@@ -31,6 +31,7 @@ from ..run_dir import (
     MODELS,
     OWN_ENTRIES,
     RUNS,
+    check_not_read,
     entries,
     model_dir_of,
     remove,
@@ -68,6 +69,11 @@ class Record:
     def parts(self) -> dict[str, str]:
         """The part of each content."""
         return {image.sha256: image.part for image in self.images}
+
+    @property
+    def contents(self) -> set[tuple[str, str]]:
+        """The contents, each with its class."""
+        return {(image.sha256, image.class_name) for image in self.images}
 
     def check_split(self, split: Mapping[str, Any], where: Path) -> None:
         """Raises an error if a split that goes on with this one has other settings.
@@ -116,7 +122,9 @@ def numbered_runs(output_dir: Path) -> list[Path]:
     return sorted(folders, key=lambda each: int(each.name))
 
 
-def take_directory(output_dir: Path, record: Record | None) -> str:
+def take_directory(
+    output_dir: Path, record: Record | None, settings: Mapping[str, Path | None] | None = None
+) -> str:
     """Makes way for a run with other images than the one in a directory, which is kept.
 
     If this is interrupted, the next call goes on with it.
@@ -124,20 +132,27 @@ def take_directory(output_dir: Path, record: Record | None) -> str:
     Args:
         output_dir: the directory.
         record: of the new run; None where the user gave both lists.
+        settings: files and directories that the new run reads, by the settings that name them.
 
     Returns:
         What has changed and where the earlier run is, for the user; "" if nothing has.
+
+    Raises:
+        InputError: the new run reads what would be moved.
     """
     earlier = read_record(output_dir)
     if earlier is None or record is None or earlier.images == record.images:
         return ""
     text = describe_changes(earlier.images, record.images)
     present = entries(output_dir, OWN_ENTRIES)  # the record is the last one
-    if not entries(output_dir, (*MODELS, FIRST_STAGE, CHECKPOINTS)):
-        remove(present)
-        return text
+    moving = f"the images are others than those of the run in {output_dir}; keeping it would move"
+    check_not_read(present, settings or {}, moving)
     numbers = itertools.count(1)
     kept = next(output_dir / RUNS / str(n) for n in numbers if not _is_kept(output_dir, n))
+    # Where a call was interrupted, the models may be in the kept run already, and the record not.
+    if not kept.exists() and not entries(output_dir, (*MODELS, FIRST_STAGE, CHECKPOINTS)):
+        remove(present)
+        return text
     kept.mkdir(parents=True, exist_ok=True)
     for path in present:
         path.rename(kept / path.name)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checking.check import groups_of
 from ..data.contents import inspect_contents
 from ..data.image_files import LeftOut, describe_left_out, write_left_out
 from ..data.lists import read_list, read_names
@@ -202,6 +203,8 @@ def split_images(images: Images, config: FinetuneConfig, groups: np.ndarray | No
         names_file = output_dir / NAMES
         written[NAMES] = "".join(f"{name}\n" for name in tree.classes).encode()
     notes += _same_contents(tree, images.hashes, parts)
+    if groups is not None and config.data.group_pattern is not None and tree.parts is not None:
+        notes += _divided(tree, groups_of(tree.names, config.data.group_pattern), part_of)
     if tree.left_out:
         notes.append(f"{describe_left_out(tree.left_out)}; see {output_dir / LEFT_OUT}")
     return Lists(
@@ -234,6 +237,21 @@ def _same_contents(
     return sorted(notes)
 
 
+def _divided(tree: ClassTree, groups: np.ndarray, part_of: Mapping[int, str]) -> list[str]:
+    """Says how many groups a split that the folders give divides."""
+    parts: dict[int, set[str]] = {}
+    for i, part in part_of.items():
+        parts.setdefault(int(groups[i]), set()).add(part)
+    divided = sorted(group for group, each in parts.items() if len(each) > 1)
+    if not divided:
+        return []
+    shown = describe_problems([tree.names[group] for group in divided])
+    return [
+        f"{len(divided)} of {len(parts)} groups of the pattern are in more than one part, as "
+        f"the folders have it, so the scores are too high; the first image of each: {shown}"
+    ]
+
+
 def write_lists(lists: Lists, folder: Path) -> None:
     """Writes what is to be written; lists that are not of this run are left alone.
 
@@ -249,6 +267,6 @@ def write_lists(lists: Lists, folder: Path) -> None:
                 f"{path} is of other images, and {folder} does not say of which; `overwrite` "
                 "starts from scratch, another `output_dir` leaves that list as it is."
             )
-    write_left_out(folder / LEFT_OUT, lists.left_out)
     if lists.record is not None:
+        write_left_out(folder / LEFT_OUT, lists.left_out)
         write_bytes(folder / IMAGES, lists.record.json())

@@ -88,7 +88,8 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         if config.run.overwrite:
             remove(overwritten_entries(output_dir, FINETUNE_ENTRIES, _read_by(config)))
         lists, found = _lists_of(images, config)
-        for note in (*lists.notes, take_directory(output_dir, lists.record)):
+        taken = take_directory(output_dir, lists.record, _read_by(config))
+        for note in (*lists.notes, taken):
             if note:
                 say(note)
         if found is not None:
@@ -111,7 +112,7 @@ def _lists_of(images: Images | Lists, config: FinetuneConfig) -> tuple[Lists, Ch
         return images, None
     images = inspect_images(images, config)
     record = None if config.run.overwrite else earlier_record(config.run.output_dir)
-    groups, found = check_images(images, config, {} if record is None else record.parts)
+    groups, found = check_images(images, config, record)
     return split_images(images, config, groups), found
 
 

@@ -138,5 +138,44 @@ def test_mistakes_end_before_any_work(tmp_path: Path, pretrained: Path, call_too
     assert_user_error(
         call_tool(*flags, tmp_path / "c", "--data_dir", images), "--data_dir goes with --list"
     )
-    assert_user_error(call_tool(*flags, tmp_path / "c", "--val_share", 1), "--val_share")
+    for given in (("--val_share", 0.1), ("--test_share", 0.1), ("--seed", 1)):
+        assert_user_error(call_tool(*flags, tmp_path / "c", *given), given[0], "--write_lists")
+    lists = ("--write_lists", tmp_path / "lists")
+    assert_user_error(call_tool(*flags, tmp_path / "c", *lists, "--val_share", 1), "--val_share")
     assert not (tmp_path / "c").exists()
+
+
+def test_lists_that_are_read_are_not_replaced(
+    tmp_path: Path, pretrained: Path, call_tool: Run
+) -> None:
+    data = make_image_folder(tmp_path / "data", 1).parent
+    before = (data / "train_list.txt").read_bytes()
+    flags = ("check_images", "--pretrained", pretrained, "--output_dir", tmp_path / "c")
+    for more in (
+        ("--list", data / "train_list.txt"),
+        ("--list", tmp_path / "other", "--synset_word_list", data / "synset_words.txt"),
+    ):
+        done = call_tool(*flags, *more, "--write_lists", data)
+        assert_user_error(done, "--write_lists", f"would replace {more[-1]}", f"is {more[-2]}")
+    assert (data / "train_list.txt").read_bytes() == before
+
+
+def test_a_part_that_the_folders_lack_is_drawn(
+    tmp_path: Path, pretrained: Path, call_tool: Run
+) -> None:
+    images = make_image_folder(tmp_path / "data", 4)
+    (images.parent / "val").rename(images.parent / "test")
+    flags = ("check_images", "--images", images.parent, "--pretrained", pretrained)
+    flags = (*flags, "--output_dir", tmp_path / "c", "--write_lists", tmp_path / "clean")
+    done = call_tool(*flags, "--num_workers", 0, "--val_share", 0.4)
+    assert done.returncode == 0, done.stderr
+    sizes = {
+        part: len(read_list(tmp_path / "clean" / f"{part}_list.txt", images.parent))
+        for part in ("train", "val", "test")
+    }
+    assert sizes["test"] == 10
+    assert sizes["train"] + sizes["val"] == 40
+    assert 10 <= sizes["val"] <= 24
+    refused = call_tool(*flags, "--test_share", 0.1)
+    assert refused.returncode == 2
+    assert "--test_share: the folders have a part test already, of 10" in refused.stderr

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from squeezenet_paddle.checking.duplicates import BYTES, Pair, find_duplicates, joined, near_pairs
-from squeezenet_paddle.checking.pixels import NEAR, PIXELS, Look, kind_of
+from squeezenet_paddle.checking.pixels import NEAR, PIXELS, Look, kind_of, read_reduced
+from squeezenet_paddle.data import decode
 from squeezenet_paddle.datasets.samples import CLASSES, draw
 
 
@@ -96,3 +99,11 @@ def test_groups_are_those_that_pairs_connect() -> None:
     assert joined(6, [(4, 1), (1, 3), (0, 5)]).tolist() == [0, 1, 2, 1, 1, 0]
     assert joined(3, []).tolist() == [0, 1, 2]
     assert find_duplicates(np.ones((1, 4), "float32"), ["a"], lambda i: drawn(0)).pairs == []
+
+
+def test_the_users_limit_of_pixels_holds_for_the_first_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode.decode, "__defaults__", (1000,))
+    cv2.imwrite(str(tmp_path / "a.png"), drawn(0, 300))
+    assert read_reduced(tmp_path / "a.png", 10**6).shape == (320, 300, 3)

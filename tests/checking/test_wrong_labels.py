@@ -93,6 +93,13 @@ def test_images_of_a_group_are_in_one_fold_and_classes_in_all() -> None:
     assert all(np.unique(folds[labels == c]).size == 10 for c in range(3))
 
 
+def test_groups_that_each_begin_with_another_class_have_folds_of_their_own() -> None:
+    labels, groups = np.array([0, 1, 2, 1, 2, 0, 2, 0, 1]), np.repeat([0, 1, 2], 3)
+    first = np.unique(groups, return_index=True)[1]
+    assert len(set(labels[first])) == 3
+    assert fold_of(labels, groups, 0).tolist() == groups.tolist()
+
+
 def test_a_wrong_label_that_a_duplicate_repeats_is_found_all_the_same() -> None:
     x, true = blobs(300, 3, 1.0)
     x[1], labels = x[0], true.copy()

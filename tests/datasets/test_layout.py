@@ -97,6 +97,16 @@ def test_a_split_inside_the_classes(tmp_path: Path) -> None:
     assert {scored.name(i).split("/")[1] for i in range(len(scored))} == {"val"}
 
 
+def test_a_split_inside_some_classes_alone_is_not_taken_and_told(tmp_path: Path) -> None:
+    touch(tmp_path, *images("cat/train", "cat/val", "dog/train", "dog/val", "emu"))
+    tree = read_tree(tmp_path)
+    assert tree.parts is None
+    assert tree.notes == [
+        "split: that of the folders in cat, dog is not taken, as there are images outside of such "
+        "in emu"
+    ]
+
+
 def test_what_lies_beside_a_split_is_left_out(tmp_path: Path) -> None:
     names = images("train/cat", "train/dog", "val/cat", "val/dog", "val/emu", "plots", "val")
     tree = read_tree(touch(tmp_path, *names))

@@ -114,8 +114,8 @@ def test_an_image_that_changes_while_it_is_read(
     assert np.array_equal(found[0], found[1])
 
 
-def test_other_preprocessing_has_other_features(
-    images: Path, pretrained: Path, tmp_path: Path
+def test_other_preprocessing_has_other_features_and_each_is_kept(
+    images: Path, pretrained: Path, tmp_path: Path, computed: list[int]
 ) -> None:
     preprocess = read_info(pretrained).preprocess
     files, cache = listed(images), tmp_path / "cache"
@@ -125,3 +125,4 @@ def test_other_preprocessing_has_other_features(
     ]
     assert not np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
+    assert computed == [10, 10]

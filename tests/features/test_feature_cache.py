@@ -155,7 +155,9 @@ def test_a_disk_without_room_is_told_before_the_work(
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage((100 << 20) + 1000))
     check_room(tmp_path / "run" / "features", 1000)
-    with pytest.raises(InputError, match="--no_cache"):
+    with pytest.raises(InputError, match=r"the disk has 104.9 MB; fewer `views`\.$"):
+        check_room(tmp_path / "run" / "features", 1001, "fewer `views`")
+    with pytest.raises(InputError, match=r"the disk has 104.9 MB\.$"):  # as check-images says it
         check_room(tmp_path / "run" / "features", 1001)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0))
     check_room(tmp_path / "run" / "features", 0)  # what is there needs no room

@@ -93,3 +93,9 @@ def test_a_learning_curve_leads_where_more_images_get() -> None:
     assert (np.diff(few.counts) > 0).all()
     assert f"{2 * few.counts[-1]:,}" in str(few)
     assert learning_curve(x[:90], labels[:90], np.arange(90), 5, np.ones(90, bool)) is None
+
+
+def test_one_group_for_each_class_gives_no_learning_curve() -> None:
+    labels = np.repeat([0, 1], 300)
+    x = np.random.default_rng(0).standard_normal((600, 20)).astype("float32")
+    assert learning_curve(x, labels, labels, 2, np.ones(600, bool)) is None

@@ -247,6 +247,56 @@ def test_a_run_that_has_trained_nothing_is_not_kept(grown: Path, tmp_path: Path)
     assert not list(run.iterdir())
 
 
+def test_a_kill_after_the_models_were_moved_still_keeps_the_record(tmp_path: Path) -> None:
+    images = [Image(f"a/{n}.jpg", "a", "train", str(n)) for n in range(3)]
+    (tmp_path / "images.json").write_bytes(growth.Record({}, images).json())
+    (tmp_path / "runs" / "1" / "best").mkdir(parents=True)
+    assert "kept in" in take_directory(tmp_path, growth.Record({}, images[1:]))
+    assert growth.read_record(tmp_path / "runs" / "1") == growth.Record({}, images)
+
+
+def test_what_the_run_reads_is_neither_moved_nor_removed(tmp_path: Path) -> None:
+    names = tmp_path / "synset_words.txt"
+    names.write_text("mine")
+    images = [Image(f"a/{n}.jpg", "a", "train", str(n)) for n in range(3)]
+    (tmp_path / "images.json").write_bytes(growth.Record({}, images).json())
+    new = growth.Record({}, images[1:])
+    for model in (False, True):  # it would be removed, or kept in runs/1
+        if model:
+            (tmp_path / "best").mkdir()
+        with pytest.raises(InputError, match=f"would move {names}, and `synset_word_list` is"):
+            take_directory(tmp_path, new, {"synset_word_list": names, "pretrained": None})
+        assert names.read_text() == "mine"
+        assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_groups_stay_together_where_images_went(
+    tmp_path: Path, pretrained: Path, check: bool
+) -> None:
+    images = make_image_folder(tmp_path / "data", 6)
+    for path in list(images.rglob("*.jpg")):
+        path.rename(path.with_name(f"thing{int(path.stem) // 2}-{path.name}"))
+    more = ["--group_pattern", r"(.+)-\d+", *([] if check else ["--no_check"])]
+    config = finetune_config(finetune_flags(images, pretrained, tmp_path / "run", *more))
+    (tmp_path / "run").mkdir()
+
+    def record() -> growth.Record:
+        lists, _ = finetuning._lists_of(finetuning.read_images(config), config)
+        assert lists.record is not None
+        (tmp_path / "run" / "images.json").write_bytes(lists.record.json())
+        return lists.record
+
+    for image in record().images:
+        if image.part == "val":  # every class has to get other ones
+            (images / image.path).unlink()
+    sides: dict[str, set[str]] = {}
+    for image in record().images:
+        sides.setdefault(image.path.rpartition("-")[0], set()).add(image.part)
+    assert {"train", "val"} == set.union(*sides.values())
+    assert all(len(parts) == 1 for parts in sides.values())
+
+
 def test_changes_are_counted_by_content() -> None:
     def images(*pairs: str) -> list[Image]:
         return [Image(f"{i}", pair[0], "train", pair[1:]) for i, pair in enumerate(pairs)]

@@ -22,6 +22,7 @@ from squeezenet_paddle.finetuning.lists import (
     split_images,
     write_lists,
 )
+from squeezenet_paddle.finetuning.run import _lists_of
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +221,25 @@ def test_a_folder_that_has_a_split_keeps_it(tmp_path: Path) -> None:
         assert sorted(line.split()[0] for line in lines) == sorted(
             name for name in names if name.startswith(part)
         )
+
+
+def test_what_make_lists_left_out_stays_where_both_lists_are_given(tmp_path: Path) -> None:
+    (tmp_path / "left_out.csv").write_text("path,kind,reason\nnotes.txt,text file,\n")
+    lists = (tmp_path / "train_list.txt", tmp_path / "val_list.txt")
+    write_lists(Lists(*lists, None, None, None, {}), tmp_path)
+    assert "notes.txt" in (tmp_path / "left_out.csv").read_text()
+
+
+def test_groups_that_the_folders_divide_are_told(tmp_path: Path, pretrained: Path) -> None:
+    root = tmp_path / "data"
+    for n, name in enumerate(("train/a/x-0", "train/b/y-0", "val/a/x-1", "val/b/z-0")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / f"{name}.png"), np.full((40, 40, 3), 20 * n, "uint8"))
+    given = {"images": root, "check": False, "group_pattern": "([^/]+)-", "num_workers": 0}
+    config = make_config(tmp_path / "run", pretrained, **given)
+    (tmp_path / "run").mkdir()
+    lists, _ = _lists_of(read_images(config), config)
+    assert [note for note in lists.notes if "pattern" in note] == [
+        "1 of 3 groups of the pattern are in more than one part, as the folders have it, so "
+        "the scores are too high; the first image of each: train/a/x-0.png"
+    ]
