@@ -69,3 +69,13 @@ def test_the_users_own_lists_in_the_directory_stay(tmp_path: Path, call_tool: Ru
     done = call_tool("finetune", "--images", images, *common)
     assert_user_error(done, "which no fine-tuning has written")
     assert content(data) == before
+
+
+def test_images_in_the_directory_stay(tmp_path: Path, call_tool: Run) -> None:
+    """In a folder that has the name of one of a run."""
+    model, run = make_pretrained(tmp_path / "model"), tmp_path / "run"
+    images = make_image_folder(run / "features" / "images")
+    before = content(run)
+    done = call_tool("finetune", *finetune_flags(images, model, run, "--overwrite"))
+    assert_user_error(done, f"--overwrite would remove {run / 'features'}", "--images is")
+    assert content(run) == before

@@ -117,9 +117,9 @@ def _lists_of(images: Images | Lists, config: FinetuneConfig) -> tuple[Lists, Ch
 
 
 def _read_by(config: FinetuneConfig) -> dict[str, Path | None]:
-    """The files that a fine-tuning reads, by their settings."""
+    """The files and folders that a fine-tuning reads, by their settings."""
     data, pretrained = config.data, config.network.pretrained
-    names = ("train_list", "val_list", "synset_word_list")
+    names = ("images", "data_dir", "train_list", "val_list", "synset_word_list")
     return {"pretrained": pretrained, **{name: getattr(data, name) for name in names}}
 
 
