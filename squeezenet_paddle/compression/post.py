@@ -33,6 +33,8 @@ _PILOT_IMAGES = 48
 _STEP = 0.9  # of the step that is right for fine rounding; coarse rounding with a price needs less
 _SPREAD = (0.4, 1.0, 2.5)  # times mu, where the pilot measures sizes
 LEAST_BITS = 1  # a weight, of the smallest file that is made
+_FEW = 0.02  # of all weights: a classifier of fewer is cheap, and is not rounded to nothing, as
+_LARGEST_ERROR = 0.1  # of its outputs is allowed; a network that is sure of itself shows no loss
 _FLOAT16 = float(np.finfo("float16").max)
 
 
@@ -281,6 +283,20 @@ class _LayerProblem:
         self._problem = Problem(flat, cross, hessian)
 
     def rounded(self, mu: float, passes: int = PASSES) -> Rounded:
+        result = self._rounded(mu, passes)
+        if self._is_small_classifier:
+            while result.error > _LARGEST_ERROR:
+                mu /= 4
+                result = self._rounded(mu, passes)
+        return result
+
+    @property
+    def _is_small_classifier(self) -> bool:
+        compressor = self._compressor
+        is_last = self._layer is compressor._layers[-1]
+        return is_last and self._weight.size < _FEW * compressor.weights
+
+    def _rounded(self, mu: float, passes: int) -> Rounded:
         sensitivity = self._compressor._sensitivity[self._layer.name]
         problem = self._problem
         least = float(np.abs(problem.target).max()) * 4 / INDICES
