@@ -117,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = export(args.model_dir, info, what, images, output_dir)
     for file in result.files:
         print(f"{file}  {file.stat().st_size:,} bytes")
+    if args.format == "caffe" and info.calibration is not None:
+        common.note("a Caffe file has no temperature, and no threshold for none of these.")
     if result.calibrated:
         print(f"int8: fitted to {result.calibrated} images")
     print(

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import Run
 from networks import calibrate_dir, pixels, small_calibration, small_model_dir
 
 from squeezenet_paddle.data.preprocess import Preprocess
@@ -120,3 +121,11 @@ def test_paddle_gives_the_means(tmp_path: Path) -> None:
         assert one.familiarity == pytest.approx(other.familiarity, rel=1e-3, abs=1e-3)
     [described] = json.loads((model / "labels.json").read_text())["models"].values()
     assert described["calibration"]["output"]["shape"] == ["batch", 512]
+
+
+def test_a_caffe_file_lacks_the_calibration(tmp_path: Path, call_tool: Run) -> None:
+    model = calibrate_dir(small_model_dir(tmp_path / "model", ModelConfig("1.1", 4)))
+    given = ("--model_dir", model, "--format", "caffe", "--output_dir", tmp_path / "caffe")
+    done = call_tool("export", *given)
+    assert done.returncode == 0, done.stderr
+    assert "a Caffe file has no temperature, and no threshold for none of these" in done.stderr
