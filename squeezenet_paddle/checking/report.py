@@ -19,6 +19,7 @@ import numpy as np
 
 from ..data.decode import read_image
 from ..errors import ImageError
+from ..evaluation.pages import environment
 from ..evaluation.plots import printable
 from ..files import write_text
 from ..run_dir import CHECK_PAGE, CHECK_TABLE
@@ -102,44 +103,40 @@ def write_report(folder: Path, check: Check, facts: Mapping[str, str]) -> None:
 
 
 def _page(check: Check, facts: Mapping[str, str]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
     labels, suspects = check.labels, check.labels.suspects
     small = sorted(check.small.items(), key=lambda item: item[1])
-    return environment.get_template(f"{CHECK_PAGE}.j2").render(
-        facts=facts,
-        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        count=len(check.images),
-        lines=list(check.lines()),
-        shown=_SHOWN,
-        conflicts=_sets(check, check.conflicts),
-        conflict_count=len(check.conflicts),
-        suspects=[
-            {
-                **_tile(check, i),
-                "proposed": check.name(labels.proposed[i]),
-                "certainty": float(labels.wrong[i]),
-            }
-            for i in suspects[:_SHOWN].tolist()
-        ],
-        suspect_count=len(suspects),
-        error_rate=labels.error_rate,
-        repeated=_sets(check, check.repeated),
-        repeated_count=len(check.repeated),
-        odd=[{**_tile(check, each.image), "reason": each.reason} for each in check.odd[:_SHOWN]],
-        odd_count=len(check.odd),
-        alike=[(check.name(a.first), check.name(a.second), a.share) for a in check.alike],
-        small=[(check.name(i), number) for i, number in small],
-        curve=None if check.curve is None else _drawn(check.curve),
-        unreadable=[check.unreadable[i] for i in sorted(check.unreadable)],
+    return (
+        environment(Path(__file__).parent)
+        .get_template(f"{CHECK_PAGE}.j2")
+        .render(
+            facts=facts,
+            date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+            count=len(check.images),
+            lines=list(check.lines()),
+            shown=_SHOWN,
+            conflicts=_sets(check, check.conflicts),
+            conflict_count=len(check.conflicts),
+            suspects=[
+                {
+                    **_tile(check, i),
+                    "proposed": check.name(labels.proposed[i]),
+                    "certainty": float(labels.wrong[i]),
+                }
+                for i in suspects[:_SHOWN].tolist()
+            ],
+            suspect_count=len(suspects),
+            error_rate=labels.error_rate,
+            repeated=_sets(check, check.repeated),
+            repeated_count=len(check.repeated),
+            odd=[
+                {**_tile(check, each.image), "reason": each.reason} for each in check.odd[:_SHOWN]
+            ],
+            odd_count=len(check.odd),
+            alike=[(check.name(a.first), check.name(a.second), a.share) for a in check.alike],
+            small=[(check.name(i), number) for i, number in small],
+            curve=None if check.curve is None else _drawn(check.curve),
+            unreadable=[check.unreadable[i] for i in sorted(check.unreadable)],
+        )
     )
 
 

@@ -33,8 +33,10 @@ _PILOT_IMAGES = 48
 _STEP = 0.9  # of the step that is right for fine rounding; coarse rounding with a price needs less
 _SPREAD = (0.4, 1.0, 2.5)  # times mu, where the pilot measures sizes
 LEAST_BITS = 1  # a weight, of the smallest file that is made
-_FEW = 0.02  # of all weights: a classifier of fewer is cheap, and is not rounded to nothing, as
-_LARGEST_ERROR = 0.1  # of its outputs is allowed; a network that is sure of itself shows no loss
+# A classifier of few classes costs hardly a byte, and comes last: it must not pay, with all that
+# the network says, for what the layers before it took beyond the budget.
+_FEW = 0.02  # of the network's weights, below which a classifier is kept
+_LARGEST_ERROR = 0.1  # of its outputs
 _FLOAT16 = float(np.finfo("float16").max)
 
 

@@ -36,7 +36,7 @@ from ..data.lists import ImageList
 from ..files import atomic_directory, check_directory
 from ..predict import Predictor
 from ..run_dir import CURVES, MODELS, model_dir_of
-from . import plots
+from . import pages, plots
 from .compare import variant
 from .evaluate import Evaluation
 from .metrics import (
@@ -267,17 +267,7 @@ def _page(
     trust: Mapping[str, float] | None,
 ) -> str:
     """report.html, from the numbers of metrics.json and the files that are in the folder."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # Names may hold bytes that are no text; markup is of another type.
-        finalize=lambda value: plots.printable(value) if type(value) is str else value,
-    )
+    environment = pages.environment(Path(__file__).parent)
     environment.filters["share"] = lambda value: "" if value is None else f"{value:.2%}"
     environment.filters["named"] = _class_name
     figures = {"matrix": folder / MATRIX, "reliability": folder / RELIABILITY, "curves": curves}
