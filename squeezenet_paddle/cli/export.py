@@ -1,4 +1,4 @@
-"""Export a model for other programs: Paddle Inference, ONNX, Caffe.
+"""Export a model for other programs: Paddle Inference, ONNX, Caffe, or as C code.
 
     squeezenet export --model_dir pretrained/squeezenet_v1.1 --format onnx --image cat.jpg
 
@@ -8,6 +8,9 @@ the images named (without --image, on drawn ones). The other formats:
     paddle  inference.json and inference.pdiparams (inference.pdmodel from Paddle 2): the static
             graph, with which eval and infer take --engine paddle
     caffe   deploy.prototxt and model.caffemodel, checked by OpenCV's Caffe importer
+    c       a folder, c/: a classifier in C99 that needs a compiler alone, resizes images as
+            these commands do, and has a Makefile, a program and pictures to check it by; --embed
+            puts the weights into the program
 
 Beside them, labels.json holds the class names and says what each file takes and gives. An ONNX file
 says the same in its metadata (input, preprocess, output), a prototxt in comments. The authors'
@@ -30,6 +33,7 @@ difference, nothing was written; 2: bad input.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,10 +43,11 @@ from ..data.decode import read_image
 from ..data.image_files import find_images
 from ..datasets import samples
 from ..errors import InputError
+from ..export.c.write import GOLDEN, check_target, write_c
 from ..export.export import CHECKED_IMAGES, Export, export
-from ..export_record import FORMATS
+from ..export_record import C_FOLDER, FORMATS
 from ..files import check_file_target
-from ..model_dir import read_info
+from ..model_dir import ModelInfo, read_info
 from ..network.config import layer_table
 from ..onnx.quantise import CALIBRATION_IMAGES
 from ..run_dir import model_dir_of
@@ -54,12 +59,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     what = parser.add_argument_group("what to write")
     common.add_model_dir(what)
     common.add_untrained(what)
-    what.add_argument("--format", choices=FORMATS, required=True, help="(required)")
+    what.add_argument("--format", choices=(*FORMATS, "c"), required=True, help="(required)")
     what.add_argument(
         "--output_dir",
         type=Path,
         metavar="DIR",
-        help="where the files go (default: the model directory)",
+        help="where the files go (default: the model directory; c/ in it for C)",
+    )
+    what.add_argument(
+        "--embed",
+        action="store_true",
+        help="C: also write the weights as an array, which the program then contains",
     )
     graph = parser.add_argument_group("the graph")
     graph.add_argument(
@@ -109,6 +119,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     layer_table(info.network, size, size)  # refuses a size that is too small
     if args.precision == "int8" and args.image is None:
         raise InputError("`precision` int8 needs `image`, images to fit the integers to.")
+    if args.format == "c":
+        export_c(args, info, size)
+        return
+    if args.embed:
+        raise InputError("`embed`: only the `format` c has it.")
     what = Export(args.format, size, args.batch, args.with_preprocess, args.precision)
     count = CHECKED_IMAGES if args.precision == "float32" else CALIBRATION_IMAGES
     images = drawn() if args.image is None else named(args.image, count)
@@ -125,6 +140,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"checked by {result.judge} on {result.images} images: largest difference "
         f"{result.difference:.3g} (relative {result.relative:.2g}), the same first class for "
         f"{result.same_top1}"
+    )
+
+
+def export_c(args: argparse.Namespace, info: ModelInfo, size: int) -> None:
+    """Writes the C code."""
+    if args.batch not in (None, 1):
+        raise InputError("`batch`: the `format` c takes one image at a time.")
+    if args.with_preprocess:
+        raise InputError("`with_preprocess`: the `format` c always does the preprocessing itself.")
+    if args.precision != "float32":
+        raise InputError(f"`precision` {args.precision}: only the `format` onnx has it.")
+    folder = args.output_dir or model_dir_of(args.model_dir) / C_FOLDER
+    check_target(folder)
+    info = dataclasses.replace(info, preprocess=info.preprocess.with_crop_size(size))
+    images = drawn() if args.image is None else named(args.image, GOLDEN)
+    written = write_c(args.model_dir, info, folder, images, args.embed)
+    for file in sorted(each for each in folder.iterdir() if each.is_file()):
+        print(f"{file}  {file.stat().st_size:,} bytes")
+    print(
+        f"memory: {written.weights_memory / 1e6:.1f} MB of weights and "
+        f"{written.maps_memory / 1e6:.1f} MB of maps; check the build by: make -C {folder} check"
     )
 
 
