@@ -39,10 +39,12 @@ from ..data.decode import read_image
 from ..data.image_files import find_images
 from ..datasets import samples
 from ..errors import InputError
+from ..export.bundle.bundle import PREDICT, Bundle, check_bundle_target
+from ..export.bundle.card import read_scores
 from ..export.export import CHECKED_IMAGES, Export, export
 from ..export_record import FORMATS
 from ..files import check_file_target
-from ..model_dir import read_info
+from ..model_dir import ModelInfo, read_info
 from ..network.config import layer_table
 from ..onnx.quantise import CALIBRATION_IMAGES
 from ..run_dir import model_dir_of
@@ -54,12 +56,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     what = parser.add_argument_group("what to write")
     common.add_model_dir(what)
     common.add_untrained(what)
-    what.add_argument("--format", choices=FORMATS, required=True, help="(required)")
+    what.add_argument("--format", choices=(*FORMATS, "bundle"), required=True, help="(required)")
     what.add_argument(
         "--output_dir",
         type=Path,
         metavar="DIR",
-        help="where the files go (default: the model directory)",
+        help="where the files go; of a bundle a folder or .zip file of its own (default: the model "
+        "directory)",
+    )
+    what.add_argument(
+        "--report_dir",
+        type=Path,
+        metavar="DIR",
+        help="of a bundle: the report of eval that its model card takes the scores from (default: "
+        "that of finetune, where there is one)",
     )
     graph = parser.add_argument_group("the graph")
     graph.add_argument(
@@ -107,6 +117,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     info.check_trained(args.untrained)
     size = args.input_size or info.preprocess.crop_size
     layer_table(info.network, size, size)  # refuses a size that is too small
+    if args.format == "bundle":
+        write_bundle(args, info, size)
+        return
+    if args.report_dir is not None:
+        raise InputError("`report_dir` is for the model card of the `format` bundle.")
     if args.precision == "int8" and args.image is None:
         raise InputError("`precision` int8 needs `image`, images to fit the integers to.")
     what = Export(args.format, size, args.batch, args.with_preprocess, args.precision)
@@ -126,6 +141,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{result.difference:.3g} (relative {result.relative:.2g}), the same first class for "
         f"{result.same_top1}"
     )
+
+
+def write_bundle(args: argparse.Namespace, info: ModelInfo, size: int) -> None:
+    """Writes a bundle; --image names what int8 is fitted to."""
+    if args.batch is not None or args.with_preprocess or args.precision != "float32":
+        raise InputError(
+            "the `format` bundle takes any number of images, has float32 and, fitted to those of "
+            "`image`, int8; `batch`, `with_preprocess` and `precision` do not go with it."
+        )
+    if args.output_dir is None:
+        raise InputError("a bundle needs `output_dir`, the name of a new folder or .zip file.")
+    check_bundle_target(args.output_dir)
+    scores = read_scores(args.model_dir, info, args.report_dir)
+    images = drawn() if args.image is None else named(args.image, CALIBRATION_IMAGES)
+    fits_int8 = args.image is not None
+    bundle = Bundle(args.model_dir, info, size, images, fits_int8, scores, common.note)
+    for name, bytes_ in bundle.write(args.output_dir):
+        print(f"{args.output_dir / name}  {bytes_:,} bytes")
+    print(f"checked by its own {PREDICT} --check")
 
 
 def named(patterns: list[str], count: int) -> list[np.ndarray]:
