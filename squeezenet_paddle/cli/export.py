@@ -1,4 +1,4 @@
-"""Export a model for other programs: Paddle Inference, ONNX, Caffe.
+"""Export a model for other programs: Paddle Inference, ONNX, Caffe; or as a bundle for others.
 
     squeezenet export --model_dir pretrained/squeezenet_v1.1 --format onnx --image cat.jpg
 
@@ -10,10 +10,11 @@ the images named (without --image, on drawn ones). The other formats:
     caffe   deploy.prototxt and model.caffemodel, checked by OpenCV's Caffe importer
 
 Beside them, labels.json holds the class names and says what each file takes and gives. An ONNX file
-says the same in its metadata (input, preprocess, output), a prototxt in comments. The authors'
-weights and those trained from them want the channels in the order B, G, R (OpenCV's, not Pillow's),
-pixels of 0 to 255, squashed to 256 x 256, the middle 227 x 227, minus the mean 104, 117, 123. ONNX
-and Paddle graphs give logits, of which softmax makes probabilities; Caffe's give probabilities.
+says the same in its metadata (input, preprocess, output, classes), a prototxt in comments. The
+authors' weights and those trained from them want the channels in the order B, G, R (OpenCV's, not
+Pillow's), pixels of 0 to 255, squashed to 256 x 256, the middle 227 x 227, minus the mean 104, 117,
+123. ONNX and Paddle graphs give logits, of which softmax makes probabilities; Caffe's give
+probabilities.
 
 --with_preprocess moves the subtraction of the mean into the graph, which then takes pixels as they
 are, uint8 [N, H, W, 3]; decoding, resizing and cropping stay outside. --precision int8 writes
@@ -22,6 +23,12 @@ engines onnxruntime and openvino then take --precision int8:
 
     squeezenet export --model_dir pretrained/squeezenet_v1.1 --format onnx --precision int8 \\
         --image holiday/
+
+A bundle is a folder or .zip file for whoever gets the model: model.onnx, with --image also
+model_int8.onnx, a predict.py that needs numpy, ONNX Runtime, and Pillow or OpenCV, drawn images to
+check it by, and a model card:
+
+    squeezenet export --model_dir output/mine --format bundle --output_dir mine.zip
 
 An export is tied to the weights it was made from. Exit code 0: written; 1: the check found a
 difference, nothing was written; 2: bad input.
