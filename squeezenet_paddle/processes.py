@@ -83,8 +83,7 @@ def wake(pid: int) -> bool:
 def map_in_processes(
     function: Callable[[T], R],
     items: Sequence[T],
-    count: int,
-    prepare: Callable[[], object] = bool,
+    starting: Sequence[Callable[[], object]] = (bool,),
 ) -> Generator[R, None, None]:
     """Applies a function to each item in processes of their own; yields the results in order.
 
@@ -94,8 +93,7 @@ def map_in_processes(
     Args:
         function: of an item; an exception that it raises is raised here.
         items: they and the results have to be picklable.
-        count: processes.
-        prepare: what each process calls first.
+        starting: what each process calls first; there are as many.
 
     Raises:
         ProcessDiedError: a process was killed.
@@ -104,9 +102,9 @@ def map_in_processes(
     helpers: dict[Any, Any] = {}  # process by pipe
     try:
         with signals_left_to_parent():
-            for _ in range(min(count, len(items))):
+            for start in starting:
                 pipe, theirs = context.Pipe()
-                process = context.Process(target=_help, args=(theirs, function, prepare))
+                process = context.Process(target=_help, args=(theirs, function, start))
                 process.start()
                 theirs.close()
                 helpers[pipe] = process
@@ -147,9 +145,9 @@ def _receive(pipe: Any, process: Any) -> Any:
         ) from None
 
 
-def _help(pipe: Any, function: Callable[[Any], Any], prepare: Callable[[], object]) -> None:
+def _help(pipe: Any, function: Callable[[Any], Any], start: Callable[[], object]) -> None:
     """The body of a helper: items in, results out, until the parent or its end of the pipe goes."""
-    prepare()
+    start()
     items: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
 
     def take() -> None:

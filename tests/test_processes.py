@@ -20,7 +20,7 @@ NAPPING = """
 import sys, time
 from squeezenet_paddle.processes import map_in_processes
 if __name__ == "__main__":
-    for done in map_in_processes(time.sleep, [0.0, 0.0, 600.0, 600.0], 2):
+    for done in map_in_processes(time.sleep, [0.0, 0.0, 600.0, 600.0], [bool] * 2):
         print("semaphores" if "multiprocessing.synchronize" in sys.modules else "none", flush=True)
 """
 
@@ -34,11 +34,11 @@ def square(number: int) -> int:
 
 
 def test_results_come_in_order_and_errors_as_they_are() -> None:
-    assert list(map_in_processes(square, [5, 3, 1, 4, 6], 2)) == [25, 9, 1, 16, 36]
+    assert list(map_in_processes(square, [5, 3, 1, 4, 6], [bool] * 2)) == [25, 9, 1, 16, 36]
     with pytest.raises(InputError, match="seven is not taken"):
-        list(map_in_processes(square, [5, 7], 1))
+        list(map_in_processes(square, [5, 7]))
     with pytest.raises(ProcessDiedError, match=r"exit code -9\)"):
-        list(map_in_processes(square, [5, 9], 1))
+        list(map_in_processes(square, [5, 9]))
 
 
 def group(number: int) -> list[int]:

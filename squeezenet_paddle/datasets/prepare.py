@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import posixpath
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -20,7 +21,8 @@ import cv2
 import numpy as np
 
 from ..data import remarks
-from ..data.decode import read_image
+from ..data.at_work import AtWork
+from ..data.decode import memory_errors_named, read_image
 from ..data.image_files import IMAGE_SUFFIXES
 from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
@@ -272,20 +274,31 @@ def _run(
     size = min(_CHUNK, -(-len(jobs) // num_workers))
     starts = range(0, len(jobs), size)
     chunks = [jobs[start : start + size] for start in starts]
-    results = map_in_processes(partial(_do, resize, output), chunks, num_workers, _start_worker)
+    context = multiprocessing.get_context("spawn")
+    at_work = [AtWork(context) for _ in range(min(num_workers, len(chunks)))]
+    starting = [partial(_start_worker, each) for each in at_work]
+    results = map_in_processes(partial(_do, resize, output), chunks, starting)
     try:
         with closing(results), Progress("resizing", len(jobs)) as progress:
             for start, done in zip(starts, results):
                 yield start, done
                 progress.update(len(jobs[start : start + size]))
     except ProcessDiedError as error:
+        images = " or ".join(each.path for each in at_work if each.path)
         raise RunError(
             "a process that resized images was killed, most often because memory ran out; fewer "
-            "`num_workers` need less. The same command continues where this one stopped."
+            "`num_workers` need less. The same command continues where this one stopped. "
+            f"{images and f'It may have been reading {images}.'}"
         ) from error
 
 
-def _start_worker() -> None:
+_at_work: AtWork  # of this helper process
+
+
+def _start_worker(at_work: AtWork) -> None:
+    """Prepares a helper process."""
+    global _at_work
+    _at_work = at_work
     cv2.setNumThreads(1)
     remarks.keep()
 
@@ -300,8 +313,10 @@ def _do(resize: Preprocess, output: Output | None, jobs: Sequence[Job]) -> Chunk
         write = target is not None and not _is_newer(target, job.source)
         if not write and not job.weight:
             continue
+        _at_work.on(job.source)
         try:
-            image = resize.resized(read_image(job.source))
+            with memory_errors_named(job.source):
+                image = resize.resized(read_image(job.source))
             if output is not None and target is not None and write:
                 write_bytes(target, encode(image, output, job.source))
                 written += 1

@@ -157,7 +157,7 @@ def measure(task: Task) -> list[Row] | NotRun:
         ImageError: one of the files cannot be read.
     """
     try:
-        [result] = map_in_processes(_measure_here, [task], 1)
+        [result] = map_in_processes(_measure_here, [task])
     except ProcessDiedError:
         return NotRun(task.engine, task.precision, "its process died.")
     return result
