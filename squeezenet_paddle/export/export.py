@@ -138,7 +138,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".export.", dir=output_dir) as temporary:
         folder = Path(temporary)
         if what.format == "paddle":
-            from .static_graph import save_static_graph
+            from ..engines.static_graph import save_static_graph
 
             files = save_static_graph(
                 *(network, preprocess, what.batch, what.with_preprocess, folder),
