@@ -28,7 +28,7 @@ from ..data.image_files import IMAGE_SUFFIXES
 from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
 from ..errors import ImageError, InputError, RunError, describe_problems
-from ..files import read_bytes, write_bytes, write_text
+from ..files import read_bytes, write_bytes, write_text, write_together
 from ..progress import Progress
 
 FORMATS = ("jpg", "png")
@@ -147,8 +147,10 @@ def prepare(
         if all(_key(images, i) in problems for i in range(len(images))):
             raise InputError(f"{images.source}: none of its images can be read.")
     if output is not None:
-        for path, images in zip(paths, read):
-            write_text(output.path(_list_name(path)), _new_list(images, jobs, problems))
+        lists_of = {
+            _list_name(path): _new_list(each, jobs, problems) for path, each in zip(paths, read)
+        }
+        write_together(Path(output.folder), {k: v.encode() for k, v in lists_of.items()})
     mean = None
     if with_mean:
         used = sum(_key(read[0], i) not in problems for i in range(len(read[0])))

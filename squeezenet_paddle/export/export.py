@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,13 @@ from ..engines.load import check_installed, version_of
 from ..engines.onnxruntime import compile_onnx
 from ..engines.paddle_inference import compile_paddle
 from ..errors import InputError, RunError
-from ..files import atomic_path
-from ..model_dir import ModelInfo, Weights, network_of, read_weights
+from ..files import temporary_directory, write_together
+from ..model_dir import ModelInfo, Weights, network_of, read_info, read_weights
 from ..network.config import layers
 from ..onnx.quantise import calibrate, to_json
 from ..onnx.writer import GraphInput, onnx_model
 from ..progress import track
+from ..run_dir import model_dir_of
 from .description import describe
 
 CHECKED_IMAGES = 32
@@ -135,8 +135,7 @@ def export(
             f"pixels a side; how far they hold for {what.input_size} was not measured"
         )
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export.", dir=output_dir) as temporary:
-        folder = Path(temporary)
+    with temporary_directory() as folder:  # not in the model's, which a training may replace
         if what.format == "paddle":
             from ..engines.static_graph import save_static_graph
 
@@ -172,9 +171,9 @@ def export(
                 f"{result.relative:.2g} of the largest one, and at most {limit:g} was expected; "
                 "nothing was written."
             )
-        for file, target in zip(files, result.files):
-            with atomic_path(target) as path:
-                shutil.copyfile(file, path)
+        if output_dir.resolve() == model_dir_of(model_dir).resolve():
+            _check_unchanged(model_dir, weights)
+        write_together(output_dir, {file.name: file.read_bytes() for file in files})
     entry = {
         "fingerprint": weights.fingerprint,
         "input_size": what.input_size,
@@ -187,6 +186,15 @@ def export(
     record.add_record(output_dir, kind, entry, [file.name for file in files])
     record.write_labels(output_dir, weights.fingerprint, info.names)
     return result
+
+
+def _check_unchanged(model_dir: Path, weights: Weights) -> None:
+    """Raises an error if a training has replaced the model while it was exported."""
+    if read_weights(model_dir, read_info(model_dir)).fingerprint != weights.fingerprint:
+        raise RunError(
+            f"{model_dir}: the model was replaced by another one while it was exported; nothing "
+            "was written. Export it again."
+        )
 
 
 def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarray:
@@ -202,7 +210,14 @@ def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarra
 def _paddle_judge(files: list[Path]) -> tuple[str, Logits]:
     graph, parameters = files
     version = version_of("paddle").partition(" ")[2]
-    run = compile_paddle(graph, parameters, threads=1)
+    try:
+        run = compile_paddle(graph, parameters, threads=1)
+    except Exception as error:  # Paddle writes a part without a word where the disk is full
+        free = shutil.disk_usage(graph.parent).free
+        raise RunError(
+            f"{graph.parent}: Paddle cannot read what it has written there, {free / 1e6:,.1f} MB "
+            "are free; TMPDIR gives another folder. Nothing was written."
+        ) from error
     return f"Paddle Inference {version}", lambda inputs: run(inputs)[0]
 
 
