@@ -90,12 +90,6 @@ class ModelInfo:
                 f"the network reads {self.network.data_format} and the preprocessing makes "
                 f"{self.preprocess.data_format}; both must be the same."
             )
-        smallest = minimum_input_size(self.network.version)
-        if self.preprocess.crop_size < smallest:
-            raise InputError(
-                f"crop_size must be at least {smallest} for SqueezeNet v{self.network.version}; "
-                f"found {self.preprocess.crop_size}."
-            )
 
     @property
     def is_untrained(self) -> bool:
@@ -210,6 +204,11 @@ def read_info(path: str | Path) -> ModelInfo:
     if isinstance(values, dict):
         values = {**values, "mean_image": _read_mean_image(path, values.get("mean_image"))}
     preprocess = _from_json(values, Preprocess, f"{file}, preprocess")
+    if preprocess.crop_size < (smallest := minimum_input_size(network.version)):
+        raise InputError(
+            f"{file}, preprocess: crop_size must be at least {smallest} for SqueezeNet "
+            f"v{network.version}; found {preprocess.crop_size}."
+        )
     records = {}
     for key in ("source", "verification", "scores"):
         if not isinstance(config[key], dict):

@@ -103,7 +103,7 @@ def doubled(count: int, end: bytes) -> bytes:
         pytest.param(
             b"\x80\x02}(%bu."
             % b"".join(
-                b"\x8a\x08" + ((2**61 - 1) * i).to_bytes(8, "little") + b"N" for i in range(4)
+                b"\x8a\x08" + (2**61 * i - i).to_bytes(8, "little") + b"N" for i in range(4)
             ),
             id="keys of the same hash",
         ),
