@@ -4,6 +4,7 @@
     model.onnx, model_int8.onnx                       ONNX
     model.caffemodel, deploy.prototxt                 Caffe
     int8.json                                         statistics for quantisation
+    c/                                                C code; see `export/c/write.py`
     labels.json                                       class names; input and output of each model
     exports.json                                      how each was made, and from which weights
 
@@ -29,7 +30,19 @@ ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
 CAFFEMODEL, PROTOTXT = "model.caffemodel", "deploy.prototxt"
 STATISTICS, LABELS = "int8.json", "labels.json"
 _LARGEST_RECORD, _LARGEST_FILE = 16 << 20, 512 << 20  # bytes
-NAMES = (*GRAPHS, PARAMETERS, ONNX, ONNX_INT8, CAFFEMODEL, PROTOTXT, STATISTICS, LABELS, RECORD)
+C_FOLDER = "c"
+NAMES = (
+    *GRAPHS,
+    PARAMETERS,
+    ONNX,
+    ONNX_INT8,
+    CAFFEMODEL,
+    PROTOTXT,
+    STATISTICS,
+    LABELS,
+    C_FOLDER,
+    RECORD,
+)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

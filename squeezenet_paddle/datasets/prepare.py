@@ -9,11 +9,9 @@ import json
 import math
 import multiprocessing
 import posixpath
-import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +21,14 @@ import cv2
 import numpy as np
 
 from ..data import remarks
-from ..data.decode import read_image
+from ..data.at_work import AtWork
+from ..data.decode import memory_errors_named, read_image
 from ..data.image_files import IMAGE_SUFFIXES
 from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
 from ..errors import ImageError, InputError, RunError, describe_problems
 from ..files import read_bytes, write_bytes, write_text, write_together
+from ..processes import ProcessDiedError, map_in_processes
 from ..progress import Progress
 
 FORMATS = ("jpg", "png")
@@ -133,11 +133,12 @@ def prepare(
     problems: dict[str, str] = {}
     written = 0
     histogram = np.zeros((3, 256), "int64")
-    for start, chunk in _run(list(jobs.values()), resize, output, num_workers):
-        problems.update({names[start + i]: text for i, text in chunk.problems.items()})
-        written += chunk.written
-        histogram += chunk.histogram
-        remarks.log(chunk.remarks)
+    with closing(_run(list(jobs.values()), resize, output, num_workers)) as chunks:
+        for start, chunk in chunks:
+            problems.update({names[start + i]: text for i, text in chunk.problems.items()})
+            written += chunk.written
+            histogram += chunk.histogram
+            remarks.log(chunk.remarks)
     if problems and not skip_unreadable:
         raise InputError(
             f"{len(problems)} of {len(jobs)} images cannot be prepared, the others are; "
@@ -268,30 +269,36 @@ def _claim(
 
 def _run(
     jobs: Sequence[Job], resize: Preprocess, output: Output | None, num_workers: int
-) -> Iterator[tuple[int, Chunk]]:
+) -> Generator[tuple[int, Chunk], None, None]:
     """Shares the jobs among processes, with a progress bar; yields the first job's index too."""
     size = min(_CHUNK, -(-len(jobs) // num_workers))
     starts = range(0, len(jobs), size)
     chunks = [jobs[start : start + size] for start in starts]
-    pool = ProcessPoolExecutor(
-        min(num_workers, len(chunks)), multiprocessing.get_context("spawn"), _start_worker
-    )
+    context = multiprocessing.get_context("spawn")
+    at_work = [AtWork(context) for _ in range(min(num_workers, len(chunks)))]
+    starting = [partial(_start_worker, each) for each in at_work]
+    results = map_in_processes(partial(_do, resize, output), chunks, starting)
     try:
-        with Progress("resizing", len(jobs)) as progress:
-            for start, done in zip(starts, pool.map(partial(_do, resize, output), chunks)):
+        with closing(results), Progress("resizing", len(jobs)) as progress:
+            for start, done in zip(starts, results):
                 yield start, done
                 progress.update(len(jobs[start : start + size]))
-    except BrokenProcessPool as error:
+    except ProcessDiedError as error:
+        images = " or ".join(each.path for each in at_work if each.path)
         raise RunError(
             "a process that resized images was killed, most often because memory ran out; fewer "
-            "`num_workers` need less. The same command continues where this one stopped."
+            "`num_workers` need less. The same command continues where this one stopped. "
+            f"{images and f'It may have been reading {images}.'}"
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+_at_work: AtWork  # of this helper process
+
+
+def _start_worker(at_work: AtWork) -> None:
+    """Prepares a helper process."""
+    global _at_work
+    _at_work = at_work
     cv2.setNumThreads(1)
     remarks.keep()
 
@@ -306,8 +313,10 @@ def _do(resize: Preprocess, output: Output | None, jobs: Sequence[Job]) -> Chunk
         write = target is not None and not _is_newer(target, job.source)
         if not write and not job.weight:
             continue
+        _at_work.on(job.source)
         try:
-            image = resize.resized(read_image(job.source))
+            with memory_errors_named(job.source):
+                image = resize.resized(read_image(job.source))
             if output is not None and target is not None and write:
                 write_bytes(target, encode(image, output, job.source))
                 written += 1

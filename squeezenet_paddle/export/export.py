@@ -6,7 +6,9 @@ are compared with those of the network in dynamic graph. Importing this does not
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,16 +126,8 @@ def export(
     inputs = np.stack([preprocess.normalise(crop) for crop in crops])
     checked = slice(0, CHECKED_IMAGES)
     expected = DynamicEngine(network, "cpu").logits(inputs[checked])
-    classes = info.network.num_classes
     calibration = None if what.format == "caffe" else info.calibration
-    description = describe(
-        *(what.format, preprocess, classes, what.batch, what.with_preprocess), calibration
-    )
-    if calibration is not None and what.input_size != info.preprocess.crop_size:
-        description["calibration"]["steps"].append(
-            f"temperature and threshold were fitted to images of {info.preprocess.crop_size} "
-            f"pixels a side; how far they hold for {what.input_size} was not measured"
-        )
+    description = description_of(info, what)
     output_dir.mkdir(parents=True, exist_ok=True)
     with temporary_directory() as folder:  # not in the model's, which a training may replace
         if what.format == "paddle":
@@ -145,7 +139,7 @@ def export(
             )
             judge, run = _paddle_judge(files)
         elif what.format == "onnx":
-            files = _write_onnx(info, weights, what, preprocess, description, inputs, folder)
+            files = _write_onnx(info, weights, what, preprocess, inputs, folder)
             judge, run = _onnx_judge(files[0])
         else:
             files = _write_caffe(info, weights, what, description, folder)
@@ -188,6 +182,41 @@ def export(
     return result
 
 
+def description_of(info: ModelInfo, what: Export) -> dict[str, Any]:
+    """What an export takes and returns; see `describe`."""
+    preprocess = info.preprocess.with_crop_size(what.input_size)
+    calibration = None if what.format == "caffe" else info.calibration
+    classes = info.network.num_classes
+    description = describe(
+        *(what.format, preprocess, classes, what.batch, what.with_preprocess), calibration
+    )
+    if calibration is not None and what.input_size != info.preprocess.crop_size:
+        description["calibration"]["steps"].append(
+            f"temperature and threshold were fitted to images of {info.preprocess.crop_size} "
+            f"pixels a side; how far they hold for {what.input_size} was not measured"
+        )
+    return description
+
+
+def onnx_metadata(info: ModelInfo, what: Export) -> dict[str, Any]:
+    """What an ONNX file says of itself: the network, its description, names, the mean image.
+
+    The mean image, the crop that is subtracted from pixels, is base64 of an .npy file: float32
+    [H, W, 3] in the channel order of the preprocessing.
+    """
+    metadata = {
+        "network": dataclasses.asdict(info.network),
+        **description_of(info, what),
+        "classes": info.names,
+    }
+    preprocess = info.preprocess.with_crop_size(what.input_size)
+    if preprocess.mean_image is not None and not what.with_preprocess:
+        file = io.BytesIO()
+        np.save(file, np.ascontiguousarray(preprocess.mean_of_pixels))
+        metadata["mean_image"] = base64.b64encode(file.getvalue()).decode()
+    return metadata
+
+
 def _check_unchanged(model_dir: Path, weights: Weights) -> None:
     """Raises an error if a training has replaced the model while it was exported."""
     if read_weights(model_dir, read_info(model_dir)).fingerprint != weights.fingerprint:
@@ -226,7 +255,6 @@ def _write_onnx(
     weights: Weights,
     what: Export,
     preprocess: Preprocess,
-    description: dict[str, Any],
     inputs: np.ndarray,
     folder: Path,
 ) -> list[Path]:
@@ -243,7 +271,7 @@ def _write_onnx(
         graph_input,
         statistics=statistics,
         familiarity=None if info.calibration is None else info.calibration.familiarity,
-        metadata={"network": dataclasses.asdict(info.network), **description},
+        metadata=onnx_metadata(info, what),
     )
     files[0].write_bytes(model)
     return files
