@@ -99,16 +99,18 @@ def command(folder: Path, kind: str) -> str:
     return f"squeezenet export --model_dir {folder} --format {flags}"
 
 
-def find(folder: Path, kind: str, fingerprint: str) -> dict[str, bytes]:
-    """The files of an export, by their names, if they belong to the expected weights.
+def find(folder: Path, kind: str, fingerprint: str, needed: str) -> tuple[dict[str, Any], bytes]:
+    """The record of an export and one of its files, if it belongs to the expected weights.
 
     Args:
         folder: the model directory.
         kind: of the export.
         fingerprint: that of the model directory.
+        needed: the name of the file.
 
     Raises:
-        InputError: there is none, it belongs to other weights, or one of its files was changed.
+        InputError: there is none, it lacks that file, it belongs to other weights, or one of its
+            files was changed.
     """
     entry, how = read_record(folder).get(kind), command(folder, kind)
     if entry is None:
@@ -118,6 +120,8 @@ def find(folder: Path, kind: str, fingerprint: str) -> dict[str, bytes]:
             f"{folder}: its {kind} export is of other weights or another config.json; "
             f"replace it by: {how}"
         )
+    if needed not in entry["files"]:
+        raise InputError(f"{folder / RECORD}, {kind}: {needed} was expected among its files.")
     files = {}
     for name, checksum in entry["files"].items():
         exists = (folder / name).exists()
@@ -126,4 +130,4 @@ def find(folder: Path, kind: str, fingerprint: str) -> dict[str, bytes]:
             raise InputError(
                 f"{folder / name} is not the file that was exported; replace it by: {how}"
             )
-    return files
+    return entry, files[needed]

@@ -273,11 +273,9 @@ def _logits_engine(
 
 def _statistics(folder: Path, config: ModelConfig, weights: Weights) -> dict[str, Statistics]:
     """The statistics of a model directory's int8 export."""
-    files = export_record.find(folder, "int8", weights.fingerprint)
-    file = folder / export_record.STATISTICS
-    if file.name not in files:
-        raise InputError(f"{folder / export_record.RECORD}, int8: {file.name} was expected.")
-    return quantise.from_json(files[file.name], config, str(file))
+    name = export_record.STATISTICS
+    _, data = export_record.find(folder, "int8", weights.fingerprint, name)
+    return quantise.from_json(data, config, str(folder / name))
 
 
 def _onnx_compile(
