@@ -4,6 +4,7 @@
     model.onnx, model_int8.onnx                       ONNX
     model.caffemodel, deploy.prototxt                 Caffe
     int8.json                                         statistics for quantisation
+    model.html                                        a page that classifies in a browser
     labels.json                                       class names; input and output of each model
     exports.json                                      how each was made, and from which weights
 
@@ -21,14 +22,26 @@ from typing import Any
 from .errors import InputError
 from .files import read_bytes, sha256, write_text
 
-FORMATS = ("paddle", "onnx", "caffe")
+FORMATS = ("paddle", "onnx", "caffe", "html")
 RECORD = "exports.json"
 GRAPHS = ("inference.json", "inference.pdmodel")  # of Paddle 3 and 2
 PARAMETERS = "inference.pdiparams"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
 CAFFEMODEL, PROTOTXT = "model.caffemodel", "deploy.prototxt"
 STATISTICS, LABELS = "int8.json", "labels.json"
-NAMES = (*GRAPHS, PARAMETERS, ONNX, ONNX_INT8, CAFFEMODEL, PROTOTXT, STATISTICS, LABELS, RECORD)
+PAGE = "model.html"
+NAMES = (
+    *GRAPHS,
+    PARAMETERS,
+    ONNX,
+    ONNX_INT8,
+    CAFFEMODEL,
+    PROTOTXT,
+    STATISTICS,
+    LABELS,
+    PAGE,
+    RECORD,
+)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ the images named (without --image, on drawn ones). The other formats:
     paddle  inference.json and inference.pdiparams (inference.pdmodel from Paddle 2): the static
             graph, with which eval and infer take --engine paddle
     caffe   deploy.prototxt and model.caffemodel, checked by OpenCV's Caffe importer
+    html    model.html, one page with everything in it that opens in any browser without a server
+            and classifies there; checked by wasmtime, compiled by ziglang (the extra `page`)
 
 Beside them, labels.json holds the class names and says what each file takes and gives. An ONNX file
 says the same in its metadata (input, preprocess, output), a prototxt in comments. The authors'
@@ -39,10 +41,11 @@ from ..data.decode import read_image
 from ..data.image_files import find_images
 from ..datasets import samples
 from ..errors import InputError
-from ..export.export import CHECKED_IMAGES, Export, export
-from ..export_record import FORMATS
+from ..export.export import CHECKED_IMAGES, Export, Result, export
+from ..export.page.write import write_page
+from ..export_record import FORMATS, PAGE, RECORD
 from ..files import check_file_target
-from ..model_dir import read_info
+from ..model_dir import COMPRESSED, ModelInfo, read_info, weights_file
 from ..network.config import layer_table
 from ..onnx.quantise import CALIBRATION_IMAGES
 from ..run_dir import model_dir_of
@@ -109,6 +112,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     layer_table(info.network, size, size)  # refuses a size that is too small
     if args.precision == "int8" and args.image is None:
         raise InputError("`precision` int8 needs `image`, images to fit the integers to.")
+    if args.format == "html":
+        export_page(args, info)
+        return
     what = Export(args.format, size, args.batch, args.with_preprocess, args.precision)
     count = CHECKED_IMAGES if args.precision == "float32" else CALIBRATION_IMAGES
     images = drawn() if args.image is None else named(args.image, count)
@@ -121,11 +127,43 @@ def main(argv: Sequence[str] | None = None) -> None:
         common.note("a Caffe file has no temperature, and no threshold for none of these.")
     if result.calibrated:
         print(f"int8: fitted to {result.calibrated} images")
-    print(
+    print(checked(result))
+
+
+def checked(result: Result) -> str:
+    """The line about the check of an export."""
+    return (
         f"checked by {result.judge} on {result.images} images: largest difference "
         f"{result.difference:.3g} (relative {result.relative:.2g}), the same first class for "
         f"{result.same_top1}"
     )
+
+
+def export_page(args: argparse.Namespace, info: ModelInfo) -> None:
+    """Writes the page."""
+    if args.batch not in (None, 1):
+        raise InputError("`batch`: the `format` html takes one image at a time.")
+    if args.with_preprocess:
+        raise InputError("`with_preprocess`: the `format` html does the preprocessing anyway.")
+    if args.precision != "float32":
+        raise InputError(f"`precision` {args.precision}: only the `format` onnx has it.")
+    if args.input_size is not None:
+        raise InputError("`input_size`: the `format` html has that of the model directory.")
+    output_dir = args.output_dir or model_dir_of(args.model_dir)
+    for name in (PAGE, RECORD):
+        check_file_target(output_dir / name)
+    images = drawn() if args.image is None else named(args.image, CHECKED_IMAGES)
+    result = write_page(args.model_dir, info, images, output_dir)
+    [file] = result.files
+    print(f"{file}  {file.stat().st_size:,} bytes")
+    print(checked(result))
+    if weights_file(args.model_dir).name != COMPRESSED:
+        small = f"{args.model_dir}_small"
+        common.note(
+            "most of the page is float32 weights; a page of under 900,000 bytes is made of what "
+            f"squeezenet compress --model_dir {args.model_dir} --image IMAGES --output_dir {small} "
+            "writes."
+        )
 
 
 def named(patterns: list[str], count: int) -> list[np.ndarray]:
