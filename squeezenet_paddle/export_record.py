@@ -4,6 +4,7 @@
     model.onnx, model_int8.onnx                       ONNX
     model.caffemodel, deploy.prototxt                 Caffe
     int8.json                                         statistics for quantisation
+    c/                                                C code; see `export/c/write.py`
     model.html                                        a page that classifies in a browser
     labels.json                                       class names; input and output of each model
     exports.json                                      how each was made, and from which weights
@@ -22,13 +23,14 @@ from typing import Any
 from .errors import InputError
 from .files import read_bytes, sha256, write_text
 
-FORMATS = ("paddle", "onnx", "caffe", "html")
+FORMATS = ("paddle", "onnx", "caffe")
 RECORD = "exports.json"
 GRAPHS = ("inference.json", "inference.pdmodel")  # of Paddle 3 and 2
 PARAMETERS = "inference.pdiparams"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
 CAFFEMODEL, PROTOTXT = "model.caffemodel", "deploy.prototxt"
 STATISTICS, LABELS = "int8.json", "labels.json"
+C_FOLDER = "c"
 PAGE = "model.html"
 NAMES = (
     *GRAPHS,
@@ -39,6 +41,7 @@ NAMES = (
     PROTOTXT,
     STATISTICS,
     LABELS,
+    C_FOLDER,
     PAGE,
     RECORD,
 )

@@ -38,6 +38,7 @@ from .config import FinetuneConfig
 from .features import cached, frozen_part
 from .growth import Comparison, compare, earlier_record, take_directory
 from .hints import balance_hint, chance_hint
+from .input_size import with_suited_input
 from .lists import Images, Lists, inspect_images, read_images, split_images, write_lists
 from .loaders import ComputedFeatures, ViewTransform
 from .stages import Stage, stages
@@ -95,6 +96,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         if found is not None:
             tell(found, config)
         write_lists(lists, output_dir)  # after which the images count as checked
+        config = with_suited_input(config, lists)
         once = _Once(report_skipped)
         for stage in stages(config, lists):
             with stage.errors():

@@ -1,4 +1,4 @@
-"""The page without a browser: its engine in wasmtime against the network, what is in it, mistakes."""
+"""The page without a browser: its engine in wasmtime against the tools; what is in it; mistakes."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ const reader = new Worker(URL.createObjectURL(new Blob([source])));
 reader.onmessage = ({ data: { result, error } }) => {
   reader.terminate();
   if (error) return done({ error });
-  done({ size: result.size, pixels: btoa(Array.from(result.pixels, (v) => String.fromCharCode(v)).join("")) });
+  const text = Array.from(result.pixels, (value) => String.fromCharCode(value)).join("");
+  done({ size: result.size, pixels: btoa(text) });
 };
 const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
 reader.postMessage({ id: 0, kind: "pixels", file: new Blob([bytes]) });
@@ -50,15 +51,6 @@ reader.postMessage({ id: 0, kind: "pixels", file: new Blob([bytes]) });
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory like those of a fine-tuning, with its page."""
-    folder = tmp_path_factory.mktemp("browser") / "mine"
-    calibrate_dir(small_model_dir(folder, ModelConfig("1.1", 7, head="compact")))
-    export(["--model_dir", str(folder), "--format", "html"])
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +73,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(smooth(90, 64, 3)).save(folder / "lossless.webp", lossless=True)
     (folder / "cut.jpg").write_bytes((folder / "turned.jpg").read_bytes()[:900])
     (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    """A model directory like those of a fine-tuning, which refuses half of the images; its page."""
+    folder = tmp_path_factory.mktemp("browser") / "mine"
+    calibrate_dir(small_model_dir(folder, ModelConfig("1.1", 7, head="compact")))
+    predictor = Predictor(folder, "cpu", engine="onnxruntime", threads=1)
+    inputs = [predictor.info.preprocess(read_image(path)) for path in sound(images)]
+    familiar = np.sort([answer.familiarity for answer in predictor.answers(np.stack(inputs))])
+    calibrate_dir(folder, threshold=familiar[2:4].mean().item())
+    export(["--model_dir", str(folder), "--format", "html"])
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Compiles the C code of a network to WebAssembly with SIMD, by the clang of the package ziglang."""
+"""Compiles the C code of a network to WebAssembly with SIMD, by the clang of ziglang."""
 
 from __future__ import annotations
 
