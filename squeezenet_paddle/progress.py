@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -74,4 +75,8 @@ def track(
 
 def say(text: str) -> None:
     """Writes a line to standard error, above the bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
+    try:
+        tqdm.write(text, file=sys.stderr)
+    except OSError as error:
+        if error.errno != errno.EIO:  # the terminal is gone, and the work need not go with it
+            raise

@@ -25,7 +25,7 @@ from ..data.preprocess import INTERPOLATIONS
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
-from ..process_settings import use_fast_cpu_settings
+from ..process_settings import keep_signals_from_paddle, use_fast_cpu_settings
 from ..progress import say
 from ..training.config import DataConfig, MachineConfig
 from .config_flags import add_settings
@@ -134,6 +134,7 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     logging.basicConfig(format="%(message)s", handlers=[_Handler()])
     use_fast_cpu_settings()
+    keep_signals_from_paddle()
     remarks.separate_stderr()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be no text in this locale
         sys.stdout.reconfigure(errors="backslashreplace")

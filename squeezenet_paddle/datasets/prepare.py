@@ -9,11 +9,9 @@ import json
 import math
 import multiprocessing
 import posixpath
-import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +28,7 @@ from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
 from ..errors import ImageError, InputError, RunError, describe_problems
 from ..files import read_bytes, write_bytes, write_text, write_together
+from ..processes import ProcessDiedError, map_in_processes
 from ..progress import Progress
 
 FORMATS = ("jpg", "png")
@@ -134,11 +133,12 @@ def prepare(
     problems: dict[str, str] = {}
     written = 0
     histogram = np.zeros((3, 256), "int64")
-    for start, chunk in _run(list(jobs.values()), resize, output, num_workers):
-        problems.update({names[start + i]: text for i, text in chunk.problems.items()})
-        written += chunk.written
-        histogram += chunk.histogram
-        remarks.log(chunk.remarks)
+    with closing(_run(list(jobs.values()), resize, output, num_workers)) as chunks:
+        for start, chunk in chunks:
+            problems.update({names[start + i]: text for i, text in chunk.problems.items()})
+            written += chunk.written
+            histogram += chunk.histogram
+            remarks.log(chunk.remarks)
     if problems and not skip_unreadable:
         raise InputError(
             f"{len(problems)} of {len(jobs)} images cannot be prepared, the others are; "
@@ -269,41 +269,36 @@ def _claim(
 
 def _run(
     jobs: Sequence[Job], resize: Preprocess, output: Output | None, num_workers: int
-) -> Iterator[tuple[int, Chunk]]:
+) -> Generator[tuple[int, Chunk], None, None]:
     """Shares the jobs among processes, with a progress bar; yields the first job's index too."""
     size = min(_CHUNK, -(-len(jobs) // num_workers))
     starts = range(0, len(jobs), size)
     chunks = [jobs[start : start + size] for start in starts]
     context = multiprocessing.get_context("spawn")
-    count = min(num_workers, len(chunks))
-    at_work, started = [AtWork(context) for _ in range(count)], context.Value("i", 0)
-    pool = ProcessPoolExecutor(count, context, _start_worker, (at_work, started))
+    at_work = [AtWork(context) for _ in range(min(num_workers, len(chunks)))]
+    starting = [partial(_start_worker, each) for each in at_work]
+    results = map_in_processes(partial(_do, resize, output), chunks, starting)
     try:
-        with Progress("resizing", len(jobs)) as progress:
-            for start, done in zip(starts, pool.map(partial(_do, resize, output), chunks)):
+        with closing(results), Progress("resizing", len(jobs)) as progress:
+            for start, done in zip(starts, results):
                 yield start, done
                 progress.update(len(jobs[start : start + size]))
-    except BrokenProcessPool as error:
+    except ProcessDiedError as error:
         images = " or ".join(each.path for each in at_work if each.path)
         raise RunError(
             "a process that resized images was killed, most often because memory ran out; fewer "
             "`num_workers` need less. The same command continues where this one stopped. "
             f"{images and f'It may have been reading {images}.'}"
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-_at_work: AtWork  # of this process of the pool
+_at_work: AtWork  # of this helper process
 
 
-def _start_worker(at_work: Sequence[AtWork], started: Any) -> None:
-    """Prepares a process of the pool, which takes the next of `at_work`."""
+def _start_worker(at_work: AtWork) -> None:
+    """Prepares a helper process."""
     global _at_work
-    with started.get_lock():
-        _at_work = at_work[started.value]
-        started.value += 1
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _at_work = at_work
     cv2.setNumThreads(1)
     remarks.keep()
 
