@@ -130,7 +130,7 @@ class Bundle:
             self.note(f"no {record.ONNX_INT8}: `image` names images to fit the integers to.")
             return
         weights = read_weights(self.model_dir, self.info)
-        entry = record.find(source, "int8", weights.fingerprint)
+        entry, int8 = record.find(source, "int8", weights.fingerprint, record.ONNX_INT8)
         expected = {"input_size": self.input_size, "batch": None, "with_preprocess": False}
         if any(entry.get(key) != value for key, value in expected.items()):
             self.note(
@@ -139,7 +139,7 @@ class Bundle:
             )
             return
         metadata = onnx_metadata(self.info, Export("onnx", self.input_size, precision="int8"))
-        data = with_metadata((source / record.ONNX_INT8).read_bytes(), metadata)
+        data = with_metadata(int8, metadata)
         (folder / record.ONNX_INT8).write_bytes(data)
 
     def _write_golden(self, folder: Path, drawn: Mapping[str, np.ndarray]) -> None:
