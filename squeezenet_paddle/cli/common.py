@@ -38,6 +38,10 @@ EXTRAS = {
         package: f"{package} is not installed: pip install 'squeezenet_paddle[report]'."
         for package in ("jinja2", "matplotlib", "scipy", "sklearn")
     },
+    **{
+        package: f"{package} is not installed: pip install 'squeezenet_paddle[page]'."
+        for package in ("ziglang", "wasmtime")
+    },
 }
 
 
