@@ -15,7 +15,7 @@ from c_library import STRICT, CNet, compile_c, missing, tool
 from conftest import Run, assert_user_error
 from networks import VARIANTS, assert_same, name_of, small_calibration, small_model_dir
 
-from squeezenet_paddle.data.preprocess import Preprocess
+from squeezenet_paddle.data.preprocess import MeanImage, Preprocess
 from squeezenet_paddle.explain import Explainer, heat_of
 from squeezenet_paddle.export.c.write import write_c
 from squeezenet_paddle.model_dir import read_info, read_weights, write_compressed, write_model_dir
@@ -117,6 +117,19 @@ def test_pixels_are_those_of_opencv(resize: str, interpolation: str, tmp_path: P
         found, expected = net.preprocess(rgb(bgr)), preprocess(bgr)
         assert int((found != expected).sum()) <= most, bgr.shape
         assert np.abs(found - expected).max() < 1 / 50  # one step of a pixel
+
+
+def test_a_mean_image_is_subtracted(tmp_path: Path) -> None:
+    info = read_info(small_model_dir(tmp_path / "m", ModelConfig("1.1", 2)))
+    mean = np.random.default_rng(0).uniform(90, 130, (3, 48, 48))
+    for order in ("BGR", "RGB"):
+        preprocess = Preprocess(
+            "squash", 48, "linear", 40, order, std=(2, 3, 4), mean_image=MeanImage(mean)
+        )
+        other = dataclasses.replace(info, preprocess=preprocess)
+        write_c(tmp_path / "m", other, tmp_path / order, [])
+        net = CNet(tmp_path / order, preprocess.input_shape, 2)
+        np.testing.assert_array_equal(net.preprocess(rgb(image())), preprocess(image()))
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
