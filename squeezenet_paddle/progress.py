@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Callable, TypeVar
 
 from tqdm import tqdm
 
@@ -16,6 +17,8 @@ _LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_noinv_fmt}, ETA {remaining}"
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 T = TypeVar("T")
+
+_spelling: Callable[[str], str] = str
 
 
 class Progress:
@@ -75,9 +78,19 @@ def track(
             progress.update()
 
 
+def spell_settings(spelling: Callable[[str], str]) -> None:
+    """Sets how `say` spells the settings that a line names between backticks; as they are, else."""
+    global _spelling
+    _spelling = spelling
+
+
 def say(text: str) -> None:
     """Writes a line to standard error, above the bar if there is one."""
-    tqdm.write(printable(text), file=sys.stderr)
+    try:
+        tqdm.write(printable(_spelling(text)), file=sys.stderr)
+    except OSError as error:
+        if error.errno != errno.EIO:  # the terminal is gone, and the work need not go with it
+            raise
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,8 @@
 """Chooses the engine that computes a network, and proves that it does.
 
-ONNX Runtime and OpenVINO get an ONNX file that is written in memory from the weights, so they need
-no export and cannot run a stale one. Every engine but Paddle's dynamic graph, which is the network
+ONNX Runtime and OpenVINO get an ONNX file that is written in memory from the weights, and Paddle
+Inference a static graph, so they need no export, cannot run a stale one, and run no program that
+came with a model directory. Every engine but Paddle's dynamic graph, which is the network
 itself, is compared with the network in numpy before it is used.
 """
 
@@ -249,28 +250,32 @@ def _logits_engine(
     with_means: bool,
     name: str,
 ) -> Engine:
-    config, folder = info.network, model_dir_of(model_dir)
-    if name == "dynamic":
+    config = info.network
+    if name in ("dynamic", "paddle"):
         from .dynamic import DynamicEngine
 
         use_device("cpu")
         network = network_of(config, weights.state, str(model_dir))
+        if name == "paddle":
+            return PaddleEngine(network, info.preprocess, threads, with_means)
         return DynamicEngine(network, "cpu", threads, with_means=with_means)
-    if name == "paddle":
-        graph, parameters = _paddle_export(folder, info, weights)
-        return PaddleEngine(graph, parameters, config.num_classes, threads, with_means)
     if precision == "bfloat16" and not computes_bfloat16():
         _log.warning("%s: this processor has no bfloat16 instructions; it uses float32.", name)
     statistics = None
     if precision == "int8":
-        export_record.find(folder, "int8", weights.fingerprint)
-        text = (folder / export_record.STATISTICS).read_text(encoding="utf-8")
-        statistics = quantise.from_json(text)
+        statistics = _statistics(model_dir_of(model_dir), config, weights)
     outputs = logits_and_fire9(config) if with_means else None
     compile_for = _onnx_compile(
         name, config, weights.state, info.preprocess, precision, statistics, outputs
     )
     return MicroBatchEngine(compile_for, config.num_classes, threads, with_means)
+
+
+def _statistics(folder: Path, config: ModelConfig, weights: Weights) -> dict[str, Statistics]:
+    """The statistics of a model directory's int8 export."""
+    name = export_record.STATISTICS
+    _, data = export_record.find(folder, "int8", weights.fingerprint, name)
+    return quantise.from_json(data, config, str(folder / name))
 
 
 def _onnx_compile(
@@ -287,17 +292,3 @@ def _onnx_compile(
     if name == "onnxruntime":
         return partial(compile_onnx, model)
     return partial(compile_openvino, model, precision=precision)
-
-
-def _paddle_export(folder: Path, info: ModelInfo, weights: Weights) -> tuple[Path, Path]:
-    entry = export_record.find(folder, "paddle", weights.fingerprint)
-    size = info.preprocess.crop_size
-    expected = {"input_size": size, "batch": None, "with_preprocess": False}
-    found = {key: entry.get(key) for key in expected}
-    if found != expected:
-        raise InputError(
-            f"{folder}: its paddle export takes another input than the network ({found}); "
-            f"replace it by: {export_record.command(folder, 'paddle')}"
-        )
-    graph = next(folder / name for name in export_record.GRAPHS if name in entry["files"])
-    return graph, folder / export_record.PARAMETERS

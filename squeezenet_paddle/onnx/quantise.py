@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..network.config import ModelConfig
+from ..errors import InputError
+from ..network.config import ModelConfig, layers
 from ..network.numpy_forward import activations
 
 CALIBRATION_IMAGES = 64
+_LARGEST = 1e30  # a value that a layer may give
 _CLIPPED = 1e-4  # the share of an image's values at either end that 8 bits need not reach
 
 
@@ -67,6 +69,42 @@ def to_json(statistics: Mapping[str, Statistics]) -> str:
     return json.dumps({name: dataclasses.asdict(each) for name, each in statistics.items()}) + "\n"
 
 
-def from_json(text: str) -> dict[str, Statistics]:
-    """Statistics from the text that `to_json` wrote."""
-    return {name: Statistics(**each) for name, each in json.loads(text).items()}
+def from_json(data: bytes, config: ModelConfig, source: str) -> dict[str, Statistics]:
+    """Statistics from the file that `to_json` wrote.
+
+    Args:
+        data: the file.
+        config: the network that they are of.
+        source: what errors call the file.
+
+    Raises:
+        InputError: it is damaged, or of another network.
+    """
+    try:
+        content = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: not JSON ({error}).") from error
+    channels = {"data": 3, **{layer.name: layer.channels for layer in layers(config)}}
+    if not isinstance(content, dict) or set(content) != set(channels):
+        raise InputError(f"{source}: statistics of the input and of every layer were expected.")
+    statistics = {}
+    for name, values in content.items():
+        if not (
+            isinstance(values, dict)
+            and set(values) == {"low", "high", "mean"}
+            and isinstance(values["mean"], list)
+            and len(values["mean"]) == channels[name]
+            and all(map(_is_finite, (values["low"], values["high"], *values["mean"])))
+            and values["low"] <= values["high"]
+        ):
+            raise InputError(
+                f"{source}, {name}: the ends of a range, low and high, and {channels[name]} means "
+                "were expected, finite numbers."
+            )
+        statistics[name] = Statistics(values["low"], values["high"], tuple(values["mean"]))
+    return statistics
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a number that float32 can hold."""
+    return type(value) in (int, float) and abs(value) < _LARGEST  # type: ignore[arg-type]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from networks import VARIANTS, network_of, pixels, state_of
 
+from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network import numpy_forward
+from squeezenet_paddle.network.config import layers
 from squeezenet_paddle.onnx.quantise import Statistics, calibrate, from_json, to_json
 
 
@@ -27,8 +33,35 @@ def test_statistics_join_images() -> None:
 
 
 def test_json_keeps_them() -> None:
-    statistics = {"data": Statistics(-0.1, 2.5, (0.25, 1 / 3)), "conv1": Statistics(0, 1, (0.5,))}
-    back = from_json(to_json(statistics))
-    assert {name: (s.low, s.high, tuple(s.mean)) for name, s in back.items()} == {
-        name: (s.low, s.high, s.mean) for name, s in statistics.items()
-    }
+    config = VARIANTS[0]
+    statistics = {layer.name: Statistics(0, 1, (0.5,) * layer.channels) for layer in layers(config)}
+    statistics["data"] = Statistics(-0.1, 2.5, (0.25, 1 / 3, 1.0))
+    assert from_json(to_json(statistics).encode(), config, "int8.json") == statistics
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.pop("conv1"), "int8.json: statistics of the input and of every"),
+        (lambda content: content.update(conv1=None), "int8.json, conv1: the ends of a range"),
+        (lambda content: content["conv1"].update(low=2), "int8.json, conv1: the ends"),
+        (lambda content: content["conv1"].update(high=float("nan")), "int8.json, conv1: the ends"),
+        (lambda content: content["conv1"].update(low="0"), "int8.json, conv1: the ends"),
+        (lambda content: content["conv1"].update(mean=[0.5]), "conv1: .* 64 means"),
+        (lambda content: content["conv1"].pop("mean"), "int8.json, conv1: the ends"),
+    ],
+)
+def test_damaged_statistics_are_named(change: Callable[[Any], object], message: str) -> None:
+    config = VARIANTS[0]
+    statistics = {layer.name: Statistics(0, 1, (0.5,) * layer.channels) for layer in layers(config)}
+    statistics["data"] = Statistics(0, 1, (0.5,) * 3)
+    content = json.loads(to_json(statistics))
+    change(content)
+    with pytest.raises(InputError, match=message):
+        from_json(json.dumps(content).encode(), config, "int8.json")
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"\xff\xfe{}", b"[" * 100_000])
+def test_statistics_that_are_none_are_named(data: bytes) -> None:
+    with pytest.raises(InputError, match=r"int8\.json: "):
+        from_json(data, VARIANTS[0], "int8.json")
