@@ -55,9 +55,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if path == "/slow_header":
             with contextlib.suppress(OSError):
-                for byte in b"HTTP/1.1 200 OK\r\nX-Long: ".ljust(200, b"x"):
+                for byte in b"HTTP/1.1 200 OK\r\nX-Long: ".ljust(40, b"x"):  # for a second
                     self.wfile.write(bytes([byte]))
-                    time.sleep(0.05)
+                    time.sleep(0.025)
             return
         if path == "/red":
             self.send_error(404, "\x1b[31mred")
