@@ -5,6 +5,7 @@
     model.caffemodel, deploy.prototxt                 Caffe
     int8.json                                         statistics for quantisation
     c/                                                C code; see `export/c/write.py`
+    model.html                                        a page that classifies in a browser
     labels.json                                       class names; input and output of each model
     exports.json                                      how each was made, and from which weights
 
@@ -31,6 +32,7 @@ CAFFEMODEL, PROTOTXT = "model.caffemodel", "deploy.prototxt"
 STATISTICS, LABELS = "int8.json", "labels.json"
 _LARGEST_RECORD, _LARGEST_FILE = 16 << 20, 512 << 20  # bytes
 C_FOLDER = "c"
+PAGE = "model.html"
 NAMES = (
     *GRAPHS,
     PARAMETERS,
@@ -41,6 +43,7 @@ NAMES = (
     STATISTICS,
     LABELS,
     C_FOLDER,
+    PAGE,
     RECORD,
 )
 

@@ -26,7 +26,7 @@ from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
 from ..process_settings import keep_signals_from_paddle, use_fast_cpu_settings
-from ..progress import say
+from ..progress import say, spell_settings
 from ..training.config import DataConfig, MachineConfig
 from .config_flags import add_settings
 
@@ -37,6 +37,10 @@ EXTRAS = {
     **{
         package: f"{package} is not installed: pip install 'squeezenet_paddle[report]'."
         for package in ("jinja2", "matplotlib", "scipy", "sklearn")
+    },
+    **{
+        package: f"{package} is not installed: pip install 'squeezenet_paddle[page]'."
+        for package in ("ziglang", "wasmtime")
     },
 }
 
@@ -169,7 +173,7 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 def note(message: str) -> None:
     """Says something on standard error, above the progress bar if there is one."""
-    say(f"{Parser.program}: {with_flags(message)}")
+    say(f"{Parser.program}: {message}")
 
 
 def with_flags(message: str) -> str:
@@ -179,6 +183,9 @@ def with_flags(message: str) -> str:
         lambda match: Parser.flags.get(match[1], match[0]),
         message,
     )
+
+
+spell_settings(with_flags)
 
 
 def positive_int(text: str) -> int:
