@@ -32,7 +32,7 @@ PORT = 8047
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    help_text = "with the runs mine and sample, mine_small/model.html and maps/"
+    help_text = "with the runs mine (and its model.html) and sample, and maps/"
     parser.add_argument("output", type=Path, help=help_text)
     output: Path = parser.parse_args().output
     if shutil.which(BROWSER[0]) is None:
@@ -45,7 +45,7 @@ def main() -> None:
     save(board(output), "board", 800)
     save(Image.open(output / "sample" / "curves.png"), "curves", 800)
     drawn = sorted((output.parent / "data" / "sample" / "val").glob("*/000.jpg"))
-    page = output / "mine_small" / "model.html"
+    page = output / "mine" / "best" / "model.html"
     save(used_page(page, drawn, 1400, 1000, dark=False), "page", 800)
     phones = [used_page(page, drawn[:1], 360, 740, dark) for dark in (False, True)]
     save(side_by_side(phones), "page_phone", 740)

@@ -125,6 +125,17 @@ def test_it_says_what_infer_says(
     assert all(url.startswith(("file:", "blob:", "data:")) for url in browser.requests())
 
 
+def test_its_policy_refuses_requests(browser: Browser, model: Path) -> None:
+    browser.open(model / PAGE)
+    refused = browser.driver.execute_async_script(
+        "const done = arguments[0];"
+        "document.addEventListener('securitypolicyviolation', (e) => done(e.effectiveDirective));"
+        "fetch('https://example.com/').then(() => done('answered'), () => {});"
+    )
+    assert refused == "connect-src"
+    browser.errors()  # the console tells it, too
+
+
 def test_it_reads_the_pixels_that_the_tools_read(
     browser: Browser, model: Path, images: Path
 ) -> None:

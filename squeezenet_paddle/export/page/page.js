@@ -8,17 +8,25 @@ const OPACITY = 0.75; // of the largest value of a map
 
 // ---- the worker, which holds the engine
 
-const worker = new Worker(URL.createObjectURL(new Blob([$("worker").textContent], { type: "text/javascript" })));
+let worker = null;
 const calls = new Map();
 let turn = Promise.resolve(); // a call waits for the one before it
 let number = 0;
 
-worker.onmessage = ({ data: { id, result, error } }) => {
-  const { resolve, reject } = calls.get(id);
-  calls.delete(id);
-  if (error === undefined) resolve(result);
-  else reject(new Error(error));
-};
+function startWorker() {
+  const source = new Blob([$("worker").textContent], { type: "text/javascript" });
+  worker = new Worker(URL.createObjectURL(source));
+  worker.onmessage = ({ data: { id, result, error } }) => {
+    const { resolve, reject } = calls.get(id);
+    calls.delete(id);
+    if (error === undefined) resolve(result);
+    else reject(new Error(error));
+  };
+  worker.onerror = ({ message }) => {
+    for (const { reject } of calls.values()) reject(new Error(message));
+    calls.clear();
+  };
+}
 
 function call(kind, job, transfer = []) {
   const done = turn.then(
@@ -34,17 +42,23 @@ function call(kind, job, transfer = []) {
 }
 
 function bytesOf(id) {
-  return Uint8Array.from(atob($(id).textContent), (c) => c.charCodeAt(0)).buffer;
+  return Uint8Array.from(atob($(id).textContent), (c) => c.charCodeAt(0));
+}
+
+function unzipped(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
 }
 
 async function start() {
   try {
-    const [code, weights] = [bytesOf("engine"), bytesOf("weights")];
+    startWorker();
+    const [code, weights] = [await unzipped(bytesOf("engine")), bytesOf("weights").buffer];
     await call("load", { code, weights }, [code, weights]);
     say("");
   } catch (error) {
     $("status").className = "failed";
-    say(`This browser cannot run the model (${error.message}). Chrome 91, Firefox 105, Safari 16.4 and later can.`);
+    say(`This browser cannot run the model (${error.message}). Chrome 91, Firefox 113, Safari 16.4 and later can.`);
     for (const button of [$("choose"), $("camera")]) button.disabled = true;
   }
 }
@@ -165,6 +179,7 @@ let working = false;
 let added = 0;
 
 function add(files) {
+  if (files.length === 0) return;
   for (const file of files) {
     const card = newCard(file.name);
     card.file = file;
@@ -223,11 +238,12 @@ function count() {
   $("csv").disabled = cards.length === 0;
   if (working) {
     $("count").textContent = `${cards.length} of ${images($("cards").children.length)}`;
-    say(`Classifying…`);
+    say("Classifying…");
     return;
   }
   const ms = cards.map((card) => card.result.ms).sort((a, b) => a - b)[cards.length >> 1];
-  $("count").textContent = cards.length ? `${images(cards.length)}, ${ms.toFixed(0)} ms each` : images(0);
+  const time = cards.length ? `, ${ms.toFixed(0)} ms${cards.length > 1 ? " each" : ""}` : "";
+  $("count").textContent = images(cards.length) + time;
   const last = cards.at(-1);
   say(last ? `${last.file.name}: ${verdictOf(last.result)}` : "");
 }

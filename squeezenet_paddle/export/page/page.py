@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def page(
             script=Markup(script),
             worker=Markup(worker),
             settings=Markup(json.dumps(settings, ensure_ascii=False).replace("<", "\\u003c")),
-            engine=base64.b64encode(engine).decode(),
+            engine=base64.b64encode(gzip.compress(engine, mtime=0)).decode(),
             weights=base64.b64encode(weights).decode(),
         )
     )
