@@ -111,6 +111,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(folder / "half.png"), blobs(96, 96))
     cv2.imwrite(str(folder / "tiny.png"), blobs(1, 1))
     cv2.imwrite(str(folder / "strip.png"), blobs(5, 600))
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="8"/>'
+    segment = b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp
+    plain = cv2.imencode(".jpg", blobs(40, 90))[1].tobytes()
+    (folder / "xmp.jpg").write_bytes(plain[:2] + segment + plain[2:])
     (folder / "with spaces ü.jpg").write_bytes((folder / "rotated.jpg").read_bytes())
     return folder
 
@@ -188,7 +192,8 @@ def test_opencv_alone_reads_jpeg_and_png(
     assert done.returncode == 1
     assert_same_answers(done, model_dir, 1e-5)
     errors = done.stderr.splitlines()
-    assert [Path(line.split(": ")[1]).name for line in errors] == ["image.bmp", "image.webp"]
+    names = ["image.bmp", "image.webp", "xmp.jpg"]
+    assert [Path(line.split(": ")[1]).name for line in errors] == names
     assert "read after pip install" in errors[0]
 
 
