@@ -61,3 +61,10 @@ def test_what_cannot_be_read_is_told_apart(tmp_path: Path) -> None:
     assert len(set(found)) == 3
     paths[0].write_bytes(b"a")
     assert read_contents(paths[:1], tmp_path / "memo.json").hashes == hashes(paths[:1])
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    paths = [tmp_path / "pipe.jpg", tmp_path / "zero.jpg"]
+    assert content_hashes(paths) == [hashlib.sha256(os.fsencode(p)).hexdigest() for p in paths]

@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             with contextlib.suppress(OSError):
                 for byte in b"HTTP/1.1 200 OK\r\nX-Long: ".ljust(40, b"x"):  # for a second
                     self.wfile.write(bytes([byte]))
-                    time.sleep(0.025)
+                    time.sleep(0.05)
             return
         if path == "/red":
             self.send_error(404, "\x1b[31mred")

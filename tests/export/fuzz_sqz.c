@@ -1,6 +1,7 @@
 /* Gives sqz_load a weights file with COUNT mutations, each in a block of its exact size, so that
  * AddressSanitizer sees every byte that is read too far. A fifth of them get a right checksum again, so
- * that what is behind it is reached. Prints how many were refused.
+ * that what is behind it is reached. Prints how many were refused. Then it classifies images of all
+ * kinds of sizes, whose pixels lie in a block of their exact size as well.
  *
  *     fuzz_sqz FILE COUNT */
 
@@ -22,6 +23,23 @@ static size_t below(size_t count)
 static void put32(unsigned char *p, uint32_t value)
 {
     for (int i = 0; i < 4; i++) p[i] = (unsigned char)(value >> 8 * i);
+}
+
+static int classify(sqz_net *net, int width, int height, size_t stride)
+{
+    const size_t bytes = stride * (size_t)(height - 1) + 3 * (size_t)width;
+    unsigned char *rgb = malloc(bytes);
+    float *map = malloc(SQZ_SIDE * SQZ_SIDE * sizeof *map);
+    sqz_result top[SQZ_CLASSES];
+    int error;
+    if (!rgb || !map) return 1;
+    for (size_t i = 0; i < bytes; i++) rgb[i] = (unsigned char)below(256);
+    error = sqz_classify(net, rgb, width, height, stride, top, SQZ_CLASSES);
+    for (int i = 0; i < SQZ_CLASSES && !error; i++) error = sqz_map(net, top[i].class_id, map);
+    sqz_is_none(net);
+    free(rgb);
+    free(map);
+    return error;
 }
 
 int main(int argc, char **argv)
@@ -62,6 +80,14 @@ int main(int argc, char **argv)
         if (error == SQZ_OK && !repaired && (length != bytes || memcmp(data, file, length))) return 4;
         free(data);
     }
+    if (sqz_load(&net, file, bytes, arena, size)) return 5;
+    for (int i = 0; i < 12; i++) {
+        static const int sizes[] = {1, 2, 3, 4, 40, 48, 96, 144, 500};
+        const int width = sizes[below(9)], height = sizes[below(9)];
+        if (classify(net, width, height, 3 * (size_t)width + below(5))) return 6;
+    }
+    if (!sqz_classify(net, file, 0, 1, 3, NULL, 0) || !sqz_classify(net, file, 2, 1, 5, NULL, 0))
+        return 7;
     free(arena);
     printf("%d refused, %d by the checksum, %d loaded\n", refused, checksums, loaded);
     return 0;

@@ -136,6 +136,11 @@ def test_a_mean_image_is_subtracted(tmp_path: Path) -> None:
 def test_damaged_weights_are_refused(compiler: str, tmp_path: Path) -> None:
     config = ModelConfig("1.1", 5)
     info = read_info(small_model_dir(tmp_path / "m", config))
+    interpolation = {"gcc": "area", "clang": "cubic"}[compiler]
+    preprocess = dataclasses.replace(
+        info.preprocess, interpolation=interpolation, resize="short_side"
+    )
+    info = dataclasses.replace(info, preprocess=preprocess)
     rng = np.random.default_rng(0)
     arrays: dict[str, object] = {}
     for key, shape in sqz.caffe_shapes(config).items():
@@ -234,6 +239,8 @@ def test_what_c_cannot_have_is_refused(call_tool: Run, tmp_path: Path) -> None:
     assert_user_error(call_tool(*arguments, "--batch", 4), "--batch")
     assert_user_error(call_tool(*arguments, "--with_preprocess"), "--with_preprocess")
     assert_user_error(call_tool(*arguments, "--output_dir", model_dir), "holds something else")
+    inside_a_file = model_dir / "config.json" / "c"
+    assert_user_error(call_tool(*arguments, "--output_dir", inside_a_file), "cannot be written")
     assert_user_error(call_tool(*arguments[:-1], "onnx", "--embed"), "--embed")
     assert not (model_dir / "c").exists()
 
