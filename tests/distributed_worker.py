@@ -124,9 +124,9 @@ def fail(folder: Path) -> int:
 
 
 def train(folder: Path) -> int:
-    """Waits for SIGINT or SIGTERM, and saves."""
+    """Waits for SIGINT, SIGTERM or SIGHUP, and saves."""
     came: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: came.append(number))
     write(folder, pid=os.getpid())
     while not came or os.environ.get("WORKER_HOW") == "stubborn":
