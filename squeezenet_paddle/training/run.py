@@ -260,13 +260,10 @@ def _take_directory(plan: Plan) -> Checkpoint | None:
 
 def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
     """The network with the weights it starts from, and a text that says which."""
-    import paddle
+    from ..network.model import load_state
 
-    from ..network.model import SqueezeNet, load_state
-
-    paddle.seed(plan.solver.seed)
     config = plan.config.network
-    network = SqueezeNet(plan.info.network, config.init, config.classifier_bias)
+    network = _new_network(plan)
     if config.pretrained is None:
         return network, f"from scratch ({config.init} initialisation)"
     info = read_info(config.pretrained)
@@ -285,3 +282,26 @@ def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
         origin += f", classifier of {old.num_classes} classes -> {new.num_classes} (new)"
     load_state(network, state, str(config.pretrained))
     return network, origin
+
+
+def _new_network(plan: Plan) -> SqueezeNet:
+    """The network with its initial weights, which are drawn on the CPU.
+
+    A GPU draws other numbers from the same seed.
+    """
+    import paddle
+
+    from ..network.model import SqueezeNet, load_state
+
+    device, config = paddle.device.get_device(), plan.config.network
+    variant = (plan.info.network, config.init, config.classifier_bias)
+    paddle.device.set_device("cpu")
+    paddle.seed(plan.solver.seed)
+    network = SqueezeNet(*variant)
+    paddle.device.set_device(device)
+    if device == "cpu":
+        return network
+    state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    network = SqueezeNet(*variant)
+    load_state(network, state, "the initial weights")
+    return network
