@@ -25,8 +25,7 @@ from ..model_dir import ModelInfo, Weights, network_of, read_weights
 from ..network import numpy_forward
 from ..network.config import ModelConfig
 from ..network.stages import boundary, boundary_shapes, logits_and_fire9
-from ..onnx import quantise
-from ..onnx.quantise import Statistics
+from ..onnx.quantise import Constants, constants_of
 from ..onnx.writer import GraphInput, onnx_model
 from ..run_dir import model_dir_of
 from .batches import Compile, FeatureEngine, MicroBatchEngine, Outputs, flat
@@ -261,14 +260,18 @@ def _logits_engine(
         return PaddleEngine(graph, parameters, config.num_classes, threads, with_means)
     if precision == "bfloat16" and not computes_bfloat16():
         _log.warning("%s: this processor has no bfloat16 instructions; it uses float32.", name)
-    statistics = None
+    quantised = None
     if precision == "int8":
         export_record.find(folder, "int8", weights.fingerprint)
-        text = (folder / export_record.STATISTICS).read_text(encoding="utf-8")
-        statistics = quantise.from_json(text)
+        quantised = constants_of((folder / export_record.ONNX_INT8).read_bytes())
+        if "data/scale" not in quantised:
+            raise InputError(
+                f"{folder}: its int8 export is of an older version; replace it by: "
+                f"{export_record.command(folder, 'int8')}"
+            )
     outputs = logits_and_fire9(config) if with_means else None
     compile_for = _onnx_compile(
-        name, config, weights.state, info.preprocess, precision, statistics, outputs
+        name, config, weights.state, info.preprocess, precision, quantised, outputs
     )
     return MicroBatchEngine(compile_for, config.num_classes, threads, with_means)
 
@@ -279,11 +282,11 @@ def _onnx_compile(
     state: State,
     preprocess: Preprocess,
     precision: str = "float32",
-    statistics: Mapping[str, Statistics] | None = None,
+    quantised: Constants | None = None,
     outputs: list[str] | None = None,
 ) -> Compile:
     size = GraphInput(preprocess.crop_size, preprocess.crop_size)
-    model = onnx_model(config, state, size, concat=False, statistics=statistics, outputs=outputs)
+    model = onnx_model(config, state, size, concat=False, quantised=quantised, outputs=outputs)
     if name == "onnxruntime":
         return partial(compile_onnx, model)
     return partial(compile_openvino, model, precision=precision)

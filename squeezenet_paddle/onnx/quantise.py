@@ -1,72 +1,51 @@
-"""Calibration: ranges of all layers on real images, which give 8-bit integers their steps."""
+"""The constants of a network that computes on 8-bit integers, as its ONNX file holds them.
+
+By name, for a tensor of the graph and for a layer's weight and bias:
+
+    data/scale, fire2/concat/scale    float32, the step of a tensor's 256 values
+    data/zero, fire2/concat/zero      uint8, which of them is 0
+    conv1.weight/int8, /scale         int8 as the weight, and float32, the step of each output
+    conv1.bias/int32                  in steps of the weight's times the input's; convolutions only
+
+`compression/int8.py` makes them. As a file holds all of them, engines take them from there.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
-from ..network.config import ModelConfig
-from ..network.numpy_forward import activations
+from .schema import DATA_TYPES, ModelProto
 
 CALIBRATION_IMAGES = 64
-_CLIPPED = 1e-4  # the share of an image's values at either end that 8 bits need not reach
+LARGEST_WEIGHT = 63  # 7 bits: sums of two products with a uint8 then fit 16 bits, as AVX2 has them
+LARGEST_LINEAR_WEIGHT = 127  # 8 bits, as these layers are computed in float32
+
+Constants = Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Range and means of a layer's output, or of the network's input.
-
-    Attributes:
-        low, high: the range of its values, without the few that lie far outside the others.
-        mean: of each channel.
-    """
-
-    low: float
-    high: float
-    mean: tuple[float, ...]
+def step_and_zero(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """The step of 256 values from `low` to `high`, float32, and which of them is 0, uint8."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = np.array(max((high - low) / 255, 1e-30), "float32")
+    return step, np.array(np.rint(-low / step), "uint8")
 
 
-def calibrate(
-    config: ModelConfig, state: Mapping[str, np.ndarray], inputs: Iterable[np.ndarray]
-) -> dict[str, Statistics]:
-    """Runs images through the network and records the range and means of every layer.
-
-    Args:
-        config: which network.
-        state: arrays by state-dict key.
-        inputs: at least one image, each as `Preprocess` makes it.
-
-    Returns:
-        Statistics of "data" and of every layer, by name.
-    """
-    by_layer: dict[str, list[Statistics]] = {}
-    for x in inputs:
-        for name, values in activations(config, state, x).items():
-            maps = values.reshape(len(values), -1)
-            low, high = np.quantile(maps, [_CLIPPED, 1 - _CLIPPED])
-            one = Statistics(float(low), float(high), tuple(maps.mean(axis=1)))
-            by_layer.setdefault(name, []).append(one)
-    return {name: _combine(parts) for name, parts in by_layer.items()}
+def step_of_outputs(weight: np.ndarray, bias: np.ndarray, input_step: np.ndarray) -> np.ndarray:
+    """The least steps, float32 [outputs], with which weight and bias of a convolution fit."""
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1) / np.float32(LARGEST_WEIGHT)
+    of_bias = np.maximum(np.abs(bias) / input_step, np.float32(1e-20)) / np.float32(2**30)
+    return np.maximum(largest, of_bias).astype("float32")
 
 
-def _combine(parts: list[Statistics]) -> Statistics:
-    mean = np.mean([part.mean for part in parts], axis=0, dtype="float64")
-    return Statistics(
-        min(part.low for part in parts),
-        max(part.high for part in parts),
-        tuple(round(float(value), 6) for value in mean),
-    )
-
-
-def to_json(statistics: Mapping[str, Statistics]) -> str:
-    """Statistics as the text of a file."""
-    return json.dumps({name: dataclasses.asdict(each) for name, each in statistics.items()}) + "\n"
-
-
-def from_json(text: str) -> dict[str, Statistics]:
-    """Statistics from the text that `to_json` wrote."""
-    return {name: Statistics(**each) for name, each in json.loads(text).items()}
+def constants_of(model: bytes) -> dict[str, np.ndarray]:
+    """All constants of an ONNX file by name."""
+    types = {number: np.dtype(name) for name, number in DATA_TYPES.items()}
+    graph = ModelProto.FromString(model).graph
+    return {
+        each.name: np.frombuffer(each.raw_data, types[each.data_type].newbyteorder("<"))
+        .astype(types[each.data_type])
+        .reshape(tuple(each.dims))
+        for each in graph.initializer
+    }

@@ -189,12 +189,12 @@ def test_an_export_of_another_preprocessing_is_refused(model_dir: Path) -> None:
         load(model_dir, "paddle")
 
 
-@pytest.mark.parametrize("name", ["inference.pdiparams", "int8.json"])
+@pytest.mark.parametrize("name", ["inference.pdiparams", "model_int8.onnx"])
 def test_a_changed_file_of_an_export_is_refused(model_dir: Path, name: str) -> None:
     data = bytearray((model_dir / name).read_bytes())
     data[len(data) // 2] ^= 1
     (model_dir / name).write_bytes(bytes(data))
-    precision, engine = ("int8", "openvino") if name == "int8.json" else ("float32", "paddle")
+    precision, engine = ("int8", "openvino") if name == "model_int8.onnx" else ("float32", "paddle")
     with pytest.raises(InputError, match=rf"{name} is not the file that was exported"):
         load(model_dir, engine, precision)
 

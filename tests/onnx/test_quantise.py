@@ -1,4 +1,4 @@
-"""Statistics for 8 bits, by hand."""
+"""The integers of a network of 8 bits, against the float network and by hand."""
 
 from __future__ import annotations
 
@@ -6,29 +6,49 @@ import numpy as np
 import pytest
 from networks import VARIANTS, network_of, pixels, state_of
 
-from squeezenet_paddle.network import numpy_forward
-from squeezenet_paddle.onnx.quantise import Statistics, calibrate, from_json, to_json
+from squeezenet_paddle.compression.int8 import quantise
+from squeezenet_paddle.network.config import ModelConfig
+from squeezenet_paddle.onnx.quantise import constants_of, step_and_zero, step_of_outputs
+from squeezenet_paddle.onnx.writer import GraphInput, onnx_model
 
 
-def test_statistics_join_images() -> None:
+def test_a_range_has_256_steps_and_zero_is_one_of_them() -> None:
+    step, zero = step_and_zero(-1.0, 4.1)
+    assert step == pytest.approx(5.1 / 255)
+    assert zero == 50
+    assert step_and_zero(2.0, 5.1)[1] == 0  # a range includes 0
+    assert step_and_zero(0.0, 0.0)[0] > 0
+
+
+def test_steps_let_weights_have_7_bits_and_biases_32() -> None:
+    weight = np.array([[[[0.63]], [[-0.1]]], [[[0.0]], [[0.0]]]], "float32")
+    steps = step_of_outputs(weight, np.array([0, 8], "float32"), np.float32(0.5))
+    assert steps == pytest.approx([0.01, 16 / 2**30])
+
+
+def test_the_file_holds_the_constants() -> None:
     config = VARIANTS[0]
     state, inputs = state_of(network_of(config)), pixels(config, 3, 40)
-    found = calibrate(config, state, inputs)
-    data = found["data"]
-    ends = [np.sort(x.ravel())[[0, -1]] for x in inputs]
-    assert data.low == pytest.approx(min(low for low, _ in ends), abs=2e-3)
-    assert data.high == pytest.approx(max(high for _, high in ends), abs=2e-3)
-    assert data.mean == pytest.approx(inputs.mean(axis=(0, 2, 3)), abs=1e-6)
-    conv1 = np.stack([numpy_forward.activations(config, state, x)["conv1"] for x in inputs])
-    assert found["conv1"].high <= conv1.max()
-    beyond = [np.mean(maps > found["conv1"].high) for maps in conv1]
-    assert 0 < max(beyond) <= 2e-4
-    assert found["conv1"].mean == pytest.approx(conv1.mean(axis=(0, 2, 3)), abs=1e-5)
+    constants = quantise(config, state, inputs)
+    found = constants_of(onnx_model(config, state, GraphInput(40, 40), quantised=constants))
+    for name, expected in constants.items():
+        assert found[name].dtype == expected.dtype
+        np.testing.assert_array_equal(found[name], expected)
 
 
-def test_json_keeps_them() -> None:
-    statistics = {"data": Statistics(-0.1, 2.5, (0.25, 1 / 3)), "conv1": Statistics(0, 1, (0.5,))}
-    back = from_json(to_json(statistics))
-    assert {name: (s.low, s.high, tuple(s.mean)) for name, s in back.items()} == {
-        name: (s.low, s.high, s.mean) for name, s in statistics.items()
-    }
+def test_squeezes_of_unequal_channels_are_equalised() -> None:
+    """Rounded as they are, such a network says something else."""
+    config = ModelConfig(num_classes=5)
+    state, inputs = state_of(network_of(config)), pixels(config, 6, 40)
+    even = quantise(config, state, inputs)
+    scale = np.geomspace(0.01, 100, 16).astype("float32")
+    uneven = dict(state)
+    uneven["fire2.squeeze1x1.weight"] = (
+        state["fire2.squeeze1x1.weight"] * scale[:, None, None, None]
+    )
+    uneven["fire2.squeeze1x1.bias"] = state["fire2.squeeze1x1.bias"] * scale
+    for each in ("fire2.expand1x1.weight", "fire2.expand3x3.weight"):
+        uneven[each] = state[each] / scale[:, None, None]
+    found = quantise(config, uneven, inputs)
+    for key in ("fire2.squeeze1x1.weight/int8", "fire2.expand3x3.weight/int8"):
+        assert np.mean(np.abs(found[key].astype(int) - even[key].astype(int)) > 1) < 0.02
