@@ -32,7 +32,8 @@ from .errors import InputError
 from .evaluation import plots
 from .files import write_bytes
 from .model_dir import load_network, read_info
-from .network.config import FIRE9_CHANNELS, FIRES, ModelConfig, layers
+from .network.centers import centers
+from .network.config import FIRE9_CHANNELS, FIRES, ModelConfig
 from .network.heads import HEADS
 from .network.logits import top_k
 from .predict import Answer, answers_of
@@ -145,28 +146,6 @@ class Explainer:
         """The output of a sublayer, float32 [N, C, h, w]."""
         output = self._outputs[name].numpy()
         return output.transpose(0, 3, 1, 2) if self.info.network.data_format == "NHWC" else output
-
-
-def centers(config: ModelConfig, layer: str, count: int) -> np.ndarray:
-    """float64 [count]: the pixel of the input at the center of each row (or column) of a layer.
-
-    It is the middle of the receptive field. In conv10 it moves by 16 pixels per step, and the first
-    one does not lie half a step from the edge, where resizing would put it.
-
-    Args:
-        config: which network.
-        layer: "conv10" or a fire.
-        count: rows (or columns) of the layer's output.
-    """
-    offset, step = 0.0, 1
-    for each in layers(config):
-        # The branches of a fire have one center: 1x1 does not move it, 3x3 is padded.
-        if each.type in ("Convolution", "Pooling") and each.kernel:
-            offset += ((each.kernel - 1) / 2 - each.pad) * step
-            step *= each.stride
-        if each.name in (layer, f"{layer}/concat"):
-            break
-    return offset + step * np.arange(count)
 
 
 def enlarge(values: np.ndarray, at: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:

@@ -4,6 +4,7 @@
     model.onnx, model_int8.onnx                       ONNX
     model.caffemodel, deploy.prototxt                 Caffe
     int8.json                                         statistics for int8, of earlier versions
+    c/                                                C code; see `export/c/write.py`
     labels.json                                       class names; input and output of each model
     exports.json                                      how each was made, and from which weights
 
@@ -28,7 +29,19 @@ PARAMETERS = "inference.pdiparams"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
 CAFFEMODEL, PROTOTXT = "model.caffemodel", "deploy.prototxt"
 STATISTICS, LABELS = "int8.json", "labels.json"
-NAMES = (*GRAPHS, PARAMETERS, ONNX, ONNX_INT8, CAFFEMODEL, PROTOTXT, STATISTICS, LABELS, RECORD)
+C_FOLDER = "c"
+NAMES = (
+    *GRAPHS,
+    PARAMETERS,
+    ONNX,
+    ONNX_INT8,
+    CAFFEMODEL,
+    PROTOTXT,
+    STATISTICS,
+    LABELS,
+    C_FOLDER,
+    RECORD,
+)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

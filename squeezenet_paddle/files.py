@@ -1,22 +1,41 @@
-"""Atomic writing of files and directories, and reading with errors that name the file."""
+"""Atomic and durable writing of files and directories, and reading with errors that name the file.
+
+What is being written has a name that ends in `TEMPORARY` and is locked by whoever writes it, so
+that everybody can tell what a killed process has left from what is still in use.
+"""
 
 from __future__ import annotations
 
-import glob
+import ctypes
+import errno
+import functools
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
 
+TEMPORARY = ".sqz-tmp"  # how the names of all temporary files and directories of ours end
+_TEMPORARY = re.compile(r"\.[a-z0-9_]{8}" + re.escape(TEMPORARY))
+_MOVED_AWAY = re.compile(r"\.(.+)\.old" + re.escape(TEMPORARY))
+_SYNCED_ONE_BY_ONE = 100  # files; where there are more, the system writes out all that it has
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's fcntl.h and fs.h
+_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP}
+
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`, and renames it to `path` if no error occurs.
+
+    Args:
+        path: the file.
+        durable: have the content on the disk before the file gets its name, and then the name, so
+            that neither is lost with the power. Takes a few milliseconds.
 
     Raises:
         InputError: `path` cannot be the name of a file, or cannot be written.
@@ -25,17 +44,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = _resolved(path)  # a link stays, and its target is replaced
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        _clear_once(path.parent)
+        with _temporary_file(path.parent) as temporary:
             yield temporary
             _give_usual_mode(temporary)
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
+            if durable:
+                _sync(temporary)
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            if durable:
+                _sync(path.parent)
 
 
 @contextmanager
@@ -45,52 +62,242 @@ def atomic_directory(
     """Yields a temporary directory beside `path`, and renames it to `path` if no error occurs.
 
     An existing directory is replaced only if it is empty, or if it has all `required` entries and
-    no others but these and `optional`.
+    no others but these and `optional`. Where the file system can exchange two names, `path` is one
+    directory or the other at every moment, whatever is killed; elsewhere see `recover`.
 
     Raises:
         InputError: `path` is a file, holds something else, or cannot be written.
     """
+    recover(path)
     check_directory(path, required, optional)
     path = _resolved(path)
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
+        _clear_once(path.parent)
+        with temporary_directory(path.parent) as temporary:
             yield temporary
             _give_usual_mode(temporary)
+            _sync_tree(temporary)
             if path.exists():
-                _replace_directory(path, temporary)
+                _swap(temporary, path)
             else:
                 temporary.replace(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _sync(path.parent)
 
 
-def _replace_directory(path: Path, new: Path) -> None:
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-    try:
-        path.replace(old)
-    except OSError:  # a mount point
-        old.rmdir()
-        raise
-    new.replace(path)
-    shutil.rmtree(old)
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files that belong together, so that no kill leaves some of them beside old ones.
 
+    All are complete before the old ones go, and these have gone before the first gets its name. A
+    kill in between leaves some of the new files, or none.
 
-def clear_leftovers(path: Path) -> None:
-    """Removes the temporary files that a killed process left beside `path`.
+    Args:
+        folder: of all of them.
+        contents: by file name.
 
-    If it had moved an old directory away to replace it, that is moved back. Nobody else may be
-    writing to `path`.
+    Raises:
+        InputError: one of them cannot be written; the old ones are left then.
     """
-    for entry in sorted(path.parent.glob(f".{glob.escape(path.name)}.*")):
-        moved_away = entry.name.startswith(f".{path.name}.old.") and any(entry.iterdir())
-        if moved_away and not path.exists():
-            entry.replace(path)
-        elif entry.is_dir():
-            shutil.rmtree(entry)
+    targets = {name: _resolved(folder / name) for name in contents}
+    for target in targets.values():
+        check_file_target(target)
+    with _named_errors(folder), ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        _clear_once(folder)
+        written: list[tuple[Path, Path]] = []
+        for name, content in contents.items():
+            temporary = stack.enter_context(_temporary_file(targets[name].parent))
+            temporary.write_bytes(content)
+            _give_usual_mode(temporary)
+            _sync(temporary)
+            written.append((temporary, targets[name]))
+        for _, target in written:
+            target.unlink(missing_ok=True)
+        _sync(folder)
+        for temporary, target in written:
+            temporary.replace(target)
+        _sync(folder)
+
+
+def exchange(a: Path, b: Path) -> bool:
+    """Exchanges two names in one step; False where the system or the file system cannot.
+
+    Raises:
+        OSError: it can, and there is something else in the way.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):  # Linux and glibc have it
+        return False
+    names = os.fsencode(a), os.fsencode(b)
+    if not libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(b))
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Puts a directory in the place of another one, which it takes the name of or removes."""
+    if exchange(new, path):
+        return
+    old = _moved_away(path)
+    shutil.rmtree(old, ignore_errors=True)
+    path.replace(old)  # not a mount point, which raises an error
+    try:
+        new.replace(path)
+    except OSError:  # a reader has called `recover` in between
+        shutil.rmtree(path)
+        new.replace(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(path: Path) -> None:
+    """Gives a directory its name back that a killed process had moved away to replace it.
+
+    That happens where names cannot be exchanged. Whoever reads a directory that
+    `atomic_directory` may have written calls this first.
+    """
+    old = _moved_away(path)
+    if old.is_dir() and not path.exists():
+        with suppress(OSError):  # its successor has come, or another reader was faster
+            old.rename(path)
+
+
+def _moved_away(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old{TEMPORARY}") if path.name else path
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is one that this module gives to what it has not finished writing."""
+    return bool(_TEMPORARY.fullmatch(name) or _MOVED_AWAY.fullmatch(name))
+
+
+def leftovers(folder: Path, below: bool = False) -> list[Path]:
+    """What killed processes have left in a folder: temporaries that no process holds.
+
+    Args:
+        folder: it need not exist.
+        below: look into its folders, too.
+    """
+    if not folder.is_dir():
+        return []
+    if not below:
+        names = [name for name in os.listdir(folder) if is_temporary(name)]  # noqa: PTH208
+        return [path for name in sorted(names) if _is_abandoned(path := folder / name)]
+    found = leftovers(folder)
+    for parent, folders, _ in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_temporary(name))
+        found += [path for name in folders for path in leftovers(Path(parent, name))]
+    return found
+
+
+def clear_leftovers(folder: Path, below: bool = False) -> None:
+    """Removes `leftovers`; directories that were moved away and not replaced come back."""
+    for path in leftovers(folder, below):
+        if moved_away := _MOVED_AWAY.fullmatch(path.name):
+            recover(path.with_name(moved_away[1]))
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            entry.unlink()
+            with suppress(OSError):  # another process was faster, or it is another user's
+                path.unlink()
+
+
+_clear_once = functools.lru_cache(1024)(clear_leftovers)  # it takes a listing of the folder
+
+
+@contextmanager
+def _temporary_file(folder: Path) -> Iterator[Path]:
+    """A new file in a folder, which is removed at the end if it still has its name."""
+    descriptor = None
+    while descriptor is None:
+        handle, name = tempfile.mkstemp(TEMPORARY, ".", folder)
+        os.close(handle)
+        descriptor = _hold(name)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def temporary_directory(folder: Path | None = None) -> Iterator[Path]:
+    """Yields a new directory; what has its name at the end is removed.
+
+    Args:
+        folder: where it lies; None: in the system's folder for such.
+    """
+    if folder is None:
+        folder = Path(tempfile.gettempdir())
+        _clear_once(folder)
+    descriptor = None
+    while descriptor is None:
+        name = tempfile.mkdtemp(TEMPORARY, ".", folder)
+        descriptor = _hold(name)
+    try:
+        yield Path(name)
+    finally:
+        shutil.rmtree(name, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _hold(name: str) -> int | None:
+    """Locks a temporary as long as this process lives; None if `clear_leftovers` was faster."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    with suppress(OSError):  # not every file system can, and there nothing is cleared
+        _lock(descriptor)
+    if Path(name).exists():
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether a temporary was left by a process that has ended."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        _lock(descriptor, wait=False)
+    except OSError:  # it is held, or cannot be
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _lock(descriptor: int, wait: bool = True) -> None:
+    import fcntl  # Unix alone has it
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def _sync(path: Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on the disk."""
+    is_folder = path.is_dir()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not is_folder:  # of which not every file system can
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    paths = list(folder.rglob("*"))
+    if len(paths) > _SYNCED_ONE_BY_ONE:
+        os.sync()
+        return
+    for path in (*paths, folder):
+        _sync(path)
 
 
 def check_directory(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> None:
@@ -100,7 +307,8 @@ def check_directory(path: Path, required: Sequence[str], optional: Sequence[str]
         raise InputError(f"{path} is the current directory or holds it; give one inside it.")
     if target.exists() and not target.is_dir():
         raise InputError(f"{path} is a file; the name of a directory was expected.")
-    found = {entry.name for entry in target.iterdir()} if target.exists() else set()
+    entries = target.iterdir() if target.exists() else ()
+    found = {entry.name for entry in entries if not is_temporary(entry.name)}
     missing, foreign = set(required) - found, found - {*required, *optional}
     if found and (missing or foreign):
         reason = f"{min(foreign)} is in it" if foreign else f"it has no {min(missing)}"
@@ -148,9 +356,9 @@ def _give_usual_mode(path: Path) -> None:
     path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file atomically."""
-    with atomic_path(path) as temporary:
+def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
+    """Writes a file atomically; see `atomic_path`."""
+    with atomic_path(path, durable) as temporary:
         temporary.write_bytes(data)
 
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .files import recover
 
 CHECKPOINTS, BEST, FINAL = "checkpoints", "best", "final"
 SETTINGS, TRAIN_LOG, METRICS = "settings.json", "train.log", "metrics.jsonl"
@@ -54,7 +55,9 @@ LOCK = ".lock"
 
 def model_dir_of(path: Path) -> Path:
     """The best model in the directory of a run; `path` itself if it is none."""
+    recover(path)
     for name in MODELS:
+        recover(path / name)
         if (path / name).is_dir() and not (path / "config.json").exists():
             return path / name
     return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.files import (
     atomic_directory,
     atomic_path,
-    clear_leftovers,
     read_bytes,
     read_lines,
     sha256,
@@ -226,33 +224,3 @@ def test_an_unreadable_file_is_an_error(
 
 def test_sha256_of_the_standards_example() -> None:
     assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_leftovers_of_a_killed_process_go_and_what_it_moved_away_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write(text: str) -> None:
-        with atomic_directory(tmp_path / "a", ("file",)) as temporary:
-            (temporary / "file").write_text(text)
-
-    write("old")
-    replace = Path.replace
-    moves: list[Path] = []
-
-    def die_before_the_second(self: Path, target: Path) -> Path:
-        moves.append(target)
-        if len(moves) == 2:
-            raise KeyboardInterrupt
-        return replace(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", die_before_the_second)
-        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
-        with pytest.raises(KeyboardInterrupt):
-            write("new")
-    assert not (tmp_path / "a").exists()
-    (tmp_path / ".a.xyz").write_text("half a file")
-    (tmp_path / ".b.xyz").write_text("of another")
-    clear_leftovers(tmp_path / "a")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".b.xyz", "a"]
-    assert (tmp_path / "a" / "file").read_text() == "old"

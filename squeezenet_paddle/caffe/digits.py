@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ..errors import InputError
-from ..files import read_bytes
+from ..files import read_bytes, temporary_directory
 
 MOST_MEMBERS = 10_000
 LARGEST_MEMBER = 256 << 20  # bytes, of a file that is unpacked
@@ -68,12 +67,12 @@ def open_digits(path: Path, snapshot: str | None = None) -> Iterator[DigitsModel
     if path.is_dir():
         yield _model(path, snapshot, str(path))
         return
-    with tempfile.TemporaryDirectory(prefix="digits.") as temporary:
+    with temporary_directory() as temporary:
         try:
-            _unpack(path, Path(temporary))
-            yield _model(Path(temporary), snapshot, str(path))
+            _unpack(path, temporary)
+            yield _model(temporary, snapshot, str(path))
         except InputError as error:
-            raise InputError(str(error).replace(temporary, str(path))) from error
+            raise InputError(str(error).replace(str(temporary), str(path))) from error
 
 
 def _model(folder: Path, snapshot: str | None, name: str) -> DigitsModel:

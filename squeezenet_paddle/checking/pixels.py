@@ -37,12 +37,7 @@ def read_reduced(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ImageError: as `decode`.
     """
-    data = read_file(path)
-    if data.startswith(b"\xff\xd8"):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_4)
-        if image is not None:
-            return image
-    return decode(data, str(path), max_pixels)
+    return decode(read_file(path), str(path), max_pixels, reduced=4)
 
 
 def small_look(image: np.ndarray) -> np.ndarray:

@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +50,7 @@ from ..conversion import build_network
 from ..data.decode import read_image
 from ..data.preprocess import Preprocess
 from ..errors import InputError
+from ..files import temporary_directory
 from ..labels import read_labels
 from ..model_dir import ModelInfo, check_target, write_model_dir
 from ..network.config import CHOICES, layer_table
@@ -262,10 +262,10 @@ def verified(
     if args.ignore_classifier:
         layer_names = {k: v for k, v in layer_names.items() if k not in ("conv10", "pool10")}
     results = []
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_directory() as folder:
         prototxt = args.prototxt[0] if args.prototxt else None
         if prototxt is None or not deploy.is_deploy_form(weights.graph):
-            prototxt = Path(folder) / "deploy.prototxt"
+            prototxt = folder / "deploy.prototxt"
             prototxt.write_text(deploy.deploy_form(weights.graph, size), encoding="utf-8")
         judge = verify.CaffeJudge(prototxt, args.caffemodel)
         for name, x in [("random", preprocess.normalise(noise)), *images]:

@@ -1,4 +1,4 @@
-"""Export a model for other programs: Paddle Inference, ONNX, Caffe.
+"""Export a model for other programs: Paddle Inference, ONNX, Caffe; as C code, or as a bundle.
 
     squeezenet export --model_dir pretrained/squeezenet_v1.1 --format onnx --image cat.jpg
 
@@ -8,12 +8,16 @@ the images named (without --image, on drawn ones). The other formats:
     paddle  inference.json and inference.pdiparams (inference.pdmodel from Paddle 2): the static
             graph, with which eval and infer take --engine paddle
     caffe   deploy.prototxt and model.caffemodel, checked by OpenCV's Caffe importer
+    c       a folder, c/: a classifier in C99 that needs a compiler alone, resizes images as
+            these commands do, and has a Makefile, a program and pictures to check it by; --embed
+            puts the weights into the program
 
 Beside them, labels.json holds the class names and says what each file takes and gives. An ONNX file
-says the same in its metadata (input, preprocess, output), a prototxt in comments. The authors'
-weights and those trained from them want the channels in the order B, G, R (OpenCV's, not Pillow's),
-pixels of 0 to 255, squashed to 256 x 256, the middle 227 x 227, minus the mean 104, 117, 123. ONNX
-and Paddle graphs give logits, of which softmax makes probabilities; Caffe's give probabilities.
+says the same in its metadata (input, preprocess, output, classes), a prototxt in comments. The
+authors' weights and those trained from them want the channels in the order B, G, R (OpenCV's, not
+Pillow's), pixels of 0 to 255, squashed to 256 x 256, the middle 227 x 227, minus the mean 104, 117,
+123. ONNX and Paddle graphs give logits, of which softmax makes probabilities; Caffe's give
+probabilities.
 
 --with_preprocess moves the subtraction of the mean into the graph, which then takes pixels as they
 are, uint8 [N, H, W, 3]; decoding, resizing and cropping stay outside. --precision int8 writes
@@ -23,6 +27,12 @@ engines onnxruntime and openvino then take --precision int8:
     squeezenet export --model_dir pretrained/squeezenet_v1.1 --format onnx --precision int8 \\
         --image holiday/
 
+A bundle is a folder or .zip file for whoever gets the model: model.onnx, with --image also
+model_int8.onnx, a predict.py that needs numpy, ONNX Runtime, and Pillow or OpenCV, drawn images to
+check it by, and a model card:
+
+    squeezenet export --model_dir output/mine --format bundle --output_dir mine.zip
+
 An export is tied to the weights it was made from. Exit code 0: written; 1: the check found a
 difference, nothing was written; 2: bad input.
 """
@@ -30,6 +40,7 @@ difference, nothing was written; 2: bad input.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,10 +50,13 @@ from ..data.decode import read_image
 from ..data.image_files import find_images
 from ..datasets import samples
 from ..errors import InputError
+from ..export.bundle.bundle import PREDICT, Bundle, check_bundle_target
+from ..export.bundle.card import read_scores
+from ..export.c.write import GOLDEN, check_target, write_c
 from ..export.export import CHECKED_IMAGES, Export, export
-from ..export_record import FORMATS
+from ..export_record import C_FOLDER, FORMATS
 from ..files import check_file_target
-from ..model_dir import read_info
+from ..model_dir import ModelInfo, read_info
 from ..network.config import layer_table
 from ..onnx.quantise import CALIBRATION_IMAGES
 from ..run_dir import model_dir_of
@@ -54,12 +68,26 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     what = parser.add_argument_group("what to write")
     common.add_model_dir(what)
     common.add_untrained(what)
-    what.add_argument("--format", choices=FORMATS, required=True, help="(required)")
+    formats = (*FORMATS, "c", "bundle")
+    what.add_argument("--format", choices=formats, required=True, help="(required)")
     what.add_argument(
         "--output_dir",
         type=Path,
         metavar="DIR",
-        help="where the files go (default: the model directory)",
+        help="where the files go; of a bundle a folder or .zip file of its own (default: the model "
+        "directory; c/ in it for C)",
+    )
+    what.add_argument(
+        "--embed",
+        action="store_true",
+        help="C: also write the weights as an array, which the program then contains",
+    )
+    what.add_argument(
+        "--report_dir",
+        type=Path,
+        metavar="DIR",
+        help="of a bundle: the report of eval that its model card takes the scores from (default: "
+        "that of finetune, where there is one)",
     )
     graph = parser.add_argument_group("the graph")
     graph.add_argument(
@@ -107,6 +135,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     info.check_trained(args.untrained)
     size = args.input_size or info.preprocess.crop_size
     layer_table(info.network, size, size)  # refuses a size that is too small
+    if args.embed and args.format != "c":
+        raise InputError("`embed`: only the `format` c has it.")
+    if args.report_dir is not None and args.format != "bundle":
+        raise InputError("`report_dir` is for the model card of the `format` bundle.")
+    if args.format == "bundle":
+        write_bundle(args, info, size)
+        return
+    if args.format == "c":
+        export_c(args, info, size)
+        return
     if args.precision == "int8" and args.image is None:
         raise InputError("`precision` int8 needs `image`, images to fit the integers to.")
     what = Export(args.format, size, args.batch, args.with_preprocess, args.precision)
@@ -126,6 +164,46 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{result.difference:.3g} (relative {result.relative:.2g}), the same first class for "
         f"{result.same_top1}"
     )
+
+
+def export_c(args: argparse.Namespace, info: ModelInfo, size: int) -> None:
+    """Writes the C code."""
+    if args.batch not in (None, 1):
+        raise InputError("`batch`: the `format` c takes one image at a time.")
+    if args.with_preprocess:
+        raise InputError("`with_preprocess`: the `format` c always does the preprocessing itself.")
+    if args.precision != "float32":
+        raise InputError(f"`precision` {args.precision}: only the `format` onnx has it.")
+    folder = args.output_dir or model_dir_of(args.model_dir) / C_FOLDER
+    check_target(folder)
+    info = dataclasses.replace(info, preprocess=info.preprocess.with_crop_size(size))
+    images = drawn() if args.image is None else named(args.image, GOLDEN)
+    written = write_c(args.model_dir, info, folder, images, args.embed)
+    for file in sorted(each for each in folder.iterdir() if each.is_file()):
+        print(f"{file}  {file.stat().st_size:,} bytes")
+    print(
+        f"memory: {written.weights_memory / 1e6:.1f} MB of weights and "
+        f"{written.maps_memory / 1e6:.1f} MB of maps; check the build by: make -C {folder} check"
+    )
+
+
+def write_bundle(args: argparse.Namespace, info: ModelInfo, size: int) -> None:
+    """Writes a bundle; --image names what int8 is fitted to."""
+    if args.batch is not None or args.with_preprocess or args.precision != "float32":
+        raise InputError(
+            "the `format` bundle takes any number of images, has float32 and, fitted to those of "
+            "`image`, int8; `batch`, `with_preprocess` and `precision` do not go with it."
+        )
+    if args.output_dir is None:
+        raise InputError("a bundle needs `output_dir`, the name of a new folder or .zip file.")
+    check_bundle_target(args.output_dir)
+    scores = read_scores(args.model_dir, info, args.report_dir)
+    images = drawn() if args.image is None else named(args.image, CALIBRATION_IMAGES)
+    fits_int8 = args.image is not None
+    bundle = Bundle(args.model_dir, info, size, images, fits_int8, scores, common.note)
+    for name, bytes_ in bundle.write(args.output_dir):
+        print(f"{args.output_dir / name}  {bytes_:,} bytes")
+    print(f"checked by its own {PREDICT} --check")
 
 
 def named(patterns: list[str], count: int) -> list[np.ndarray]:

@@ -41,7 +41,6 @@ import io
 import itertools
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,7 @@ from ..data.video import EVERY, camera_frames, video_frames
 from ..data.web import fetch_image, is_url
 from ..errors import ImageError, InputError
 from ..explain import Explainer, PngFolder, explain
+from ..files import temporary_directory
 from ..model_dir import ModelInfo, read_info
 from ..predict import BATCH_SIZE, Predictor, predict
 from ..progress import Progress
@@ -184,8 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_combinations(args)
     if args.video is not None or args.camera is not None:
         return classify_frames(args, names)
-    with tempfile.TemporaryDirectory() as folder:
-        return classify_images(args, info, names, Path(folder))
+    with temporary_directory() as folder:
+        return classify_images(args, info, names, folder)
 
 
 def check_combinations(args: argparse.Namespace) -> None:

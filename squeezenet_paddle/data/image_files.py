@@ -245,7 +245,7 @@ def _inspected(path: str | Path, max_pixels: int, known: Collection[str]) -> Ins
     kind = image_kind(data[:START]) or other_kind(data[:START])
     if digest not in known:
         try:
-            decode(data, str(path), max_pixels, reduced=True)
+            decode(data, str(path), max_pixels, reduced=8)
         except ImageError as error:
             return Inspection(digest, kind, str(error))
     return Inspection(digest, kind, None)

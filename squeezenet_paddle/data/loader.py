@@ -30,7 +30,8 @@ import numpy as np
 from ..errors import ImageError, RunError
 from ..progress import Progress
 from . import remarks
-from .decode import MAX_PIXELS, read_image
+from .at_work import AtWork
+from .decode import MAX_PIXELS, memory_errors_named, read_image
 from .lists import ImageList
 from .preprocess import EvalTransform, Preprocess
 from .sampler import Sampler
@@ -194,12 +195,12 @@ class Loader:
         pipes = {worker.pipe: worker for worker in self._workers}
         while job.waiting:
             for pipe in connection.wait(list(pipes)):
-                ticket, failures, lines, bug = pipes[pipe].receive()
+                ticket, failures, lines, error = pipes[pipe].receive()
                 remarks.log(lines)
                 by_ticket[ticket].waiting -= 1
                 by_ticket[ticket].failures.extend(failures)
-                if bug:
-                    raise RuntimeError(f"a reader process failed:\n{bug}")
+                if error is not None:
+                    raise error
 
     def _batch(self, indices: np.ndarray, inputs: np.ndarray, failures: list[_Failure]) -> Batch:
         good = np.ones(len(indices), bool)
@@ -249,16 +250,21 @@ class _Reader:
     transform: Transform
     max_pixels: int
 
-    def read(self, task: _Task, inputs: np.ndarray) -> list[_Failure]:
+    def read(
+        self, task: _Task, inputs: np.ndarray, at_work: AtWork | None = None
+    ) -> list[_Failure]:
         """Reads images into their rows of the batch `inputs`."""
         failures = []
         for row, (index, path) in enumerate(zip(task.indices, task.paths), task.first):
+            if at_work is not None:
+                at_work.on(path)
             try:
                 image = read_image(path, self.max_pixels)
             except ImageError as error:
                 failures.append(_Failure(row, str(error)))
             else:
-                self.transform(image, task.epoch, int(index), inputs[row])
+                with memory_errors_named(str(path)):
+                    self.transform(image, task.epoch, int(index), inputs[row])
         return failures
 
 
@@ -267,7 +273,8 @@ class _Worker:
 
     def __init__(self, context: Any, slots: Any, shape: tuple[int, ...], reader: _Reader) -> None:
         self.pipe, theirs = context.Pipe()
-        arguments = (theirs, slots, shape, reader)
+        self._at_work = AtWork(context)
+        arguments = (theirs, slots, shape, reader, self._at_work)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
         self._process.start()
         theirs.close()  # so that the death of the process ends the pipe
@@ -278,7 +285,7 @@ class _Worker:
         except OSError:
             raise self._death() from None
 
-    def receive(self) -> tuple[int, list[_Failure], list[str], str | None]:
+    def receive(self) -> tuple[int, list[_Failure], list[str], Exception | None]:
         try:
             return self.pipe.recv()
         except (EOFError, OSError):
@@ -286,9 +293,11 @@ class _Worker:
 
     def _death(self) -> RunError:
         self._process.join(5)
+        image = self._at_work.path
         return RunError(
-            f"reader process {self._process.pid} died (exit code {self._process.exitcode}); "
-            "a negative code is a signal; -9 often means that memory ran out."
+            f"reader process {self._process.pid} died (exit code {self._process.exitcode})"
+            f"{image and f' while it was reading {image}'}; a negative code is a signal; -9 often "
+            "means that memory ran out."
         )
 
     def close(self) -> None:
@@ -332,7 +341,7 @@ def _slots(array: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(array, "float32").reshape(AHEAD + 1, *shape)
 
 
-def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> None:
+def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader, at_work: AtWork) -> None:
     """The body of a reader process: tasks in, failures out, until the parent closes the pipe."""
     remarks.keep()
     cv2.setNumThreads(1)  # processes for images are faster than threads within an image
@@ -349,13 +358,15 @@ def _work(pipe: Any, array: Any, shape: tuple[int, ...], reader: _Reader) -> Non
     threading.Thread(target=take, daemon=True).start()
     while (task := tasks.get()) is not None:
         failures: list[_Failure] = []
-        bug = None
+        error: Exception | None = None
         try:
-            failures = reader.read(task, slots[task.slot])
+            failures = reader.read(task, slots[task.slot], at_work)
+        except RunError as lack:
+            error = lack
         except Exception:
-            bug = traceback.format_exc()
+            error = RuntimeError(f"a reader process failed:\n{traceback.format_exc()}")
         try:
-            pipe.send((task.ticket, failures, remarks.take(), bug))
+            pipe.send((task.ticket, failures, remarks.take(), error))
         except OSError:  # the parent has gone
             return
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
+from .decode import MAX_PIXELS
 
 EVERY = ("second", "frame")
 
@@ -42,8 +43,14 @@ def video_frames(file: Path, every: str = "second") -> Iterator[Frame]:
     """
     if not file.is_file():
         raise InputError(f"`video` {file}: no such file.")
-    capture = cv2.VideoCapture(str(file))
+    capture = _opened(file)
     try:
+        size = [capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
+        if size[0] * size[1] > MAX_PIXELS:
+            raise InputError(
+                f"`video` {file}: frames of {size[0]:.0f}x{size[1]:.0f} pixels are over the limit "
+                f"of {MAX_PIXELS:,}."
+            )
         rate = capture.get(cv2.CAP_PROP_FPS)
         number, due, found = 0, 0.0, False
         while capture.grab():
@@ -61,6 +68,15 @@ def video_frames(file: Path, every: str = "second") -> Iterator[Frame]:
             raise InputError(f"`video` {file}: no frame of it can be read as a video.")
     finally:
         capture.release()
+
+
+def _opened(file: Path) -> cv2.VideoCapture:
+    """The first of OpenCV's readers that takes the file, but the one of single images."""
+    capture = cv2.VideoCapture()
+    for reader in cv2.videoio_registry.getStreamBackends():
+        if reader != cv2.CAP_IMAGES and capture.open(str(file), reader):
+            break
+    return capture
 
 
 def camera_frames(index: int, every: str = "second") -> Iterator[Frame]:

@@ -17,7 +17,7 @@ from ..data.image_files import LeftOut, describe_left_out, list_images, write_le
 from ..data.lists import ImageList, ids_of_names
 from ..errors import InputError, describe_problems
 from ..familiarity import REFUSALS
-from ..files import write_text
+from ..files import write_together
 from .layout import Folder, Place, find_layout
 from .split import PARTS, check_shares, split
 
@@ -360,10 +360,12 @@ def write_lists(tree: ClassTree, parts: dict[str, np.ndarray], folder: str | Pat
                 f"{stale} is of another split, and this one has no {part} part; "
                 "remove it or give another `output_dir`."
             )
-    for part, indices in parts.items():
-        lines = [f"{tree.names[i]} {tree.labels[i]}\n" for i in indices]
-        write_text(folder / f"{part}_list.txt", "".join(lines))
-    write_text(folder / "synset_words.txt", "".join(f"{name}\n" for name in tree.classes))
+    texts = {
+        f"{part}_list.txt": "".join(f"{tree.names[i]} {tree.labels[i]}\n" for i in indices)
+        for part, indices in parts.items()
+    }
+    texts["synset_words.txt"] = "".join(f"{name}\n" for name in tree.classes)
+    write_together(folder, {name: text.encode() for name, text in texts.items()})
 
 
 def table(tree: ClassTree, parts: dict[str, np.ndarray]) -> str:

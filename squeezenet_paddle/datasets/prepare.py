@@ -23,12 +23,13 @@ import cv2
 import numpy as np
 
 from ..data import remarks
-from ..data.decode import read_image
+from ..data.at_work import AtWork
+from ..data.decode import memory_errors_named, read_image
 from ..data.image_files import IMAGE_SUFFIXES
 from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
 from ..errors import ImageError, InputError, RunError, describe_problems
-from ..files import read_bytes, write_bytes, write_text
+from ..files import read_bytes, write_bytes, write_text, write_together
 from ..progress import Progress
 
 FORMATS = ("jpg", "png")
@@ -147,8 +148,10 @@ def prepare(
         if all(_key(images, i) in problems for i in range(len(images))):
             raise InputError(f"{images.source}: none of its images can be read.")
     if output is not None:
-        for path, images in zip(paths, read):
-            write_text(output.path(_list_name(path)), _new_list(images, jobs, problems))
+        lists_of = {
+            _list_name(path): _new_list(each, jobs, problems) for path, each in zip(paths, read)
+        }
+        write_together(Path(output.folder), {k: v.encode() for k, v in lists_of.items()})
     mean = None
     if with_mean:
         used = sum(_key(read[0], i) not in problems for i in range(len(read[0])))
@@ -271,24 +274,35 @@ def _run(
     size = min(_CHUNK, -(-len(jobs) // num_workers))
     starts = range(0, len(jobs), size)
     chunks = [jobs[start : start + size] for start in starts]
-    pool = ProcessPoolExecutor(
-        min(num_workers, len(chunks)), multiprocessing.get_context("spawn"), _start_worker
-    )
+    context = multiprocessing.get_context("spawn")
+    count = min(num_workers, len(chunks))
+    at_work, started = [AtWork(context) for _ in range(count)], context.Value("i", 0)
+    pool = ProcessPoolExecutor(count, context, _start_worker, (at_work, started))
     try:
         with Progress("resizing", len(jobs)) as progress:
             for start, done in zip(starts, pool.map(partial(_do, resize, output), chunks)):
                 yield start, done
                 progress.update(len(jobs[start : start + size]))
     except BrokenProcessPool as error:
+        images = " or ".join(each.path for each in at_work if each.path)
         raise RunError(
             "a process that resized images was killed, most often because memory ran out; fewer "
-            "`num_workers` need less. The same command continues where this one stopped."
+            "`num_workers` need less. The same command continues where this one stopped. "
+            f"{images and f'It may have been reading {images}.'}"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
+_at_work: AtWork  # of this process of the pool
+
+
+def _start_worker(at_work: Sequence[AtWork], started: Any) -> None:
+    """Prepares a process of the pool, which takes the next of `at_work`."""
+    global _at_work
+    with started.get_lock():
+        _at_work = at_work[started.value]
+        started.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     cv2.setNumThreads(1)
     remarks.keep()
@@ -304,8 +318,10 @@ def _do(resize: Preprocess, output: Output | None, jobs: Sequence[Job]) -> Chunk
         write = target is not None and not _is_newer(target, job.source)
         if not write and not job.weight:
             continue
+        _at_work.on(job.source)
         try:
-            image = resize.resized(read_image(job.source))
+            with memory_errors_named(job.source):
+                image = resize.resized(read_image(job.source))
             if output is not None and target is not None and write:
                 write_bytes(target, encode(image, output, job.source))
                 written += 1

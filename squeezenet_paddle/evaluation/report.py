@@ -34,6 +34,7 @@ from .. import __version__
 from ..data.decode import MAX_PIXELS, read_image
 from ..data.lists import ImageList
 from ..files import atomic_directory, check_directory
+from ..model_dir import read_weights
 from ..predict import Predictor
 from ..run_dir import CURVES, MODELS, model_dir_of
 from . import pages, plots
@@ -75,6 +76,7 @@ class Report:
         max_pixels: the limit of an image's size in the evaluation.
         curves: image of the training curves; None where there is none.
         unknown: what `score_unknown` returned; None without.
+        fingerprint: of the weights, see `model_dir.Weights`; None where unknown.
     """
 
     evaluation: Evaluation
@@ -85,6 +87,7 @@ class Report:
     max_pixels: int = MAX_PIXELS
     curves: Path | None = None
     unknown: Mapping[str, Any] | None = None
+    fingerprint: str | None = None
 
     def name(self, class_id: int) -> str | None:
         return None if self.names is None else self.names[class_id]
@@ -120,6 +123,7 @@ def report_of(
     return Report(
         *(evaluation, images, info.network.num_classes, names or info.names, facts, max_pixels),
         curves if curves.is_file() else None,
+        fingerprint=read_weights(predictor.model_dir, info).fingerprint,
     )
 
 
@@ -150,6 +154,7 @@ def write_report(path: Path, report: Report) -> None:
     numbers = {
         **report.evaluation.summary(),
         "facts": dict(report.facts),
+        "fingerprint": report.fingerprint,
         "macro": classes.macro,
         "weighted": classes.weighted,
         "expected_calibration_error": reliability.error,
@@ -279,7 +284,7 @@ def _page(
         present=[row for row in numbers["classes"] if row["support"]],
         neglected=_neglected(numbers["classes"]),
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        versions=_versions(),
+        versions=versions(),
         figures={
             key: _data_uri(file.read_bytes(), "png") if file and file.is_file() else None
             for key, file in figures.items()
@@ -300,7 +305,7 @@ def _neglected(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [classes[i] for i in neglected_classes(support, recall)]
 
 
-def _versions() -> str:
+def versions() -> str:
     """Versions of this package and of what it computes with."""
     found = [f"squeezenet_paddle {__version__}", f"Python {platform.python_version()}"]
     for package in _PACKAGES:

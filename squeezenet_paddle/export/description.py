@@ -118,7 +118,8 @@ def _steps(preprocess: Preprocess, with_preprocess: bool) -> list[str]:
         steps.append(
             f"as float32: (pixel * {preprocess.scale:g} - mean) / std, with the same crop of the "
             f"mean image, mean_image.npy of the model directory, and the std "
-            f"{_numbers(preprocess.std)} of {order}"
+            f"{_numbers(preprocess.std)} of {order}; the metadata of an ONNX file has this crop "
+            "as mean_image"
         )
     else:
         steps.append(

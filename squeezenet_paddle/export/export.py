@@ -6,9 +6,10 @@ are compared with those of the network in dynamic graph. Importing this does not
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,11 @@ from ..engines.load import check_installed, version_of
 from ..engines.onnxruntime import compile_onnx
 from ..engines.paddle_inference import compile_paddle
 from ..errors import InputError, RunError
-from ..files import atomic_path
-from ..model_dir import ModelInfo, Weights, network_of, read_weights
+from ..files import temporary_directory, write_together
+from ..model_dir import ModelInfo, Weights, network_of, read_info, read_weights
 from ..network.config import layers
 from ..onnx.writer import GraphInput, onnx_model
+from ..run_dir import model_dir_of
 from .description import describe
 
 CHECKED_IMAGES = 32
@@ -123,19 +125,10 @@ def export(
     inputs = np.stack([preprocess.normalise(crop) for crop in crops])
     checked = slice(0, CHECKED_IMAGES)
     expected = DynamicEngine(network, "cpu").logits(inputs[checked])
-    classes = info.network.num_classes
     calibration = None if what.format == "caffe" else info.calibration
-    description = describe(
-        *(what.format, preprocess, classes, what.batch, what.with_preprocess), calibration
-    )
-    if calibration is not None and what.input_size != info.preprocess.crop_size:
-        description["calibration"]["steps"].append(
-            f"temperature and threshold were fitted to images of {info.preprocess.crop_size} "
-            f"pixels a side; how far they hold for {what.input_size} was not measured"
-        )
+    description = description_of(info, what)
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export.", dir=output_dir) as temporary:
-        folder = Path(temporary)
+    with temporary_directory() as folder:  # not in the model's, which a training may replace
         if what.format == "paddle":
             from .static_graph import save_static_graph
 
@@ -145,7 +138,7 @@ def export(
             )
             judge, run = _paddle_judge(files)
         elif what.format == "onnx":
-            files = _write_onnx(info, weights, what, preprocess, description, inputs, folder)
+            files = _write_onnx(info, weights, what, preprocess, inputs, folder)
             judge, run = _onnx_judge(files[0])
         else:
             files = _write_caffe(info, weights, what, description, folder)
@@ -171,9 +164,9 @@ def export(
                 f"{result.relative:.2g} of the largest one, and at most {limit:g} was expected; "
                 "nothing was written."
             )
-        for file, target in zip(files, result.files):
-            with atomic_path(target) as path:
-                shutil.copyfile(file, path)
+        if output_dir.resolve() == model_dir_of(model_dir).resolve():
+            _check_unchanged(model_dir, weights)
+        write_together(output_dir, {file.name: file.read_bytes() for file in files})
     entry = {
         "fingerprint": weights.fingerprint,
         "input_size": what.input_size,
@@ -186,6 +179,50 @@ def export(
     record.add_record(output_dir, kind, entry, [file.name for file in files])
     record.write_labels(output_dir, weights.fingerprint, info.names)
     return result
+
+
+def description_of(info: ModelInfo, what: Export) -> dict[str, Any]:
+    """What an export takes and returns; see `describe`."""
+    preprocess = info.preprocess.with_crop_size(what.input_size)
+    calibration = None if what.format == "caffe" else info.calibration
+    classes = info.network.num_classes
+    description = describe(
+        *(what.format, preprocess, classes, what.batch, what.with_preprocess), calibration
+    )
+    if calibration is not None and what.input_size != info.preprocess.crop_size:
+        description["calibration"]["steps"].append(
+            f"temperature and threshold were fitted to images of {info.preprocess.crop_size} "
+            f"pixels a side; how far they hold for {what.input_size} was not measured"
+        )
+    return description
+
+
+def onnx_metadata(info: ModelInfo, what: Export) -> dict[str, Any]:
+    """What an ONNX file says of itself: the network, its description, names, the mean image.
+
+    The mean image, the crop that is subtracted from pixels, is base64 of an .npy file: float32
+    [H, W, 3] in the channel order of the preprocessing.
+    """
+    metadata = {
+        "network": dataclasses.asdict(info.network),
+        **description_of(info, what),
+        "classes": info.names,
+    }
+    preprocess = info.preprocess.with_crop_size(what.input_size)
+    if preprocess.mean_image is not None and not what.with_preprocess:
+        file = io.BytesIO()
+        np.save(file, np.ascontiguousarray(preprocess.mean_of_pixels))
+        metadata["mean_image"] = base64.b64encode(file.getvalue()).decode()
+    return metadata
+
+
+def _check_unchanged(model_dir: Path, weights: Weights) -> None:
+    """Raises an error if a training has replaced the model while it was exported."""
+    if read_weights(model_dir, read_info(model_dir)).fingerprint != weights.fingerprint:
+        raise RunError(
+            f"{model_dir}: the model was replaced by another one while it was exported; nothing "
+            "was written. Export it again."
+        )
 
 
 def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarray:
@@ -201,7 +238,14 @@ def _in_batches(run: Logits, inputs: np.ndarray, batch: int | None) -> np.ndarra
 def _paddle_judge(files: list[Path]) -> tuple[str, Logits]:
     graph, parameters = files
     version = version_of("paddle").partition(" ")[2]
-    run = compile_paddle(graph, parameters, threads=1)
+    try:
+        run = compile_paddle(graph, parameters, threads=1)
+    except Exception as error:  # Paddle writes a part without a word where the disk is full
+        free = shutil.disk_usage(graph.parent).free
+        raise RunError(
+            f"{graph.parent}: Paddle cannot read what it has written there, {free / 1e6:,.1f} MB "
+            "are free; TMPDIR gives another folder. Nothing was written."
+        ) from error
     return f"Paddle Inference {version}", lambda inputs: run(inputs)[0]
 
 
@@ -210,7 +254,6 @@ def _write_onnx(
     weights: Weights,
     what: Export,
     preprocess: Preprocess,
-    description: dict[str, Any],
     inputs: np.ndarray,
     folder: Path,
 ) -> list[Path]:
@@ -226,7 +269,7 @@ def _write_onnx(
         graph_input,
         quantised=quantised,
         familiarity=None if info.calibration is None else info.calibration.familiarity,
-        metadata={"network": dataclasses.asdict(info.network), **description},
+        metadata=onnx_metadata(info, what),
     )
     files[0].write_bytes(model)
     return files

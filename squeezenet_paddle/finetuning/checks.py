@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from ..checking.inputs import suited
 from ..checking.report import facts_of, write_report
 from ..data.lists import ImageList
 from ..features.compute import image_features
+from ..files import temporary_directory
 from ..model_dir import read_info
 from ..progress import say
 from ..run_dir import CHECK_PAGE, CONTENTS, FEATURES
@@ -55,7 +54,7 @@ def check_images(
     with contextlib.ExitStack() as stack:
         folder = config.run.output_dir / FEATURES
         if not config.features.cache:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = stack.enter_context(temporary_directory())
         features, unreadable = image_features(
             *(config.network.pretrained, listed, folder),
             preprocess=suited(read_info(config.network.pretrained).preprocess, listed),

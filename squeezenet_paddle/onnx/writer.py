@@ -86,9 +86,21 @@ def onnx_model(
     )
     model.opset_import.add(domain="", version=OPSET)
     model.graph.CopyFrom(writer.graph_of(graph_input, outputs, familiarity))
-    for key, value in (metadata or {}).items():
-        model.metadata_props.add(key=key, value=json.dumps(value))
+    _add_metadata(model, metadata or {})
     return model.SerializeToString()
+
+
+def with_metadata(data: bytes, metadata: Mapping[str, Any]) -> bytes:
+    """An ONNX file with the same graph and other metadata, JSON values by key."""
+    model = ModelProto.FromString(data)
+    del model.metadata_props[:]
+    _add_metadata(model, metadata)
+    return model.SerializeToString()
+
+
+def _add_metadata(model: Any, metadata: Mapping[str, Any]) -> None:
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
 
 
 class _Writer:

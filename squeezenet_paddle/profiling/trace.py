@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from paddle import profiler
 
 from ..data.loader import Batch
 from ..device import use_device
-from ..files import atomic_path
+from ..files import atomic_path, temporary_directory
 from ..network.model import squeezenet1_1
 from ..predict import Predictor
 from ..training.gradients import make_gradients
@@ -146,8 +145,8 @@ def trace(step: Step, steps: int, path: Path, device: str = "cpu") -> Trace:
     targets = [profiler.ProfilerTarget.CPU]
     if device != "cpu":
         targets.append(profiler.ProfilerTarget.GPU)
-    with tempfile.TemporaryDirectory() as folder, atomic_path(path) as target:
-        written = Path(folder) / "trace.json"
+    with temporary_directory() as folder, atomic_path(path) as target:
+        written = folder / "trace.json"
         # Without a handler Paddle writes to a folder in the working directory.
         watch = profiler.Profiler(
             targets=targets, on_trace_ready=lambda done: done.export(str(written), format="json")

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from typing import Any, Callable
 import numpy as np
 
 from ..errors import InputError, RunError
-from ..files import read_bytes, write_bytes
+from ..files import clear_leftovers, read_bytes, write_bytes
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2  # of the JSON text; the first one had no number
 _NAME = re.compile(r"step_([0-9]{8,})\.ckpt")
-_LEFTOVERS = ".step_*.ckpt.*"  # what files.atomic_path leaves behind when it is killed
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -58,13 +56,11 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """
     path = folder / f"step_{checkpoint.step:08d}.ckpt"
     try:
-        for leftover in folder.glob(_LEFTOVERS):
-            leftover.unlink()
+        clear_leftovers(folder)  # of a run that was killed: there may be no room for both
         write_bytes(path, _encoded(checkpoint))
     except (InputError, OSError) as error:
         reason = str(error).rstrip(".")
         raise RunError(f"{reason}; the older checkpoints are intact.") from error
-    _make_names_durable(folder)
     good = 1
     for step, old in _files(folder):
         if step >= checkpoint.step:
@@ -147,12 +143,3 @@ def _read(step: int, path: Path) -> Checkpoint:
     if content["step"] != step:
         raise InputError(f"{path}: this checkpoint is of step {content['step']}, not of {step}.")
     return Checkpoint(step, arrays, content["record"])
-
-
-def _make_names_durable(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system can
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

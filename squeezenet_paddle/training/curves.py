@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.plots import drawing, printable
-from ..files import atomic_path, clear_leftovers
+from ..files import atomic_path
 from ..run_dir import CURVES, METRICS
 from .log import read_metrics
 
@@ -28,7 +28,6 @@ def write_curves(folder: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    clear_leftovers(folder / CURVES)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # not that it builds its font cache
     from matplotlib.figure import Figure
 

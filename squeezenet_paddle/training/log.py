@@ -99,7 +99,7 @@ class RunLog:
         self, folder: Path, max_steps: int, start_step: int = 0, num_classes: int = 1000
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(folder / METRICS)
+        clear_leftovers(folder)
         _drop_after(folder / METRICS, start_step)
         self._max_steps, self._top_k = max_steps, min(5, num_classes)
         # Unbuffered: a line is one write, which a kill cannot cut.

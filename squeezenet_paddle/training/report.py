@@ -39,7 +39,8 @@ class RunReport:
         start_step: int,
     ) -> None:
         self._folder = folder
-        self._drawn, self._next_drawing = True, time.monotonic() + _FIRST
+        # Not drawn yet: whoever was killed before it had drawn the curves goes on with nothing new.
+        self._drawn, self._next_drawing = False, time.monotonic() + _FIRST
         classes = info.network.num_classes
         with contextlib.ExitStack() as stack:
             self._log = stack.enter_context(RunLog(folder, max_steps, start_step, classes))
@@ -53,8 +54,8 @@ class RunReport:
 
     def __exit__(self, error: object, *_: object) -> None:
         with self._stack:
-            if error is None and not self._drawn:
-                self._draw()
+            if error is None:
+                self.finish()
 
     def train(self, record: TrainRecord) -> None:
         """Reports the progress of training."""
@@ -71,6 +72,11 @@ class RunReport:
         self._board.histograms(step, weights)
         self._drawn = False
         if time.monotonic() >= self._next_drawing:
+            self._draw()
+
+    def finish(self) -> None:
+        """Draws the curves, if something has been recorded since they were."""
+        if not self._drawn:
             self._draw()
 
     def _draw(self) -> None:

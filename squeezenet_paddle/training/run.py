@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING
 
 from ..device import use_device
 from ..errors import InputError
-from ..files import clear_leftovers
-from ..model_dir import check_target, load_network, read_info
+from ..files import clear_leftovers, recover
+from ..model_dir import check_target, load_network, read_info, read_weights
 from ..network.heads import HEADS
 from ..network.stages import STAGES, state_stages
 from ..parallel import launcher
 from ..run_dir import (
     BEST,
+    BOARD,
     CHECKPOINTS,
     FINAL,
     MODELS,
@@ -41,6 +43,8 @@ from .plan import Plan, make_plan
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
     from ..parallel.group import Group
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -202,10 +206,15 @@ def finished_result(plan: Plan) -> TrainResult | None:
         )
     final = plan.output_dir / FINAL
     done = plan.is_done(newest.step, newest.record["not_better"])
-    if not (done and final.is_dir() and read_info(final).source.get("step") == newest.step):
+    if not done or _problem(final) or read_info(final).source.get("step") != newest.step:
         return None
     best = newest.record["best"]
     model_dir = plan.output_dir / (FINAL if best is None else BEST)
+    if problem := _problem(model_dir):
+        raise InputError(
+            f"{problem} This run is finished, so that nothing would write the model again; "
+            "`overwrite` trains it from scratch."
+        )
     return TrainResult(plan.output_dir, model_dir, best, newest.step, True, True, tuple(changes))
 
 
@@ -214,14 +223,29 @@ def changes_since(newest: Checkpoint, plan: Plan) -> list[str]:
     return plan.settings.changes_since(Settings(**newest.record["settings"]), plan.output_dir)
 
 
+def _problem(model_dir: Path) -> str:
+    """What is wrong with a model directory; "" if it can be read."""
+    recover(model_dir)
+    try:
+        read_weights(model_dir, read_info(model_dir))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def _take_directory(plan: Plan) -> Checkpoint | None:
     """Tidies up after a run that was killed; its newest checkpoint, unless it is to be removed."""
-    for name in RUN_ENTRIES:
-        clear_leftovers(plan.output_dir / name)
+    for folder in (plan.output_dir, *entries(plan.output_dir, (CHECKPOINTS, *MODELS, BOARD))):
+        clear_leftovers(folder)
     if plan.config.run.overwrite:
         pretrained = plan.config.network.pretrained
         remove(overwritten_entries(plan.output_dir, RUN_ENTRIES, {"pretrained": pretrained}))
-    return checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
+    newest = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
+    has_best = newest is not None and newest.record["best"] is not None
+    if newest is not None and has_best and (problem := _problem(plan.output_dir / BEST)):
+        logger.warning(f"{problem} The best model from now on is kept in its place.")
+        newest.record.update(best=None, not_better=0)
+    return newest
 
 
 def start_network(plan: Plan) -> tuple[SqueezeNet, str]:

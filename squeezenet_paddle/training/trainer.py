@@ -225,6 +225,8 @@ class Trainer:
         if saved != self.step:
             self._save()
         if self.is_finished:
+            if report is not None:  # the last model comes last, as it tells that all is there
+                report.finish()
             with self._solver.averaged():
                 self._write_model_dir(FINAL, {})
 

@@ -158,6 +158,37 @@ def test_a_worker_that_dies_ends_the_run_at_once(images: ImageList) -> None:
             list(batches)
 
 
+class Deadly(EvalTransform):
+    """Ends its process at one image, as a decoder with a defect may."""
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().__call__(image, epoch, index, out)
+
+
+class Hungry(EvalTransform):
+    """Finds no memory at one image."""
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: np.ndarray) -> None:
+        if index == 5:
+            raise MemoryError
+        super().__call__(image, epoch, index, out)
+
+
+def test_a_worker_that_dies_names_its_image(images: ImageList) -> None:
+    with Loader(images, Deadly(SMALL), Sampler(COUNT, 4), 1, on_unreadable=str) as loader:
+        with pytest.raises(RunError, match=r"\(exit code -9\) while it was reading \S+/5\.jpg;"):
+            list(loader.epoch())
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_lack_of_memory_is_no_fault_of_the_image(images: ImageList, num_workers: int) -> None:
+    with Loader(images, Hungry(SMALL), Sampler(COUNT, 4), num_workers, on_unreadable=str) as loader:
+        with pytest.raises(RunError, match=r"/5\.jpg: the memory does not suffice for this image"):
+            list(loader.epoch())
+
+
 def test_leaving_early_leaves_the_loader_usable(images: ImageList) -> None:
     with Loader(images, EvalTransform(SMALL), Sampler(COUNT, 4), 2) as loader:
         for batch in loader.epoch():

@@ -30,7 +30,7 @@ from squeezenet_paddle.datasets.prepare import (
     prepare,
     statistics,
 )
-from squeezenet_paddle.errors import ImageError, InputError
+from squeezenet_paddle.errors import ImageError, InputError, RunError
 
 SMALL = Preprocess(resize_size=24, crop_size=21)
 
@@ -379,6 +379,21 @@ def test_a_worker_that_is_killed(tmp_path: Path) -> None:
     assert process.returncode == 1, errors
     assert len(errors.strip().splitlines()) == 1, errors
     assert "a process that resized images was killed" in errors
+
+
+class Deadly(Preprocess):
+    """Ends its process, as a decoder with a defect may."""
+
+    def resized(self, image: np.ndarray) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return image
+
+
+def test_a_worker_that_dies_names_its_image(tmp_path: Path) -> None:
+    images = listed(tmp_path / "list.txt", "a.png")
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), "uint8"))
+    with pytest.raises(RunError, match=rf"It may have been reading {tmp_path}/a\.png\."):
+        prepare([images], None, Deadly(), None, True, num_workers=1)
 
 
 def test_workers_do_without_paddle() -> None:

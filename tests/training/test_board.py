@@ -354,8 +354,9 @@ def test_fires_are_groups(tmp_path: Path) -> None:
 
 
 def test_graph_is_json(tmp_path: Path) -> None:
-    (tmp_path / ".vdlgraph.log.abc").touch()  # of a process that was killed
+    (tmp_path / ".a1b2c3d4.sqz-tmp").touch()  # of a process that was killed
     Board(tmp_path, INFO, {}).close()
+    assert not (tmp_path / ".a1b2c3d4.sqz-tmp").exists()
     (file,) = tmp_path.glob("*vdlgraph*")
     assert json.loads(file.read_text())["version"] == "1.0.0"
 

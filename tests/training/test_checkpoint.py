@@ -261,7 +261,7 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:
 
 
 def test_what_a_killed_save_left_makes_room(small_disk: Path) -> None:
-    (small_disk / ".step_00000001.ckpt.a1b2c3").write_bytes(bytes(600_000))
+    (small_disk / ".a1b2c3d4.sqz-tmp").write_bytes(bytes(600_000))
     save(small_disk, large(2), keep=3)
     assert names(small_disk) == ["step_00000002.ckpt"]
 

@@ -92,7 +92,7 @@ def test_outliers_and_no_numbers_leave_the_curve_readable(tmp_path: Path) -> Non
 
 
 def test_nothing_recorded(tmp_path: Path) -> None:
-    (tmp_path / ".curves.png.abc").touch()  # of a process that was killed
+    (tmp_path / ".a1b2c3d4.sqz-tmp").touch()  # of a process that was killed
     assert not any(where.any() for where in draw(tmp_path, []).values())
 
 

@@ -186,7 +186,7 @@ def test_any_flipped_bit_costs_one_line(tmp_path: Path, caplog: pytest.LogCaptur
 def test_untouched_file_is_not_rewritten(tmp_path: Path) -> None:
     with RunLog(tmp_path, max_steps=50) as log:
         log.train(at(10))
-    (tmp_path / ".metrics.jsonl.abc").touch()  # of a process that was killed
+    (tmp_path / ".a1b2c3d4.sqz-tmp").touch()  # of a process that was killed
     before = (tmp_path / "metrics.jsonl").stat().st_ino
     RunLog(tmp_path, max_steps=50, start_step=10).close()
     assert (tmp_path / "metrics.jsonl").stat().st_ino == before

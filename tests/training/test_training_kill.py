@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT
-from runs import assert_same_weights, config, flags, make_tiny_data, metrics
+from runs import assert_same_weights, config, flags, make_tiny_data, metrics, weights
 
 from squeezenet_paddle.cli import common
+from squeezenet_paddle.files import temporary_directory
 from squeezenet_paddle.training import run as training_run
 
 KILLS = 20
@@ -101,7 +104,7 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(data: Path, tmp_pa
     # With so few events in a process, all kills together end about half way through the run.
     run, rng, done = tmp_path / "killed", random.Random(0), []
     for _ in range(KILLS):
-        kill_at = rng.randint(1, 40)
+        kill_at = rng.randint(1, 60)
         assert finish(flags(data, run, *common), Path(os.devnull), kill_at) == -signal.SIGKILL
         done.append(steps(run))
     assert len(set(done)) > 5
@@ -196,3 +199,52 @@ def test_the_tool_from_a_shell(data: Path, tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert again.returncode == 0
     assert "this run is finished" in again.stdout
+
+
+def test_a_finished_run_is_checked_before_it_is_called_so(data: Path, tmp_path: Path) -> None:
+    run, arguments = tmp_path / "run", flags(data, tmp_path / "run", "--max_steps", 4)
+    assert finish(arguments) == 0
+    whole = weights(run / "final")
+    (run / "final" / "model.pdparams").write_bytes(b"")  # what a loss of power may leave
+    (run / "curves.png").unlink()  # and a kill before they were drawn
+    log = tmp_path / "log"
+    assert finish(arguments, log) == 0
+    assert "goes on after update 4" in log.read_text()
+    assert (run / "curves.png").is_file()
+    again = weights(run / "final")
+    assert all(np.array_equal(whole[key], again[key]) for key in whole)
+    (run / "best" / "model.pdparams").write_bytes(b"")
+    assert finish(arguments, log) == 2
+    told = log.read_text().splitlines()[-1]
+    assert "best/model.pdparams" in told
+    assert re.search("(`overwrite`|--overwrite) trains it from scratch", told)
+
+
+def test_a_lost_best_model_is_told_and_written_again(data: Path, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    arguments = flags(data, run, "--eval_interval", 2)
+    assert finish([*arguments, "--max_steps", "4"]) == 0
+    (run / "best" / "config.json").write_bytes(b"")
+    assert finish([*arguments, "--max_steps", "6"], log) == 0
+    assert "best/config.json" in log.read_text()
+    assert "The best model from now on is kept in its place" in log.read_text()
+    assert weights(run / "best").keys() == weights(run / "final").keys()
+
+
+def test_an_export_of_a_run_that_is_training_does_not_end_it(data: Path, tmp_path: Path) -> None:
+    """Nor does what an export that was killed has left."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    arguments = flags(data, run, "--eval_interval", 1, "--max_steps", 1_000_000)
+    process = start(arguments, log)
+    wait_for_step(run, 3, process)
+    with temporary_directory(run / "best"):  # as an export that is being written
+        process_steps = steps(run)
+        wait_for_step(run, process_steps + 3, process)
+    (run / "best" / ".a1b2c3d4.sqz-tmp").mkdir()
+    wait_for_step(run, steps(run) + 3, process)
+    assert process.is_alive()
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join(PATIENCE)
+    (run / "best" / ".a1b2c3d4.sqz-tmp").mkdir(exist_ok=True)
+    assert finish([*arguments, "--max_steps", str(steps(run) + 1)], log) == 0
+    assert not (run / "best" / ".a1b2c3d4.sqz-tmp").exists()

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ...files import clear_leftovers, write_bytes, write_text
+from ...files import write_bytes, write_text
 from ...fonts import draw_text
 from ...model_dir import ModelInfo
 from ..log import TrainRecord, ValRecord, append
@@ -46,8 +46,6 @@ class Board:
     ) -> None:
         self._info = info
         records_file, graph_file = folder / records.FILE, folder / graph.FILE
-        for path in (records_file, graph_file):
-            clear_leftovers(path)
         kept = records.read_records(records_file, start_step) if start_step > 0 else ()
         write_bytes(records_file, b"".join((records.header(settings, SCORES), *kept)))
         write_text(graph_file, graph.graph(info.network, info.preprocess.crop_size))

@@ -1,0 +1,44 @@
+"""Kills a process at each of its file operations, one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any, Callable
+
+_EVENTS = {"open", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "fcntl.flock", "ctypes.dlsym"}
+
+
+def killed_at_each_step(action: Callable[[], object]) -> Iterator[int]:
+    """Runs an action in forks of this process, the n-th of which is killed before its n-th step.
+
+    Yields:
+        n after each kill, until a fork comes to its end.
+    """
+    for n in itertools.count(1):
+        if (child := os.fork()) == 0:
+            _run(action, n)
+        status = os.waitpid(child, 0)[1]
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return
+        yield n
+
+
+def _run(action: Callable[[], object], kill_at: int) -> None:
+    steps = itertools.count(1)
+
+    def audit(event: str, args: tuple[Any, ...]) -> None:
+        if event in _EVENTS and next(steps) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    code = 1
+    try:
+        sys.addaudithook(audit)
+        action()
+        code = 0
+    finally:
+        os._exit(code)
