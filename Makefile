@@ -10,7 +10,7 @@ VENV2 := .venv-paddle2
 
 help:
 	@echo "make venv          set up $(VENV) with the project and what its tests need"
-	@echo "make demo          train, fine-tune, explain, export and convert, on images that it draws"
+	@echo "make demo          train, fine-tune, explain, export (to C and a page, too), on images that it draws"
 	@echo "make board         open VisualDL's board of the runs in output/ at http://127.0.0.1:8040"
 	@echo "make test          run the tests"
 	@echo "make test-paddle2  run the tests on PaddlePaddle 2.6.2, numpy 1 and protobuf 3.20"

@@ -2,12 +2,15 @@
 
     python docs/make_images.py output
 
-Needs chromium, which takes the pictures of the report and of VisualDL's board (the extra `board`).
+Needs chromium, which takes the pictures of the report, of VisualDL's board (the extra `board`) and,
+with chromium-driver and selenium, of the page for the browser.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import shutil
 import socket
 import subprocess
@@ -29,7 +32,8 @@ PORT = 8047
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path, help="with the runs mine and sample, and maps/")
+    help_text = "with the runs mine (and its model.html) and sample, and maps/"
+    parser.add_argument("output", type=Path, help=help_text)
     output: Path = parser.parse_args().output
     if shutil.which(BROWSER[0]) is None:
         sys.exit("chromium is not installed.")
@@ -40,6 +44,11 @@ def main() -> None:
     save(screenshot(report.resolve().as_uri(), 1000, 1000), "report", 800)
     save(board(output), "board", 800)
     save(Image.open(output / "sample" / "curves.png"), "curves", 800)
+    drawn = sorted((output.parent / "data" / "sample" / "val").glob("*/000.jpg"))
+    page = output / "mine" / "best" / "model.html"
+    save(used_page(page, drawn, 1400, 1000, dark=False), "page", 800)
+    phones = [used_page(page, drawn[:1], 360, 740, dark) for dark in (False, True)]
+    save(side_by_side(phones), "page_phone", 740)
     save(two_by_two(sorted((output / "maps").glob("*.png"))[:4], 330), "cam", 800)
 
 
@@ -86,6 +95,52 @@ def screenshot(url: str, width: int, height: int) -> Image.Image:
         command = [*BROWSER, size, "--virtual-time-budget=30000", f"--screenshot={path}", url]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         return Image.open(path).copy()
+
+
+def used_page(page: Path, images: list[Path], width: int, height: int, dark: bool) -> Image.Image:
+    """The page for the browser after images were dropped on it, with the map of one class."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which(BROWSER[0]) or ""
+    for flag in BROWSER[1:]:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        screen = {"width": width, "height": height, "mobile": width < 500}
+        screen["deviceScaleFactor"] = 2 if width < 500 else 1
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        driver.get(page.resolve().as_uri())
+        files = [
+            [f"{path.parent.name}.jpg", base64.b64encode(path.read_bytes()).decode()]
+            for path in images
+        ]
+        driver.execute_script(
+            "add(arguments[0].map(([name, data]) => new File("
+            "[Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name)))",
+            files,
+        )
+        WebDriverWait(driver, 60).until(lambda d: d.execute_script("return !working"))
+        driver.execute_script(
+            "document.querySelector('#cards .classes button').click();"
+            "if (innerWidth < 500) document.getElementById('results').scrollIntoView();"
+        )
+        time.sleep(1)  # the map fades in
+        return Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+    finally:
+        driver.quit()
+
+
+def side_by_side(images: list[Image.Image]) -> Image.Image:
+    """Images of one height beside each other."""
+    row = Image.new("RGB", (sum(i.width + 16 for i in images) - 16, images[0].height), "white")
+    for k, image in enumerate(images):
+        row.paste(image, (k * (image.width + 16), 0))
+    return row
 
 
 def board(folder: Path) -> Image.Image:

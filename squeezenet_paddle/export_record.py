@@ -5,6 +5,7 @@
     model.caffemodel, deploy.prototxt                 Caffe
     int8.json                                         statistics for int8, of earlier versions
     c/                                                C code; see `export/c/write.py`
+    model.html                                        a page that classifies in a browser
     labels.json                                       class names; input and output of each model
     exports.json                                      how each was made, and from which weights
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .files import read_bytes, sha256, write_text
+from .files import read_regular, sha256, write_text
 
 FORMATS = ("paddle", "onnx", "caffe")
 RECORD = "exports.json"
@@ -29,7 +30,9 @@ PARAMETERS = "inference.pdiparams"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
 CAFFEMODEL, PROTOTXT = "model.caffemodel", "deploy.prototxt"
 STATISTICS, LABELS = "int8.json", "labels.json"
+_LARGEST_RECORD, _LARGEST_FILE = 16 << 20, 512 << 20  # bytes
 C_FOLDER = "c"
+PAGE = "model.html"
 NAMES = (
     *GRAPHS,
     PARAMETERS,
@@ -40,6 +43,7 @@ NAMES = (
     STATISTICS,
     LABELS,
     C_FOLDER,
+    PAGE,
     RECORD,
 )
 
@@ -51,15 +55,27 @@ def read_record(folder: Path) -> dict[str, Any]:
         InputError: it is damaged.
     """
     file = folder / RECORD
-    if not file.is_file():
+    if not file.exists():
         return {}
+    data = read_regular(file, "record of exports", _LARGEST_RECORD)
     try:
-        record = json.loads(read_bytes(file, "record of exports").decode("utf-8"))
+        record = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error}).") from error
     if not isinstance(record, dict) or not all(isinstance(v, dict) for v in record.values()):
         raise InputError(f"{file}: a JSON object of objects was expected.")
+    for kind, entry in record.items():
+        files = entry.get("files")
+        if not (isinstance(files, dict) and files and all(map(_is_inside, files))):
+            raise InputError(
+                f"{file}, {kind}: files must have the checksum of each, by names inside the folder."
+            )
     return record
+
+
+def _is_inside(name: str) -> bool:
+    """Whether the name of a file leads nowhere else than into the folder it is relative to."""
+    return name.isprintable() and not {"", ".", ".."} & set(name.split("/"))
 
 
 def add_record(folder: Path, kind: str, entry: Mapping[str, Any], files: Sequence[str]) -> None:
@@ -86,16 +102,18 @@ def command(folder: Path, kind: str) -> str:
     return f"squeezenet export --model_dir {folder} --format {flags}"
 
 
-def find(folder: Path, kind: str, fingerprint: str) -> dict[str, Any]:
-    """The record of an export, whose files are present and belong to the expected weights.
+def find(folder: Path, kind: str, fingerprint: str, needed: str) -> tuple[dict[str, Any], bytes]:
+    """The record of an export and one of its files, if it belongs to the expected weights.
 
     Args:
         folder: the model directory.
         kind: of the export.
         fingerprint: that of the model directory.
+        needed: the name of the file.
 
     Raises:
-        InputError: there is none, it belongs to other weights, or one of its files was changed.
+        InputError: there is none, it lacks that file, it belongs to other weights, or one of its
+            files was changed.
     """
     entry, how = read_record(folder).get(kind), command(folder, kind)
     if entry is None:
@@ -105,9 +123,14 @@ def find(folder: Path, kind: str, fingerprint: str) -> dict[str, Any]:
             f"{folder}: its {kind} export is of other weights or another config.json; "
             f"replace it by: {how}"
         )
-    for name, checksum in entry.get("files", {}).items():
-        if not (folder / name).is_file() or sha256((folder / name).read_bytes()) != checksum:
+    if needed not in entry["files"]:
+        raise InputError(f"{folder / RECORD}, {kind}: {needed} was expected among its files.")
+    files = {}
+    for name, checksum in entry["files"].items():
+        exists = (folder / name).exists()
+        files[name] = read_regular(folder / name, "export", _LARGEST_FILE) if exists else b""
+        if sha256(files[name]) != checksum:
             raise InputError(
                 f"{folder / name} is not the file that was exported; replace it by: {how}"
             )
-    return entry
+    return entry, files[needed]

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from .array_files import read_npz
 from .errors import InputError
 from .files import sha256
 from .network.logits import softmax
@@ -128,11 +129,8 @@ class Familiarity:
             InputError: it is damaged.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                return Familiarity(**{name: arrays[name] for name in _ARRAYS})
-        except InputError:
-            raise
-        except Exception as error:  # zipfile and numpy raise many
+            return Familiarity(**read_npz(data, "not the arrays that were expected"))
+        except TypeError as error:
             raise InputError(f"not the arrays that were expected ({error}).") from error
 
 

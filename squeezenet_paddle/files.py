@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -377,6 +378,32 @@ def read_bytes(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read this {what} ({error.strerror}).") from error
+
+
+def read_regular(path: Path, what: str, largest: int) -> bytes:
+    """Reads a file that somebody else may have made, of at most `largest` bytes.
+
+    Raises:
+        InputError: it cannot be read, is larger, or is no regular file: a pipe would be waited for,
+            and a device has no end.
+    """
+    check_regular(path, what, largest)
+    return read_bytes(path, what)
+
+
+def check_regular(path: Path, what: str, largest: int) -> None:
+    """Raises the error of `read_regular`."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this {what} ({error.strerror}).") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: a regular file was expected as {what}.")
+    if status.st_size > largest:
+        raise InputError(
+            f"{path}: at most {largest:,} bytes were expected of this {what}, found "
+            f"{status.st_size:,}."
+        )
 
 
 def read_lines(path: Path, what: str) -> list[str]:

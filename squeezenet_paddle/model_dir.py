@@ -2,21 +2,25 @@
 
     model.pdparams     state dict, as paddle.save writes it
     model.sqz          in place of it: compressed weights, see `sqz/format.py`
-    config.json        network, preprocessing, source, verification, scores
+    config.json        network, preprocessing, source, verification, scores, SHA-256 of the weights
     synset_words.txt   class names, where they are known
     mean_image.npy     the mean image that the preprocessing subtracts, if it subtracts one
     familiarity.npz    what the network's classes look like, where it was calibrated
 
 Exports (see `export_record.py`) lie beside them and are removed when the weights are replaced. It
-is read strictly, and written as a whole or not at all. Like every Paddle file, model.pdparams is a
-pickle; reading it here runs nothing that is in it.
+is read strictly, and written as a whole or not at all. config.json has the SHA-256 of the weights,
+so that a damaged bit is not taken for a weight. Like every Paddle file, model.pdparams is a pickle;
+reading it here runs nothing that is in it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
+import functools
+import hashlib
 import json
+import logging
+import math
 import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
@@ -25,13 +29,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .array_files import read_npy
 from .data.lists import read_names
 from .data.preprocess import MeanImage, Preprocess
 from .errors import InputError
 from .export_record import NAMES as EXPORTED
 from .familiarity import Calibration
-from .files import atomic_directory, check_directory, read_bytes, sha256
-from .network.config import FIRE9_CHANNELS, ModelConfig
+from .files import atomic_directory, check_directory, check_regular, read_regular, sha256
+from .network.config import FIRE9_CHANNELS, ModelConfig, minimum_input_size
 from .network.weights import check_state, read_state, state_shapes
 from .run_dir import model_dir_of
 from .sqz import format as sqz
@@ -46,6 +51,12 @@ MEAN_IMAGE = "mean_image.npy"
 FAMILIARITY = "familiarity.npz"
 OPTIONAL = (NAMES, MEAN_IMAGE, FAMILIARITY, *EXPORTED)
 FORMAT_VERSION = 1
+_DIGEST = "weights_sha256"  # in config.json; directories of before it was there lack it
+# Bytes of a file at most; of weights, beside 8 for each number that the network has.
+_LARGEST_TEXT, _LARGEST_ARRAYS, _LARGEST_WEIGHTS = 16 << 20, 256 << 20, 1 << 20
+_LONGEST_NAME = 200  # of a layer
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T", ModelConfig, Preprocess)
 
@@ -166,6 +177,7 @@ def _write(path: str | Path, info: ModelInfo, write_weights: Callable[[Path], ob
         config["calibration"] = info.calibration.record()
     with atomic_directory(Path(path), _required(Path(path)), OPTIONAL) as temporary:
         write_weights(temporary)
+        config[_DIGEST] = sha256(weights_file(temporary).read_bytes())
         if info.preprocess.mean_image is not None:
             np.save(temporary / MEAN_IMAGE, info.preprocess.mean_image.values)
         if info.calibration is not None:
@@ -186,39 +198,58 @@ def read_info(path: str | Path) -> ModelInfo:
         InputError: it is no model directory, or something in it is not as expected.
     """
     path = model_dir_of(Path(path))
-    file = path / CONFIG
-    if not file.is_file():
-        raise InputError(f"{path}: {_problem_of(path)}.")
-    try:
-        config = json.loads(read_bytes(file, "model description").decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not JSON ({error}).") from error
-    keys = {"format_version", "network", "preprocess", "source", "verification", "scores"}
-    _check_keys(config, keys, str(file), {"calibration"})
-    if config["format_version"] != FORMAT_VERSION:
-        raise InputError(
-            f"{file}: format_version {FORMAT_VERSION} was expected, "
-            f"found {config['format_version']!r}."
-        )
+    file, config = path / CONFIG, _read_config(path)
     network = _from_json(config["network"], ModelConfig, f"{file}, network")
     values = config["preprocess"]
     if isinstance(values, dict):
         values = {**values, "mean_image": _read_mean_image(path, values.get("mean_image"))}
     preprocess = _from_json(values, Preprocess, f"{file}, preprocess")
+    if preprocess.crop_size < (smallest := minimum_input_size(network.version)):
+        raise InputError(
+            f"{file}, preprocess: crop_size must be at least {smallest} for SqueezeNet "
+            f"v{network.version}; found {preprocess.crop_size}."
+        )
     records = {}
     for key in ("source", "verification", "scores"):
         if not isinstance(config[key], dict):
             raise InputError(f"{file}, {key}: a JSON object was expected.")
         records[key] = config[key]
+    name = records["source"].get("classifier_name", "conv10")
+    if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= _LONGEST_NAME):
+        raise InputError(f"{file}, source: classifier_name must be the name of a layer.")
     calibration = None
     if "calibration" in config:
         calibration = _read_calibration(path, config["calibration"], network.num_classes)
     names_file = path / NAMES
-    names = read_names(names_file, network.num_classes) if names_file.is_file() else None
+    names = None
+    if names_file.exists():
+        check_regular(names_file, "list of class names", _LARGEST_TEXT)
+        names = read_names(names_file, network.num_classes)
     try:
         return ModelInfo(network, preprocess, names, **records, calibration=calibration)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """config.json, with the keys that it should have."""
+    file = folder / CONFIG
+    if not file.exists():
+        raise InputError(f"{folder}: {_problem_of(folder)}.")
+    try:
+        config = json.loads(read_regular(file, "model description", _LARGEST_TEXT).decode("utf-8"))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not JSON ({error}).") from error
+    keys = {"format_version", "network", "preprocess", "source", "verification", "scores"}
+    _check_keys(config, keys, str(file), {"calibration", _DIGEST})
+    version = config["format_version"]
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise InputError(
+            f"{file}: format_version {FORMAT_VERSION} was expected, found {version!r}."
+        )
+    return config
 
 
 def weights_file(path: str | Path) -> Path:
@@ -228,7 +259,7 @@ def weights_file(path: str | Path) -> Path:
         InputError: it has none, or two.
     """
     folder = model_dir_of(Path(path))
-    files = [folder / name for name in (WEIGHTS, COMPRESSED) if (folder / name).is_file()]
+    files = [folder / name for name in (WEIGHTS, COMPRESSED) if (folder / name).exists()]
     if len(files) != 1:
         found = f"it has both {WEIGHTS} and {COMPRESSED}; remove one" if files else None
         raise InputError(f"{path}: {found or f'it has no {WEIGHTS} and no {COMPRESSED}'}.")
@@ -239,10 +270,12 @@ def read_weights(path: str | Path, info: ModelInfo) -> Weights:
     """Reads the weights of a model directory; needs no Paddle.
 
     Raises:
-        InputError: they cannot be read or do not fit config.json.
+        InputError: they cannot be read, do not fit config.json, or were changed since that was
+            written.
     """
-    file = weights_file(path)
-    data = read_bytes(file, "file of weights")
+    file, shapes = weights_file(path), state_shapes(info.network)
+    numbers = sum(map(math.prod, shapes.values()))
+    data = read_regular(file, "file of weights", _LARGEST_WEIGHTS + 8 * numbers)
     if file.name == COMPRESSED:
         content = sqz.read(data, str(file))
         if content.network != info.network:
@@ -250,10 +283,36 @@ def read_weights(path: str | Path, info: ModelInfo) -> Weights:
         state = content.state
     else:
         state = read_state(data, str(file))
-    check_state(state_shapes(info.network), state, str(file))
+    check_state(shapes, state, str(file))
+    digest = hashlib.sha256(data)
+    _check_digest(file, digest.hexdigest())
     described = [dataclasses.asdict(info.network), info.preprocess.record()]
+    digest.update(json.dumps(described).encode())
     state = {key: np.asarray(values, "float32") for key, values in state.items()}
-    return Weights(state, sha256(data + json.dumps(described).encode()))
+    return Weights(state, digest.hexdigest())
+
+
+def _check_digest(file: Path, digest: str) -> None:
+    """Refuses weights other than those that config.json beside them was written with."""
+    config = _read_config(file.parent)
+    recorded = config.get(_DIGEST)
+    if _DIGEST not in config:
+        _tell_unproven(file)
+    elif recorded != digest:
+        raise InputError(
+            f"{file}: these are not the weights that {CONFIG} was written with: they are damaged, "
+            f"or were replaced ({_DIGEST} is {recorded!r:.70}, and theirs is {digest!r})."
+        )
+
+
+@functools.cache
+def _tell_unproven(file: Path) -> None:
+    """Says once that damage of some weights would not be seen."""
+    _log.warning(
+        "%s: %s is of a version that kept no %s, so that damaged weights cannot be told from good "
+        "ones; writing the model directory again adds it.",
+        *(file, CONFIG, _DIGEST),
+    )
 
 
 def read_model_dir(path: str | Path) -> tuple[ModelInfo, SqueezeNet]:
@@ -331,8 +390,8 @@ def _read_mean_image(path: Path, checksum: object) -> MeanImage | None:
         return None
     file = path / MEAN_IMAGE
     try:
-        image = MeanImage(np.load(io.BytesIO(read_bytes(file, "mean image")), allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
+        image = MeanImage(read_npy(read_regular(file, "mean image", _LARGEST_ARRAYS), str(file)))
+    except (ValueError, TypeError) as error:
         raise InputError(f"{file}: this mean image is damaged ({error}).") from error
     if image.sha256 != checksum:
         raise InputError(f"{file}: this is another mean image than that of {CONFIG}.")
@@ -342,7 +401,7 @@ def _read_mean_image(path: Path, checksum: object) -> MeanImage | None:
 def _read_calibration(path: Path, record: Any, num_classes: int) -> Calibration:
     """The calibration of a model directory whose config.json has the block of one."""
     file = path / FAMILIARITY
-    data = read_bytes(file, "file of what the classes look like")
+    data = read_regular(file, "file of what the classes look like", _LARGEST_ARRAYS)
     try:
         calibration = Calibration.from_record(record, data)
     except InputError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Callable, TypeVar
 
 from tqdm import tqdm
 
@@ -13,6 +14,8 @@ INTERVAL = 15.0  # seconds between two lines
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_noinv_fmt}, ETA {remaining}"
 
 T = TypeVar("T")
+
+_spelling: Callable[[str], str] = str
 
 
 class Progress:
@@ -72,6 +75,16 @@ def track(
             progress.update()
 
 
+def spell_settings(spelling: Callable[[str], str]) -> None:
+    """Sets how `say` spells the settings that a line names between backticks; as they are, else."""
+    global _spelling
+    _spelling = spelling
+
+
 def say(text: str) -> None:
     """Writes a line to standard error, above the bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
+    try:
+        tqdm.write(_spelling(text), file=sys.stderr)
+    except OSError as error:
+        if error.errno != errno.EIO:  # the terminal is gone, and the work need not go with it
+            raise

@@ -23,6 +23,7 @@ report/            the report about the best model
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -208,4 +209,4 @@ def _name(key: str) -> str:
 
 def _shown(value: Any) -> str:
     text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:12]}..."
+    return re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1...", text)  # a SHA-256

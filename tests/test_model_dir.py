@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.files import sha256
 from squeezenet_paddle.model_dir import (
     CONFIG,
     NAMES,
@@ -185,6 +187,19 @@ def edit(*at: str, to: object) -> Callable[[dict[str, Any]], None]:
         (edit("network", "dropout", to="0.5"), "network: dropout must be a number"),
         (edit("network", "dropout", to=1), "network: dropout must be at least 0 and below 1"),
         (edit("preprocess", "crop_size", to="227"), "config.json, preprocess: crop_size must be"),
+        (edit("network", "num_classes", to=10**6), "num_classes must be a .* of 1 to 100,000"),
+        (edit("preprocess", "crop_size", to=16), "crop_size must be at least 17 for SqueezeNet v1"),
+        (edit("preprocess", "crop_size", to=10**6), "crop_size must be .* of 1 to 2048"),
+        (edit("preprocess", "resize_size", to=10**6), "resize_size must be .* 1 to 2048"),
+        (edit("preprocess", "resize_size", to=2**31 + 7), "resize_size must be .* 1 to 2048"),
+        (edit("preprocess", "std", to=[1, 1, 1e-30]), "scale, mean and std must make inputs of at"),
+        (edit("preprocess", "scale", to=1e37), "scale, mean and std must make inputs of at most"),
+        (edit("format_version", to=True), "format_version 1 was expected, found True"),
+        (
+            edit("source", "classifier_name", to=["a"]),
+            "source: classifier_name must be",
+        ),
+        (edit("source", "classifier_name", to="a\nb"), "source: classifier_name must be the name"),
         (edit("preprocess", "mean", to="104"), "config.json, preprocess: mean must be three"),
         (edit("preprocess", "mean", to=[1, 2, "3"]), "preprocess: mean must be three finite"),
         (edit("preprocess", "mean", to=[1, 2, 10**400]), "config.json, preprocess: "),
@@ -206,7 +221,73 @@ def test_wrong_config_is_named(
         read_info(model_dir)
 
 
+def test_files_that_have_no_end_are_refused(model_dir: Path) -> None:
+    for name, what in ((CONFIG, "model description"), (NAMES, "list of class names")):
+        whole = (model_dir / name).read_bytes()
+        (model_dir / name).unlink()
+        os.mkfifo(model_dir / name)
+        with pytest.raises(InputError, match=f"{name}: a regular file was expected as {what}"):
+            read_info(model_dir)
+        (model_dir / name).unlink()
+        (model_dir / name).symlink_to("/dev/zero")
+        with pytest.raises(InputError, match=f"{name}: a regular file was expected as {what}"):
+            read_info(model_dir)
+        (model_dir / name).unlink()
+        (model_dir / name).write_bytes(whole)
+        os.truncate(model_dir / name, 10**11)
+        with pytest.raises(InputError, match=f"{name}: at most .* bytes were expected"):
+            read_info(model_dir)
+        (model_dir / name).write_bytes(whole)
+
+
 # Wrong weights
+
+
+def test_a_bit_that_flipped_is_told(model_dir: Path) -> None:
+    data = bytearray((model_dir / WEIGHTS).read_bytes())
+    at = bytes(data).index(STATE["fire5.expand1x1.weight"].tobytes())
+    data[at + 1002] ^= 64
+    (model_dir / WEIGHTS).write_bytes(data)
+    with pytest.raises(InputError, match=r"model\.pdparams: these are not the weights that config"):
+        load(model_dir)
+
+
+def test_weights_without_a_checksum_are_told_once(
+    model_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(model_dir)
+    assert not caplog.text
+    config = json.loads((model_dir / CONFIG).read_text())
+    assert config.pop("weights_sha256") == sha256((model_dir / WEIGHTS).read_bytes())
+    (model_dir / CONFIG).write_text(json.dumps(config))
+    for _ in range(2):
+        load(model_dir)
+    assert caplog.text.count("kept no weights_sha256, so that damaged weights cannot be told") == 1
+
+
+@pytest.mark.parametrize("value", [None, 1, [], "", "0" * 64])
+def test_another_checksum_is_refused(model_dir: Path, value: object) -> None:
+    config = json.loads((model_dir / CONFIG).read_text())
+    config["weights_sha256"] = value
+    (model_dir / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"model\.pdparams: these are not the weights"):
+        load(model_dir)
+
+
+def test_weights_that_have_no_end_are_refused(model_dir: Path) -> None:
+    (model_dir / WEIGHTS).unlink()
+    os.mkfifo(model_dir / WEIGHTS)
+    with pytest.raises(InputError, match=r"pdparams: a regular file was expected as file of wei"):
+        load(model_dir)
+    (model_dir / WEIGHTS).unlink()
+    (model_dir / WEIGHTS).symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"pdparams: a regular file was expected as file of wei"):
+        load(model_dir)
+    (model_dir / WEIGHTS).unlink()
+    (model_dir / WEIGHTS).touch()
+    os.truncate(model_dir / WEIGHTS, 10**11)
+    with pytest.raises(InputError, match=r"pdparams: at most [\d,]+ bytes were expected"):
+        load(model_dir)
 
 
 def test_missing_weights_are_named(model_dir: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,64 @@ def test_other_names_are_refused(name: bytes) -> None:
     asked = name.decode().replace("\n", r"\.")
     with pytest.raises(InputError, match=f"file: refused, .* asks for {asked}"):
         load_dict(b"\x80\x02c" + name + b"\n.", "file")
+
+
+def limited(seconds: int) -> None:
+    """Ends this process after so much time, or with more than 2 GB of memory."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+
+
+def nested(count: int) -> bytes:
+    """A dict with a tuple in a tuple as its key."""
+    return b"\x80\x02})" + b"\x85" * count + b"Ns."
+
+
+def doubled(count: int, end: bytes) -> bytes:
+    """A tuple of twice a tuple of twice a tuple ..., whose hash takes 2 ** `count` steps."""
+    pairs = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(count))
+    return b"\x80\x02}q\xff)q\x00" + pairs + end
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        pytest.param(nested(900_000), id="a key nested deeply"),
+        pytest.param(nested(2_000_000), id="a key nested more deeply"),
+        pytest.param(doubled(60, b"h\x3cNs."), id="a key whose hash never ends"),
+        pytest.param(doubled(60, b"0(h\x3c\x91."), id="a frozenset whose hash never ends"),
+        pytest.param(b"\x80\x02}r\xff\xff\xff\x1f0N.", id="a memo of gigabytes"),
+        pytest.param(b"\x80\x02}p99999999999\n.", id="a memo of terabytes"),
+        pytest.param(b"\x80\x02B\xff\xff\xff\x7fab.", id="bytes that are not there"),
+        pytest.param(b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.", id="more of them"),
+        pytest.param(b"\x80\x02" + b"}" * 3_000_000 + b".", id="many dicts"),
+        pytest.param(b"\x80\x02L" + b"9" * 3_000_000 + b"L\n.", id="a number of digits"),
+        pytest.param(
+            b"\x80\x02c_codecs\nencode\nq\x00X\x80\x96\x98\x00%bq\x01" % (b"a" * 10**7)
+            + b"h\x00h\x01h\x01\x86R" * 1000
+            + b".",
+            id="the same bytes over and over",
+        ),
+        pytest.param(
+            b"\x80\x02}(%bu."
+            % b"".join(
+                b"\x8a\x08" + (2**61 * i - i).to_bytes(8, "little") + b"N" for i in range(4)
+            ),
+            id="keys of the same hash",
+        ),
+    ],
+)
+def test_a_small_pickle_takes_little(bomb: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bomb").write_bytes(bomb)
+    child = os.fork()
+    if child == 0:  # by the operating system's limits
+        limited(20)
+        try:
+            load_dict((tmp_path / "bomb").read_bytes(), "bomb")
+        except InputError as error:
+            os._exit(0 if "bomb: this pickle is damaged" in str(error) else 2)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ add a line: images per second from image files to their first five classes, read
 processes while the network runs.
 
 Each engine runs in a process of its own. One that is not installed, or lacks its export, gets a
-line that says so: the engine paddle needs the export of `squeezenet export --format paddle`, the
-precision int8 that of `squeezenet export --format onnx --precision int8 --image IMAGES`.
+line that says so: the precision int8 needs that of
+`squeezenet export --format onnx --precision int8 --image IMAGES`.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from ..data.preprocess import INTERPOLATIONS
 from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
-from ..process_settings import use_fast_cpu_settings
-from ..progress import say
+from ..process_settings import keep_signals_from_paddle, use_fast_cpu_settings
+from ..progress import say, spell_settings
 from ..training.config import DataConfig, MachineConfig
 from .config_flags import add_settings
 
@@ -37,6 +37,10 @@ EXTRAS = {
     **{
         package: f"{package} is not installed: pip install 'squeezenet_paddle[report]'."
         for package in ("jinja2", "matplotlib", "scipy", "sklearn")
+    },
+    **{
+        package: f"{package} is not installed: pip install 'squeezenet_paddle[page]'."
+        for package in ("ziglang", "wasmtime")
     },
 }
 
@@ -130,6 +134,7 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     logging.basicConfig(format="%(message)s", handlers=[_Handler()])
     use_fast_cpu_settings()
+    keep_signals_from_paddle()
     remarks.separate_stderr()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be no text in this locale
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -168,7 +173,7 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 def note(message: str) -> None:
     """Says something on standard error, above the progress bar if there is one."""
-    say(f"{Parser.program}: {with_flags(message)}")
+    say(f"{Parser.program}: {message}")
 
 
 def with_flags(message: str) -> str:
@@ -178,6 +183,9 @@ def with_flags(message: str) -> str:
         lambda match: Parser.flags.get(match[1], match[0]),
         message,
     )
+
+
+spell_settings(with_flags)
 
 
 def positive_int(text: str) -> int:

@@ -4,13 +4,15 @@
 
 Trains SqueezeNet v1.1 from scratch on ten classes of drawn shapes, fine-tunes it on a folder of
 images of other classes, writes a report and class activation maps, exports the model to ONNX and
-Caffe, and converts the Caffe file back, proven layer by layer against OpenCV. Each step shows the
-command that does it. Nothing is downloaded.
+Caffe, converts the Caffe file back, proven layer by layer against OpenCV, and ends with a C program
+and a page for the browser. Each step shows the command that does it. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,9 +21,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..data.decode import read_image
 from ..datasets.samples import SHAPES, TEXTURES, draw
 from ..errors import RunError
+from ..export_record import PAGE
 from ..files import write_bytes
+from ..run_dir import model_dir_of
 from . import common
 
 IMAGES_A_CLASS = 40
@@ -78,8 +83,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         *(*names, "--output_dir", folder / "converted"),
         shown=10,
     )
+    c_program(mine, folder, images)
+    page = make_page(mine, own)
     print("\nDone. Worth opening:")
     for path, what in (
+        *page,
         (mine / "report" / "report.html", "what the fine-tuned model gets right and wrong"),
         (folder / "maps", "where in the images it found their classes"),
         (trained / "curves.png", "how training from scratch went"),
@@ -98,29 +106,69 @@ def draw_own_images(folder: Path) -> None:
             write_bytes(path, cv2.imencode(".jpg", pixels)[1].tobytes())
 
 
+def c_program(model_dir: Path, folder: Path, images: Sequence[Path]) -> None:
+    """Exports C code, builds its program and classifies the images with it."""
+    step("Export C code that needs no library, build its program, and classify with it")
+    code = folder / "c"
+    run("export", "--model_dir", model_dir, "--format", "c", "--output_dir", code)
+    if shutil.which("cc"):
+        compiler = ["cc"]
+    elif importlib.util.find_spec("ziglang"):
+        compiler = [sys.executable, "-m", "ziglang", "cc"]
+    else:
+        print("No C compiler was found, so that the program is not built.")
+        return
+    pixels = []
+    for path in images:
+        pixels.append(code / "golden" / f"{path.stem}.ppm")  # which that program reads
+        write_bytes(pixels[-1], cv2.imencode(".ppm", read_image(path))[1].tobytes())
+    program = code / "squeezenet"
+    sources = [code / "main.c", code / "squeezenet.c"]
+    show_and_run([*compiler, "-std=c99", "-O3", "-o", program, *sources, "-lm"])
+    show_and_run([program, "-k", 1, "-w", code / "model.sqz", *pixels])
+
+
+def make_page(model_dir: Path, images: Path) -> list[tuple[Path, str]]:
+    """Exports the page where its compiler is installed; what to say of it in the end."""
+    step("Export one page that classifies in a browser, offline; its engine is run and compared")
+    if not all(importlib.util.find_spec(name) for name in ("ziglang", "wasmtime")):
+        print("The page needs its compiler: pip install 'squeezenet_paddle[page]'.")
+        return []
+    run("export", "--model_dir", model_dir, "--format", "html", "--image", images)
+    return [(model_dir_of(model_dir) / PAGE, "drop images on it: it classifies in the browser")]
+
+
 def step(title: str) -> None:
     print(f"\n== {title}", flush=True)
 
 
 def run(*command: object, shown: int = 0) -> None:
-    """Shows a command and runs it.
+    """Shows a command of ours and runs it; see `start`."""
+    words = [str(word) for word in command]
+    print(f"\n$ squeezenet {shlex.join(words)}", flush=True)
+    start([sys.executable, "-m", "squeezenet_paddle", *words], f"squeezenet {words[0]}", shown)
+
+
+def show_and_run(command: Sequence[object]) -> None:
+    """Shows any command and runs it."""
+    words = [str(word) for word in command]
+    print(f"\n$ {shlex.join(words)}", flush=True)
+    start(words, words[0])
+
+
+def start(words: Sequence[str], name: str, shown: int = 0) -> None:
+    """Runs a command.
 
     Args:
-        command: the verb and its flags.
+        words: the program and its arguments.
+        name: what it is called in an error.
         shown: how many of the last lines of its output are shown; 0: all, as they come.
 
     Raises:
         RunError: it failed.
     """
-    words = [str(word) for word in command]
-    print(f"\n$ squeezenet {shlex.join(words)}", flush=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "squeezenet_paddle", *words],
-        stdout=subprocess.PIPE if shown else None,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run(words, stdout=subprocess.PIPE if shown else None, text=True, check=False)
     if shown:
         print("...", *done.stdout.splitlines()[-shown:], sep="\n")
     if done.returncode:
-        raise RunError(f"squeezenet {words[0]} ended with exit code {done.returncode}.")
+        raise RunError(f"{name} ended with exit code {done.returncode}.")

@@ -11,6 +11,8 @@ the images named (without --image, on drawn ones). The other formats:
     c       a folder, c/: a classifier in C99 that needs a compiler alone, resizes images as
             these commands do, and has a Makefile, a program and pictures to check it by; --embed
             puts the weights into the program
+    html    model.html, one page with everything in it that opens in any browser without a server
+            and classifies there; checked by wasmtime, compiled by ziglang (the extra `page`)
 
 Beside them, labels.json holds the class names and says what each file takes and gives. An ONNX file
 says the same in its metadata (input, preprocess, output, classes), a prototxt in comments. The
@@ -28,8 +30,8 @@ engines onnxruntime and openvino then take --precision int8:
         --image holiday/
 
 A bundle is a folder or .zip file for whoever gets the model: model.onnx, with --image also
-model_int8.onnx, a predict.py that needs numpy, ONNX Runtime, and Pillow or OpenCV, drawn images to
-check it by, and a model card:
+model_int8.onnx, a predict.py that needs numpy, ONNX Runtime, and Pillow or OpenCV, the C code,
+drawn images to check it by, and a model card:
 
     squeezenet export --model_dir output/mine --format bundle --output_dir mine.zip
 
@@ -53,10 +55,11 @@ from ..errors import InputError
 from ..export.bundle.bundle import PREDICT, Bundle, check_bundle_target
 from ..export.bundle.card import read_scores
 from ..export.c.write import GOLDEN, check_target, write_c
-from ..export.export import CHECKED_IMAGES, Export, export
-from ..export_record import C_FOLDER, FORMATS
+from ..export.export import CHECKED_IMAGES, Export, Result, export
+from ..export.page.write import write_page
+from ..export_record import C_FOLDER, FORMATS, PAGE, RECORD
 from ..files import check_file_target
-from ..model_dir import ModelInfo, read_info
+from ..model_dir import COMPRESSED, ModelInfo, read_info, weights_file
 from ..network.config import layer_table
 from ..onnx.quantise import CALIBRATION_IMAGES
 from ..run_dir import model_dir_of
@@ -68,7 +71,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     what = parser.add_argument_group("what to write")
     common.add_model_dir(what)
     common.add_untrained(what)
-    formats = (*FORMATS, "c", "bundle")
+    formats = (*FORMATS, "c", "html", "bundle")
     what.add_argument("--format", choices=formats, required=True, help="(required)")
     what.add_argument(
         "--output_dir",
@@ -147,6 +150,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if args.precision == "int8" and args.image is None:
         raise InputError("`precision` int8 needs `image`, images to fit the integers to.")
+    if args.format == "html":
+        export_page(args, info)
+        return
     what = Export(args.format, size, args.batch, args.with_preprocess, args.precision)
     count = CHECKED_IMAGES if args.precision == "float32" else CALIBRATION_IMAGES
     images = drawn() if args.image is None else named(args.image, count)
@@ -159,7 +165,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         common.note("a Caffe file has no temperature, and no threshold for none of these.")
     if result.calibrated:
         print(f"int8: fitted to {result.calibrated} images")
-    print(
+    print(checked(result))
+
+
+def checked(result: Result) -> str:
+    """The line about the check of an export."""
+    return (
         f"checked by {result.judge} on {result.images} images: largest difference "
         f"{result.difference:.3g} (relative {result.relative:.2g}), the same first class for "
         f"{result.same_top1}"
@@ -204,6 +215,33 @@ def write_bundle(args: argparse.Namespace, info: ModelInfo, size: int) -> None:
     for name, bytes_ in bundle.write(args.output_dir):
         print(f"{args.output_dir / name}  {bytes_:,} bytes")
     print(f"checked by its own {PREDICT} --check")
+
+
+def export_page(args: argparse.Namespace, info: ModelInfo) -> None:
+    """Writes the page."""
+    if args.batch not in (None, 1):
+        raise InputError("`batch`: the `format` html takes one image at a time.")
+    if args.with_preprocess:
+        raise InputError("`with_preprocess`: the `format` html does the preprocessing anyway.")
+    if args.precision != "float32":
+        raise InputError(f"`precision` {args.precision}: only the `format` onnx has it.")
+    if args.input_size is not None:
+        raise InputError("`input_size`: the `format` html has that of the model directory.")
+    output_dir = args.output_dir or model_dir_of(args.model_dir)
+    for name in (PAGE, RECORD):
+        check_file_target(output_dir / name)
+    images = drawn() if args.image is None else named(args.image, CHECKED_IMAGES)
+    result = write_page(args.model_dir, info, images, output_dir)
+    [file] = result.files
+    print(f"{file}  {file.stat().st_size:,} bytes")
+    print(checked(result))
+    if weights_file(args.model_dir).name != COMPRESSED:
+        small = f"{args.model_dir}_small"
+        common.note(
+            "most of the page is float32 weights; a page of under 900,000 bytes is made of what "
+            f"squeezenet compress --model_dir {args.model_dir} --image IMAGES --output_dir {small} "
+            "writes."
+        )
 
 
 def named(patterns: list[str], count: int) -> list[np.ndarray]:

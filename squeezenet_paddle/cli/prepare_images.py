@@ -9,7 +9,8 @@ format, writes the lists with the new paths there too, and prints
     640 images: 640 written, 0 already there, 0 unreadable
 
 With --format png and the model's own resizing, evaluation sees exactly the pixels that it sees with
-the originals. An image that is there and newer than its original is not made again.
+the originals. An image that is there is not made again, unless its size or that or the time of its
+original has changed.
 
     squeezenet prepare-images --data_dir data/sample/train \\
         --list data/sample_lists/train_list.txt --mean_json data/sample_mean.json

@@ -7,18 +7,17 @@ empties it, so that neither side can block the other and a dead worker is notice
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import math
 import multiprocessing
 import queue
 import shutil
-import signal
 import tempfile
 import threading
 import traceback
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -28,7 +27,8 @@ import cv2
 import numpy as np
 
 from ..errors import ImageError, RunError
-from ..progress import Progress
+from ..processes import signals_left_to_parent, wake
+from ..progress import Progress, say
 from . import remarks
 from .at_work import AtWork
 from .decode import MAX_PIXELS, memory_errors_named, read_image
@@ -38,6 +38,7 @@ from .sampler import Sampler
 
 _CHECKED_AT_ONCE = 64  # images
 AHEAD = 2  # batches that are read while the caller works on one
+_STALLED = 2.0  # seconds without any answer after which stopped workers are looked for
 
 
 class Transform(Protocol):
@@ -121,10 +122,11 @@ class Loader:
             context = multiprocessing.get_context("spawn")
             slots = _shared_floats(context, (AHEAD + 1) * math.prod(self._shape))
             self._slots = _slots(slots, self._shape)
-            with _interrupts_ignored():  # Ctrl-C is the parent's to handle
+            with signals_left_to_parent():
                 self._workers = [
                     _Worker(context, slots, self._shape, self._reader) for _ in range(num_workers)
                 ]
+            atexit.register(self.close)
 
     def __enter__(self) -> Loader:
         return self
@@ -137,6 +139,7 @@ class Loader:
         for worker in self._workers:
             worker.close()
         self._workers = []
+        atexit.unregister(self.close)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """Yields the batches of an epoch from the `start`-th on.
@@ -194,7 +197,10 @@ class Loader:
         by_ticket = {j.ticket: j for j in running}
         pipes = {worker.pipe: worker for worker in self._workers}
         while job.waiting:
-            for pipe in connection.wait(list(pipes)):
+            answers = connection.wait(list(pipes), _STALLED)
+            for worker in () if answers else self._workers:
+                worker.wake()
+            for pipe in answers:
                 ticket, failures, lines, error = pipes[pipe].receive()
                 remarks.log(lines)
                 by_ticket[ticket].waiting -= 1
@@ -300,23 +306,14 @@ class _Worker:
             "means that memory ran out."
         )
 
+    def wake(self) -> None:
+        if wake(self._process.pid):
+            say(f"reader process {self._process.pid} was stopped; it was told to go on")
+
     def close(self) -> None:
         self.pipe.close()
-        self._process.terminate()  # it holds nothing that could be lost
+        self._process.kill()  # it holds nothing that could be lost
         self._process.join()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Makes the processes that are started meanwhile ignore Ctrl-C, for their whole life."""
-    if threading.current_thread() is not threading.main_thread():  # which alone can set handlers
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _shared_floats(context: Any, count: int) -> Any:

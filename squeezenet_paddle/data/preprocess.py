@@ -17,6 +17,8 @@ INTERPOLATIONS = {
     "cubic": cv2.INTER_CUBIC,
     "area": cv2.INTER_AREA,
 }
+LARGEST_SIZE = 2048  # pixels a side; the maps of one image of this size take about 1 GB
+_LARGEST_INPUT = 1e9  # of the network, which computes in float32
 LONGEST_SIDE = 64  # times the shorter; "short_side" would make gigabytes of a strip of pixels
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # B, G, R: the mean of the authors' train_val.prototxt
 
@@ -84,8 +86,10 @@ class Preprocess:
                 )
         for name in ("resize_size", "crop_size"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name} must be a whole number of at least 1; found {value!r}.")
+            if type(value) is not int or not 1 <= value <= LARGEST_SIZE:
+                raise InputError(
+                    f"{name} must be a whole number of 1 to {LARGEST_SIZE}; found {value!r}."
+                )
         if self.crop_size > self.resize_size:
             raise InputError(
                 f"crop_size must be at most resize_size ({self.resize_size}); "
@@ -102,6 +106,11 @@ class Preprocess:
             raise InputError(f"scale must be a number above 0; found {self.scale!r}.")
         if min(self.std) <= 0:
             raise InputError(f"std must be three numbers above 0; found {list(self.std)}.")
+        if not (self.scale * 255 + max(map(abs, self.mean))) / min(self.std) <= _LARGEST_INPUT:
+            raise InputError(
+                f"scale, mean and std must make inputs of at most {_LARGEST_INPUT:g}; found "
+                f"{self.scale!r}, {list(self.mean)} and {list(self.std)}."
+            )
 
         if self.mean_image is not None:
             shape, size = self.mean_image.values.shape, self.resize_size

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
+from ..file_kinds import START, image_kind
 from .decode import MAX_PIXELS
 
 EVERY = ("second", "frame")
@@ -39,12 +40,21 @@ def video_frames(file: Path, every: str = "second") -> Iterator[Frame]:
         every: "frame", or "second" for the first frame of each.
 
     Raises:
-        InputError: there is no such file, or it has no frame that can be read.
+        InputError: there is no such file, it is a still image, or it has no frame that can be read.
     """
     if not file.is_file():
         raise InputError(f"`video` {file}: no such file.")
+    with file.open("rb") as content:
+        kind = image_kind(content.read(START))
     capture = _opened(file)
     try:
+        if kind is not None:  # which FFmpeg takes for a video of one frame
+            if not (capture.grab() and capture.grab()):
+                raise InputError(
+                    f"`video` {file}: this is a still {kind} image; `image` classifies it."
+                )
+            capture.release()
+            capture = _opened(file)
         size = [capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
         if size[0] * size[1] > MAX_PIXELS:
             raise InputError(

@@ -207,7 +207,27 @@ def _at_level(root: Path, folders: Collection[Folder], level: int) -> Layout:
     for folder in deep:
         names = [folder[level]] if in_classes else folder[: level - 1]
         places[folder] = Place(folder[level - 1], next(filter(None, map(_part, names)), None))
-    return Layout(_without_lone_part(places))
+    return Layout(_without_lone_part(places), _half_known_split(places, level))
+
+
+def _half_known_split(places: Mapping[Folder, Place], level: int) -> str:
+    """A note where some folders above the classes are parts of a split, and others are not known.
+
+    They could be: images/train/cat, images/dev/cat.
+    """
+    deep = {folder: place for folder, place in places.items() if place.class_folder is not None}
+    parts = {place.part for place in deep.values()} - {None}
+    unknown = [folder for folder, place in deep.items() if place.part is None]
+    if not parts or not unknown:
+        return ""
+    other = sorted({folder[level - 2] for folder in unknown})
+    if {"train"} < parts:
+        return f"split: that of train, val and test; left out is what lies in {_listed(other)}"
+    known = ", ".join(sorted(filter(None, parts)))
+    return (
+        f"split: none is taken, and the images in {known} and {_listed(other)} are mixed; a split "
+        "has folders named train and val (or test)"
+    )
 
 
 def _without_lone_part(places: dict[Folder, Place]) -> dict[Folder, Place]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import os
 import posixpath
-import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,11 +28,20 @@ from ..data.image_files import IMAGE_SUFFIXES
 from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
 from ..errors import ImageError, InputError, RunError, describe_problems
-from ..files import read_bytes, write_bytes, write_text, write_together
+from ..files import (
+    clear_leftovers,
+    read_bytes,
+    read_lines,
+    write_bytes,
+    write_text,
+    write_together,
+)
+from ..processes import ProcessDiedError, map_in_processes
 from ..progress import Progress
 
 FORMATS = ("jpg", "png")
 SETTINGS = "prepare.json"
+DONE = "prepared.txt"  # a line for each image: see `_Done`
 _CHUNK = 32  # images that a process takes at a time
 
 
@@ -74,11 +82,19 @@ class Report:
 
 
 class Job(NamedTuple):
-    """One image; `weight` is how often the list of the mean names it."""
+    """One image.
+
+    Attributes:
+        source: its file.
+        target: the name of the resized one in the output folder; None if none is to be written.
+        weight: how often the list of the mean names it.
+        done: what `prepared.txt` says of the target; "" if nothing.
+    """
 
     source: str
     target: str | None
     weight: int
+    done: str = ""
 
 
 class Chunk(NamedTuple):
@@ -86,13 +102,13 @@ class Chunk(NamedTuple):
 
     Attributes:
         problems: what is wrong with the images that cannot be read or written, by their index.
-        written: how many images were written.
+        written: by target, of the images that were written, what is true of them now.
         histogram: int64 [3, 256], how many pixels have each value, in B, G, R.
         remarks: of the decoders.
     """
 
     problems: dict[int, str]
-    written: int
+    written: dict[str, str]
     histogram: np.ndarray
     remarks: list[str]
 
@@ -108,8 +124,8 @@ def prepare(
 ) -> Report:
     """Writes the images of list files resized, and the lists with the new paths.
 
-    An image whose file is there and newer than the original is left as it is, so that an
-    interrupted run continues where it stopped.
+    An image that is there is left as it is if neither it nor the original has changed since, by
+    size and, of the original, time of change; so an interrupted run continues where it stopped.
 
     Args:
         lists: list files.
@@ -128,17 +144,26 @@ def prepare(
     paths = [Path(path) for path in lists]
     read = [read_list(path, data_dir) for path in (paths if output else paths[:1])]
     jobs = plan(read, output, with_mean)
+    names = list(jobs)
+    done = None
     if output is not None:
         _claim(output, paths, read, resize)
-    names = list(jobs)
+        clear_leftovers(Path(output.folder), below=True)
+        done = _Done(output.path(DONE))
+        jobs = {name: job._replace(done=done.of(job.target)) for name, job in jobs.items()}
     problems: dict[str, str] = {}
     written = 0
     histogram = np.zeros((3, 256), "int64")
-    for start, chunk in _run(list(jobs.values()), resize, output, num_workers):
-        problems.update({names[start + i]: text for i, text in chunk.problems.items()})
-        written += chunk.written
-        histogram += chunk.histogram
-        remarks.log(chunk.remarks)
+    with closing(_run(list(jobs.values()), resize, output, num_workers)) as chunks:
+        for start, chunk in chunks:
+            problems.update({names[start + i]: text for i, text in chunk.problems.items()})
+            written += len(chunk.written)
+            if done is not None:
+                done.add(chunk.written)
+            histogram += chunk.histogram
+            remarks.log(chunk.remarks)
+    if done is not None:
+        done.close()
     if problems and not skip_unreadable:
         raise InputError(
             f"{len(problems)} of {len(jobs)} images cannot be prepared, the others are; "
@@ -148,6 +173,8 @@ def prepare(
         if all(_key(images, i) in problems for i in range(len(images))):
             raise InputError(f"{images.source}: none of its images can be read.")
     if output is not None:
+        if written:
+            os.sync()  # before the lists name them
         lists_of = {
             _list_name(path): _new_list(each, jobs, problems) for path, each in zip(paths, read)
         }
@@ -269,41 +296,36 @@ def _claim(
 
 def _run(
     jobs: Sequence[Job], resize: Preprocess, output: Output | None, num_workers: int
-) -> Iterator[tuple[int, Chunk]]:
+) -> Generator[tuple[int, Chunk], None, None]:
     """Shares the jobs among processes, with a progress bar; yields the first job's index too."""
     size = min(_CHUNK, -(-len(jobs) // num_workers))
     starts = range(0, len(jobs), size)
     chunks = [jobs[start : start + size] for start in starts]
     context = multiprocessing.get_context("spawn")
-    count = min(num_workers, len(chunks))
-    at_work, started = [AtWork(context) for _ in range(count)], context.Value("i", 0)
-    pool = ProcessPoolExecutor(count, context, _start_worker, (at_work, started))
+    at_work = [AtWork(context) for _ in range(min(num_workers, len(chunks)))]
+    starting = [partial(_start_worker, each) for each in at_work]
+    results = map_in_processes(partial(_do, resize, output), chunks, starting)
     try:
-        with Progress("resizing", len(jobs)) as progress:
-            for start, done in zip(starts, pool.map(partial(_do, resize, output), chunks)):
+        with closing(results), Progress("resizing", len(jobs)) as progress:
+            for start, done in zip(starts, results):
                 yield start, done
                 progress.update(len(jobs[start : start + size]))
-    except BrokenProcessPool as error:
+    except ProcessDiedError as error:
         images = " or ".join(each.path for each in at_work if each.path)
         raise RunError(
             "a process that resized images was killed, most often because memory ran out; fewer "
             "`num_workers` need less. The same command continues where this one stopped. "
             f"{images and f'It may have been reading {images}.'}"
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-_at_work: AtWork  # of this process of the pool
+_at_work: AtWork  # of this helper process
 
 
-def _start_worker(at_work: Sequence[AtWork], started: Any) -> None:
-    """Prepares a process of the pool, which takes the next of `at_work`."""
+def _start_worker(at_work: AtWork) -> None:
+    """Prepares a helper process."""
     global _at_work
-    with started.get_lock():
-        _at_work = at_work[started.value]
-        started.value += 1
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _at_work = at_work
     cv2.setNumThreads(1)
     remarks.keep()
 
@@ -311,11 +333,12 @@ def _start_worker(at_work: Sequence[AtWork], started: Any) -> None:
 def _do(resize: Preprocess, output: Output | None, jobs: Sequence[Job]) -> Chunk:
     """Does some jobs, in a process of the pool."""
     problems: dict[int, str] = {}
-    written = 0
+    written: dict[str, str] = {}
     histogram = np.zeros((3, 256), "int64")
     for i, job in enumerate(jobs):
         target = None if output is None else output.path(str(job.target))
-        write = target is not None and not _is_newer(target, job.source)
+        before = "" if target is None else _source(job.source)
+        write = target is not None and not (job.done and job.done == _both(target, before))
         if not write and not job.weight:
             continue
         _at_work.on(job.source)
@@ -323,8 +346,9 @@ def _do(resize: Preprocess, output: Output | None, jobs: Sequence[Job]) -> Chunk
             with memory_errors_named(job.source):
                 image = resize.resized(read_image(job.source))
             if output is not None and target is not None and write:
-                write_bytes(target, encode(image, output, job.source))
-                written += 1
+                # No wait for the disk: what a loss of power leaves has another size, or no line.
+                write_bytes(target, encode(image, output, job.source), durable=False)
+                written[str(job.target)] = _both(target, before)
         except ImageError as error:
             problems[i] = str(error)
             continue
@@ -335,11 +359,48 @@ def _do(resize: Preprocess, output: Output | None, jobs: Sequence[Job]) -> Chunk
     return Chunk(problems, written, histogram, remarks.take())
 
 
-def _is_newer(target: Path, source: str) -> bool:
+def _source(path: str) -> str:
+    """Size and time of change of an original; "" if it is missing, which reading it tells."""
     try:
-        return target.stat().st_mtime_ns > Path(source).stat().st_mtime_ns
-    except OSError:  # either is missing; reading the source tells which
-        return False
+        status = Path(path).stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _both(target: Path, source: str) -> str:
+    """What `prepared.txt` says of an image that was made of a source; "" if it is not there."""
+    try:
+        return f"{target.stat().st_size} {source}"
+    except OSError:
+        return ""
+
+
+class _Done:
+    """What is prepared: for each image a line of its size, that and the time of its original.
+
+    A line is added as soon as its image is written. The last one of an image counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        lines = read_lines(path, "record of what is prepared") if path.exists() else []
+        parts = (line.split(" ", 3) for line in lines)
+        self._done = {part[3]: " ".join(part[:3]) for part in parts if len(part) == 4}
+        write_text(path, "".join(f"{done} {name}\n" for name, done in self._done.items()))
+        self._file = path.open("ab", buffering=0)
+
+    def of(self, name: str | None) -> str:
+        return "" if name is None else self._done.get(name, "")
+
+    def add(self, written: Mapping[str, str]) -> None:
+        lines = "".join(f"{done} {name}\n" for name, done in written.items())
+        try:
+            self._file.write(lines.encode())
+        except OSError as error:
+            raise InputError(f"{self._file.name}: cannot be written ({error.strerror}).") from error
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def encode(image: np.ndarray, output: Output, name: str) -> bytes:

@@ -1,7 +1,8 @@
 """Chooses the engine that computes a network, and proves that it does.
 
-ONNX Runtime and OpenVINO get an ONNX file that is written in memory from the weights, so they need
-no export and cannot run a stale one. Every engine but Paddle's dynamic graph, which is the network
+ONNX Runtime and OpenVINO get an ONNX file that is written in memory from the weights, and Paddle
+Inference a static graph, so they need no export, cannot run a stale one, and run no program that
+came with a model directory. Every engine but Paddle's dynamic graph, which is the network
 itself, is compared with the network in numpy before it is used.
 """
 
@@ -25,7 +26,7 @@ from ..model_dir import ModelInfo, Weights, network_of, read_weights
 from ..network import numpy_forward
 from ..network.config import ModelConfig
 from ..network.stages import boundary, boundary_shapes, logits_and_fire9
-from ..onnx.quantise import Constants, constants_of
+from ..onnx.quantise import Constants, read_constants
 from ..onnx.writer import GraphInput, onnx_model
 from ..run_dir import model_dir_of
 from .batches import Compile, FeatureEngine, MicroBatchEngine, Outputs, flat
@@ -248,32 +249,32 @@ def _logits_engine(
     with_means: bool,
     name: str,
 ) -> Engine:
-    config, folder = info.network, model_dir_of(model_dir)
-    if name == "dynamic":
+    config = info.network
+    if name in ("dynamic", "paddle"):
         from .dynamic import DynamicEngine
 
         use_device("cpu")
         network = network_of(config, weights.state, str(model_dir))
+        if name == "paddle":
+            return PaddleEngine(network, info.preprocess, threads, with_means)
         return DynamicEngine(network, "cpu", threads, with_means=with_means)
-    if name == "paddle":
-        graph, parameters = _paddle_export(folder, info, weights)
-        return PaddleEngine(graph, parameters, config.num_classes, threads, with_means)
     if precision == "bfloat16" and not computes_bfloat16():
         _log.warning("%s: this processor has no bfloat16 instructions; it uses float32.", name)
     quantised = None
     if precision == "int8":
-        export_record.find(folder, "int8", weights.fingerprint)
-        quantised = constants_of((folder / export_record.ONNX_INT8).read_bytes())
-        if "data/scale" not in quantised:
-            raise InputError(
-                f"{folder}: its int8 export is of an older version; replace it by: "
-                f"{export_record.command(folder, 'int8')}"
-            )
+        quantised = _quantised(model_dir_of(model_dir), config, weights)
     outputs = logits_and_fire9(config) if with_means else None
     compile_for = _onnx_compile(
         name, config, weights.state, info.preprocess, precision, quantised, outputs
     )
     return MicroBatchEngine(compile_for, config.num_classes, threads, with_means)
+
+
+def _quantised(folder: Path, config: ModelConfig, weights: Weights) -> Constants:
+    """The integers of a model directory's int8 export."""
+    name = export_record.ONNX_INT8
+    _, data = export_record.find(folder, "int8", weights.fingerprint, name)
+    return read_constants(data, config, str(folder / name))
 
 
 def _onnx_compile(
@@ -290,17 +291,3 @@ def _onnx_compile(
     if name == "onnxruntime":
         return partial(compile_onnx, model)
     return partial(compile_openvino, model, precision=precision)
-
-
-def _paddle_export(folder: Path, info: ModelInfo, weights: Weights) -> tuple[Path, Path]:
-    entry = export_record.find(folder, "paddle", weights.fingerprint)
-    size = info.preprocess.crop_size
-    expected = {"input_size": size, "batch": None, "with_preprocess": False}
-    found = {key: entry.get(key) for key in expected}
-    if found != expected:
-        raise InputError(
-            f"{folder}: its paddle export takes another input than the network ({found}); "
-            f"replace it by: {export_record.command(folder, 'paddle')}"
-        )
-    graph = next(folder / name for name in export_record.GRAPHS if name in entry["files"])
-    return graph, folder / export_record.PARAMETERS

@@ -1,14 +1,23 @@
-"""Paddle Inference with oneDNN on the CPU. Importing this module does not load Paddle."""
+"""Paddle Inference with oneDNN on the CPU. Importing this module does not load Paddle.
+
+A static graph is a program, which may write files as well as compute: only one that this process
+has made itself is run.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
+from ..data.preprocess import Preprocess
 from .batches import Outputs, Run
 from .threads import PinnedThreads, micro_batches
+
+if TYPE_CHECKING:
+    from ..network.model import SqueezeNet
 
 _MICRO_PIXELS = 4 * 227 * 227  # in a micro-batch; an operator costs 40 us beyond its arithmetic
 
@@ -17,24 +26,28 @@ class PaddleEngine:
     """Logits by Paddle Inference, on all cores together: its Python API runs one call at a time.
 
     Args:
-        graph: the static graph, `inference.json` of Paddle 3 or `inference.pdmodel` of Paddle 2.
-        parameters: `inference.pdiparams`.
-        num_classes: length of the logits.
+        network: in evaluation mode.
+        preprocess: how an image becomes its input.
         threads: None takes one per core that the process may use.
-        with_means: the graph gives the means of fire9's maps, too.
+        with_means: give the means of fire9's maps, too.
     """
 
     def __init__(
         self,
-        graph: Path,
-        parameters: Path,
-        num_classes: int,
+        network: SqueezeNet,
+        preprocess: Preprocess,
         threads: int | None = None,
         with_means: bool = False,
     ) -> None:
+        from .static_graph import save_static_graph  # Paddle
+
         count = PinnedThreads(threads).count
-        self._run = compile_paddle(graph, parameters, count, 2 if with_means else 1)
-        self._num_classes = num_classes
+        with tempfile.TemporaryDirectory(prefix="squeezenet_paddle.") as folder:
+            graph, parameters = save_static_graph(
+                *(network, preprocess, None, False, Path(folder)), with_means=with_means
+            )
+            self._run = compile_paddle(graph, parameters, count)
+        self._num_classes = network.config.num_classes
         self._with_means = with_means
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
@@ -49,11 +62,14 @@ class PaddleEngine:
         return outputs
 
 
-def compile_paddle(graph: Path, parameters: Path, threads: int, outputs: int = 1) -> Run:
+def compile_paddle(graph: Path, parameters: Path, threads: int) -> Run:
     """A static graph with one input as a function.
 
-    Raises:
-        InputError: it has fewer outputs than are needed.
+    Args:
+        graph: `inference.json` of Paddle 3 or `inference.pdmodel` of Paddle 2, which this process
+            has written: whatever is in it is run.
+        parameters: `inference.pdiparams`.
+        threads: how many compute.
     """
     from paddle.inference import Config, create_predictor
 
@@ -65,11 +81,6 @@ def compile_paddle(graph: Path, parameters: Path, threads: int, outputs: int = 1
     predictor = create_predictor(config)
     to_graph = predictor.get_input_handle(predictor.get_input_names()[0])
     from_graph = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
-    if len(from_graph) < outputs:
-        raise InputError(
-            f"{graph}: this export is older than the model's calibration and does not give what "
-            "that needs; export it again."
-        )
 
     def run(inputs: np.ndarray) -> list[np.ndarray]:
         to_graph.copy_from_cpu(np.ascontiguousarray(inputs))

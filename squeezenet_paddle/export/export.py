@@ -130,7 +130,7 @@ def export(
     output_dir.mkdir(parents=True, exist_ok=True)
     with temporary_directory() as folder:  # not in the model's, which a training may replace
         if what.format == "paddle":
-            from .static_graph import save_static_graph
+            from ..engines.static_graph import save_static_graph
 
             files = save_static_graph(
                 *(network, preprocess, what.batch, what.with_preprocess, folder),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,6 +59,11 @@ class FeatureFile:
     def rows(self, contents: Sequence[str], view: int = 0) -> np.ndarray:
         """Where the rows of contents are in `read`, int64 [N]; -1 for those to be computed."""
         return np.array([self._rows.get((content, view), -1) for content in contents], "int64")
+
+    def others(self, contents: Collection[str]) -> list[str]:
+        """The content of each row that is of none of these; `check` comes first."""
+        known = set(contents)
+        return [content for content, _ in self._rows if content not in known]
 
     def check(self) -> str | None:
         """Verifies the blocks on disk, for `rows`; removes files with another key.

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..checking.check import Check, check, groups_of
 from ..checking.inputs import suited
 from ..checking.report import facts_of, write_report
-from ..data.lists import ImageList
-from ..features.compute import image_features
+from ..data.contents import read_contents
+from ..data.lists import ImageList, read_list, read_names
+from ..errors import describe_problems
+from ..features.compute import image_features, paths_of
 from ..files import temporary_directory
 from ..model_dir import read_info
 from ..progress import say
 from ..run_dir import CHECK_PAGE, CONTENTS, FEATURES
 from .config import FinetuneConfig
 from .growth import Record
-from .lists import Images
+from .lists import Images, Lists
 
 
 def check_images(
@@ -40,7 +43,7 @@ def check_images(
         InputError: `group_pattern` does not fit the images' paths.
         RunError: the features cannot be computed.
     """
-    tree, machine = images.tree, config.machine
+    tree = images.tree
     # Where images went, others may take their side, and what belongs to these has to follow.
     if earlier is not None and earlier.contents == {
         (key, tree.classes[label]) for key, label in zip(images.hashes, tree.labels.tolist())
@@ -51,6 +54,51 @@ def check_images(
         return groups, None
     listed = ImageList.of_paths(list(tree.names))
     listed = dataclasses.replace(listed, root=images.root, labels=tree.labels)
+    found = _checked(listed, images.hashes, _names(images), config)
+    return found.groups, found
+
+
+def check_lists(lists: Lists, config: FinetuneConfig) -> tuple[Lists, Check | None]:
+    """Checks the images of both lists together, where the user has given both.
+
+    Returns:
+        The lists, with a note of validation images that are duplicates of training images; and
+        what was found, None where the settings ask for none or the run has been checked before.
+
+    Raises:
+        InputError: a list is not as it should be.
+        RunError: the features cannot be computed.
+    """
+    if not config.data.check or (config.run.output_dir / CHECK_PAGE).exists():
+        return lists, None
+    names = None if lists.names is None else read_names(lists.names)
+    classes = None if names is None else len(names)
+    train, val = (
+        read_list(file, lists.root, classes, lists.class_names)
+        for file in (lists.train_list, lists.val_list)
+    )
+    used, labels = np.unique(np.concatenate([train.labels, val.labels]), return_inverse=True)
+    listed = ImageList.of_paths([*paths_of(train), *paths_of(val)])
+    listed = dataclasses.replace(listed, labels=labels.astype("int64"))
+    shown = [names[i] if names else f"class {i}" for i in used.tolist()]
+    hashes = read_contents(paths_of(listed), config.run.output_dir / CONTENTS).hashes
+    found = _checked(listed, hashes, shown, config)
+    trained, validated = np.split(found.groups, [len(train)])
+    copies = [val.name(i) for i in np.flatnonzero(np.isin(validated, trained)).tolist()]
+    if copies:
+        note = (
+            f"{len(copies)} of {len(val)} validation images are duplicates of training images, "
+            f"so the scores are too high: {describe_problems(copies)}"
+        )
+        lists = dataclasses.replace(lists, notes=[*lists.notes, note])
+    return lists, found
+
+
+def _checked(
+    listed: ImageList, hashes: Sequence[str], names: Sequence[str], config: FinetuneConfig
+) -> Check:
+    """Checks images by the features of the pretrained network, which the run's cache keeps."""
+    machine = config.machine
     with contextlib.ExitStack() as stack:
         folder = config.run.output_dir / FEATURES
         if not config.features.cache:
@@ -63,14 +111,13 @@ def check_images(
             max_pixels=machine.max_pixels,
             memo=config.run.output_dir / CONTENTS,
         )
-    found = check(
-        *(features, listed, _names(images)),
-        hashes=images.hashes,
+    return check(
+        *(features, listed, names),
+        hashes=hashes,
         unreadable=unreadable,
         group_pattern=config.data.group_pattern,
         max_pixels=machine.max_pixels,
     )
-    return found.groups, found
 
 
 def _names(images: Images) -> list[str]:

@@ -77,10 +77,15 @@ def cached(
         total = views.views * len(plan.train) + len(plan.val)
         room = total * files[0].row_bytes
         rest = f", {sum(lacking):,} of them new" if 0 < sum(lacking) < total else ""
+        gone = files[0].others([*contents[0].hashes, *contents[1].hashes])
+        kept = (
+            f"; {size_text(len(gone) * files[0].row_bytes)} more of {len(set(gone))} images that "
+            "are gone, until that folder is removed"
+        )
         say(
             f"features: {frozen.size:,} numbers by {frozen.engine} for each of {views.views} views "
             f"of {len(plan.train)} images and for {len(plan.val)} of validation{rest}; "
-            f"{size_text(room)} in {folder}"
+            f"{size_text(room)} in {folder}{kept if gone else ''}"
         )
         check_room(
             folder,

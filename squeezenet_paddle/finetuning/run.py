@@ -33,7 +33,7 @@ from ..run_dir import (
 )
 from ..training.inputs import Inputs, image_inputs, report_skipped
 from ..training.run import Run, finished_result
-from .checks import check_images, tell
+from .checks import check_images, check_lists, tell
 from .config import FinetuneConfig
 from .features import cached, frozen_part
 from .growth import Comparison, compare, earlier_record, take_directory
@@ -109,9 +109,9 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
 
 
 def _lists_of(images: Images | Lists, config: FinetuneConfig) -> tuple[Lists, Check | None]:
-    """Inspects, checks and splits the images, where the user has not split them."""
+    """Inspects, checks and splits the images; lists of the user are checked alone."""
     if isinstance(images, Lists):
-        return images, None
+        return check_lists(images, config)
     images = inspect_images(images, config)
     record = None if config.run.overwrite else earlier_record(config.run.output_dir)
     groups, found = check_images(images, config, record)

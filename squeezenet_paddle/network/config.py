@@ -50,6 +50,7 @@ VERSIONS = {
         96, 7, {"conv1": "pool1", "fire4": "pool4", "fire8": "pool8"}, conv10_pad=0
     ),
 }
+LARGEST_NUM_CLASSES = 100_000  # whose classifier has 0.2 GB of weights
 CHOICES = {
     "version": tuple(VERSIONS),
     "bypass": ("none", "simple", "complex"),
@@ -91,9 +92,10 @@ class ModelConfig:
                 raise InputError(
                     f"{name} must be one of {', '.join(allowed)}; found {getattr(self, name)!r}."
                 )
-        if type(self.num_classes) is not int or self.num_classes < 1:
+        if type(self.num_classes) is not int or not 1 <= self.num_classes <= LARGEST_NUM_CLASSES:
             raise InputError(
-                f"num_classes must be a whole number of at least 1; found {self.num_classes!r}."
+                f"num_classes must be a whole number of 1 to {LARGEST_NUM_CLASSES:,}; found "
+                f"{self.num_classes!r}."
             )
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)):
             raise InputError(f"dropout must be a number; found {self.dropout!r}.")

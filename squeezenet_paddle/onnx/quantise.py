@@ -12,15 +12,22 @@ By name, for a tensor of the graph and for a layer's weight and bias:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
+from ..errors import InputError
+from ..network.config import ModelConfig, layers
+from ..network.weights import key_of
 from .schema import DATA_TYPES, ModelProto
 
 CALIBRATION_IMAGES = 64
 LARGEST_WEIGHT = 63  # 7 bits: sums of two products with a uint8 then fit 16 bits, as AVX2 has them
 LARGEST_LINEAR_WEIGHT = 127  # 8 bits, as these layers are computed in float32
+_LARGEST = 1e30  # a step
 
 Constants = Mapping[str, np.ndarray]
 
@@ -39,13 +46,53 @@ def step_of_outputs(weight: np.ndarray, bias: np.ndarray, input_step: np.ndarray
     return np.maximum(largest, of_bias).astype("float32")
 
 
-def constants_of(model: bytes) -> dict[str, np.ndarray]:
-    """All constants of an ONNX file by name."""
-    types = {number: np.dtype(name) for name, number in DATA_TYPES.items()}
-    graph = ModelProto.FromString(model).graph
+def read_constants(model: bytes, config: ModelConfig, source: str) -> dict[str, np.ndarray]:
+    """The constants of a network of 8 bits from its ONNX file.
+
+    Args:
+        model: the file.
+        config: the network that it should be of.
+        source: what errors call the file.
+
+    Raises:
+        InputError: it is damaged, of another network, or of an older version.
+    """
+    try:
+        graph = ModelProto.FromString(model).graph
+    except DecodeError as error:
+        raise InputError(f"{source}: no ONNX file ({error}).") from error
+    found = {each.name: each for each in graph.initializer}
     return {
-        each.name: np.frombuffer(each.raw_data, types[each.data_type].newbyteorder("<"))
-        .astype(types[each.data_type])
-        .reshape(tuple(each.dims))
-        for each in graph.initializer
+        name: _constant(found.get(name), kind, shape, f"{source}, {name}")
+        for name, (kind, shape) in expected_constants(config).items()
     }
+
+
+def expected_constants(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each constant of a network, by its name."""
+    maps = ["data", *(layer.name for layer in layers(config) if not layer.flat)]
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name in maps:
+        expected[f"{name}/scale"], expected[f"{name}/zero"] = ("float32", ()), ("uint8", ())
+    for layer in layers(config):
+        if layer.weight_shape:
+            key, is_linear = key_of(layer), layer.type == "InnerProduct"
+            shape = layer.weight_shape[::-1] if is_linear else layer.weight_shape
+            expected[f"{key}.weight/int8"] = "int8", shape
+            expected[f"{key}.weight/scale"] = "float32", (layer.channels,)
+            if not is_linear:
+                expected[f"{key}.bias/int32"] = "int32", (layer.channels,)
+    return expected
+
+
+def _constant(found: Any, kind: str, shape: tuple[int, ...], where: str) -> np.ndarray:
+    if found is None or found.data_type != DATA_TYPES[kind] or tuple(found.dims) != shape:
+        size = "x".join(map(str, shape)) or "a single"
+        raise InputError(f"{where}: {size} {kind} was expected; make the int8 export again.")
+    form = np.dtype(kind).newbyteorder("<")
+    if len(found.raw_data) != math.prod(shape) * form.itemsize:
+        raise InputError(f"{where}: {math.prod(shape) * form.itemsize:,} bytes were expected.")
+    values = np.frombuffer(found.raw_data, form).astype(kind).reshape(shape)
+    if kind == "float32" and not ((values > 0) & (values < _LARGEST)).all():
+        raise InputError(f"{where}: steps above 0 were expected, finite numbers.")
+    return values

@@ -135,7 +135,7 @@ def join(device: str) -> Group:
 
 @contextlib.contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """Defers SIGINT and SIGTERM while joining, which gives up after JOIN_SECONDS.
+    """Defers SIGINT, SIGTERM and SIGHUP while joining, which gives up after JOIN_SECONDS.
 
     Paddle's join cannot be interrupted, and without this process the others would hang.
     """

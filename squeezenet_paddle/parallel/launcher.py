@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 from ..errors import InputError, RunError
+from ..processes import handled_signals, leave_terminal
 
 INTERRUPTED = 130  # a shell's exit code after Ctrl-C
 _HELD_LINES = 100  # how much output of each process but the first is kept
@@ -66,8 +67,8 @@ def launch(count: int, device: str) -> int:
     """Runs the current command in several processes; when one fails, all end.
 
     The output of the first process is shown as usual. Of the others, only the one that fails first
-    shows its last lines. SIGINT (Ctrl-C) and SIGTERM are passed on, so that the processes can save
-    and end; a second signal kills them.
+    shows its last lines. SIGINT (Ctrl-C), SIGTERM and SIGHUP are passed on, so that the processes
+    can save and end; a second SIGINT kills them.
 
     Args:
         count: number of processes.
@@ -114,7 +115,7 @@ class _Job:
                     return self._fail(process, code)
                 if passed_on:
                     deadline = min(deadline, time.monotonic() + _SAVING_SECONDS)
-            if len(signals) > 1 or time.monotonic() > deadline:
+            if signals.count(signal.SIGINT) > 1 or time.monotonic() > deadline:
                 return INTERRUPTED
         return INTERRUPTED if any(self._codes.values()) else 0
 
@@ -249,12 +250,15 @@ def _reserved_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def collected_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM in a list; they have no other effect inside the context."""
+    """Collects SIGINT, SIGTERM and SIGHUP in a list; they have no other effect meanwhile."""
     signals: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, _: signals.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def collect(number: int, _: object) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
+        signals.append(number)
+
+    previous = {number: signal.signal(number, collect) for number in handled_signals()}
     for number in previous:
         signal.siginterrupt(number, False)  # Paddle takes an interrupted call for a failure
     try:

@@ -6,14 +6,11 @@ Importing this does not load Paddle; the processes that measure do, if their eng
 from __future__ import annotations
 
 import importlib.metadata
-import multiprocessing
 import platform
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +28,8 @@ from ..engines.threads import PinnedThreads
 from ..errors import InputError, RunError
 from ..evaluation.metrics import TOP_K
 from ..predict import Predictor, predict
-from ..process_settings import use_fast_cpu_settings
+from ..process_settings import keep_signals_from_paddle, use_fast_cpu_settings
+from ..processes import ProcessDiedError, map_in_processes
 
 WARM_UP = 3  # runs with the input in memory, not counted
 PASSES = 3  # over the files, after one that is not counted
@@ -158,17 +156,17 @@ def measure(task: Task) -> list[Row] | NotRun:
     Raises:
         ImageError: one of the files cannot be read.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(_measure_here, task).result()
-        except BrokenProcessPool:
-            return NotRun(task.engine, task.precision, "its process died.")
+    try:
+        [result] = map_in_processes(_measure_here, [task])
+    except ProcessDiedError:
+        return NotRun(task.engine, task.precision, "its process died.")
+    return result
 
 
 def _measure_here(task: Task) -> list[Row] | NotRun:
     warnings.filterwarnings("ignore", message="No ccache found")
     use_fast_cpu_settings()
+    keep_signals_from_paddle()
     name, precision = task.engine, task.precision
     if precision == "bfloat16" and is_installed(name) and not computes_bfloat16():
         return NotRun(name, precision, "this processor has no such instructions.")

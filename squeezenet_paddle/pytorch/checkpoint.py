@@ -11,8 +11,7 @@ import io
 import json
 import math
 import zipfile
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -21,11 +20,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..file_kinds import kind_of
-from ..safe_pickle import NUMPY_NAMES, RefusedPickleError, load, one_line
+from ..safe_pickle import NUMPY_NAMES, RefusedPickleError, checked_key, load, one_line
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LARGEST_PICKLE = 64 << 20  # bytes; that of a SqueezeNet's state dict has some 10,000
-LARGEST_STORAGE = 512 << 20
+LARGEST_STORAGES = 512 << 20  # all that are read together
+LARGEST_RANK = 32  # of a tensor
 
 # How numpy reads the elements of a storage; there is no bfloat16, the upper half of a float32.
 _STORAGE_TYPES = {
@@ -67,9 +67,9 @@ class Tensor:
 
     def __post_init__(self) -> None:
         numbers = (self.offset, *self.shape, *self.strides)
-        if len(self.shape) != len(self.strides) or any(
-            type(n) is not int or n < 0 for n in numbers
-        ):
+        if len(self.shape) != len(self.strides) or len(self.shape) > LARGEST_RANK:
+            raise ValueError("a tensor with a shape that makes no sense")
+        if any(type(n) is not int or n < 0 for n in numbers):
             raise ValueError("a tensor with a shape that makes no sense")
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides))
         if 0 not in self.shape and last >= self.storage.count:
@@ -140,6 +140,7 @@ def _read_zip(data: bytes, name: str) -> Any:
     pickles = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
     root = pickles[0].filename[: -len("data.pkl")]
     orders = {b"big": ">"}
+    sizes: list[int] = []  # of the storages that were read
 
     def read(entry_name: str, largest: int) -> bytes:
         try:
@@ -158,7 +159,12 @@ def _read_zip(data: bytes, name: str) -> Any:
         pickled = read("data.pkl", LARGEST_PICKLE)
 
     def storage(kind: str, key: str, count: int) -> Storage:
-        return Storage(kind, count, order, lambda: read(f"data/{key}", LARGEST_STORAGE))
+        def values() -> bytes:
+            data = read(f"data/{key}", LARGEST_STORAGES - sum(sizes))
+            sizes.append(len(data))
+            return data
+
+        return Storage(kind, count, order, values)
 
     return load(io.BytesIO(pickled), name, _NAMES, _Persistent(storage))
 
@@ -266,6 +272,23 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: 
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
+def _dict_of(pairs: Iterable[tuple[Any, Any]] = ()) -> dict[Any, Any]:
+    """Stands in for OrderedDict."""
+    return {checked_key(key): value for key, value in pairs}
+
+
+def _default_dict(factory: object = None) -> dict[Any, Any]:
+    """Stands in for defaultdict."""
+    return {}
+
+
+def _size(extents: Any = ()) -> tuple[Any, ...]:
+    """Stands in for torch.Size."""
+    if not isinstance(extents, (list, tuple)):
+        raise ValueError("a size that is no list")
+    return tuple(extents)
+
+
 def _rebuild_parameter(tensor: Any, *rest: object) -> Any:
     return tensor
 
@@ -278,9 +301,9 @@ _IGNORED = (
 )
 _NAMES: dict[tuple[str, str], Any] = {
     **NUMPY_NAMES,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "defaultdict"): defaultdict,
-    ("torch", "Size"): tuple,
+    ("collections", "OrderedDict"): _dict_of,
+    ("collections", "defaultdict"): _default_dict,
+    ("torch", "Size"): _size,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,

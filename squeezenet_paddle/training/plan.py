@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.contents import summary
 from ..data.list_checks import describe_other_order, describe_shared
 from ..data.lists import (
     ImageList,
@@ -33,6 +34,8 @@ from .config import (
     SolverConfig,
     TrainConfig,
 )
+
+VAL_CONTENT = "the content of `val_list`"  # among what a resume compares
 
 
 @dataclass(frozen=True)
@@ -261,8 +264,16 @@ def _settings(plan: Plan, also: Mapping[str, Any]) -> Settings:
         **also,
         "a moving average by `ema_decay`": plan.solver.ema_decay is not None,
         "the weights of `pretrained`": weights,
-        "the content of `train_list`": sha256(
-            plan.train.text.tobytes() + plan.train.labels.tobytes()
-        ),
+        "the content of `train_list`": _content(plan.train),
     }
-    return Settings(must_match, names[MAY_CHANGE])
+    may_change = {
+        **names[MAY_CHANGE],
+        VAL_CONTENT: None if plan.val is None else _content(plan.val),
+        "what the images of `train_list` are": summary(plan.train),
+        "what the images of `val_list` are": None if plan.val is None else summary(plan.val),
+    }
+    return Settings(must_match, may_change)
+
+
+def _content(images: ImageList) -> str:
+    return sha256(images.text.tobytes() + images.labels.tobytes())

@@ -38,7 +38,7 @@ from ..run_dir import (
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .plan import Plan, make_plan
+from .plan import VAL_CONTENT, Plan, make_plan
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
@@ -233,6 +233,12 @@ def _problem(model_dir: Path) -> str:
     return ""
 
 
+def _is_of_other_list(newest: Checkpoint, plan: Plan) -> bool:
+    """Whether the best score so far is of another validation list."""
+    now, earlier = plan.settings.may_change, newest.record["settings"]["may_change"]
+    return newest.record["best"] is not None and now[VAL_CONTENT] != earlier.get(VAL_CONTENT)
+
+
 def _take_directory(plan: Plan) -> Checkpoint | None:
     """Tidies up after a run that was killed; its newest checkpoint, unless it is to be removed."""
     for folder in (plan.output_dir, *entries(plan.output_dir, (CHECKPOINTS, *MODELS, BOARD))):
@@ -241,6 +247,9 @@ def _take_directory(plan: Plan) -> Checkpoint | None:
         pretrained = plan.config.network.pretrained
         remove(overwritten_entries(plan.output_dir, RUN_ENTRIES, {"pretrained": pretrained}))
     newest = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
+    if newest is not None and _is_of_other_list(newest, plan):
+        logger.warning("`val_list` has changed; the best score so far is of another list.")
+        newest.record.update(best=None, not_better=0)
     has_best = newest is not None and newest.record["best"] is not None
     if newest is not None and has_best and (problem := _problem(plan.output_dir / BEST)):
         logger.warning(f"{problem} The best model from now on is kept in its place.")

@@ -26,6 +26,7 @@ from ..evaluation.metrics import Scores
 from ..model_dir import write_model_dir
 from ..network.heads import HEADS
 from ..network.model import FEW_CLASSES, load_state
+from ..processes import handled_signals, leave_terminal
 from ..progress import track
 from ..run_dir import BEST, CHECKPOINTS, FINAL
 from . import checkpoint
@@ -98,7 +99,8 @@ class Trainer:
     def train(self) -> TrainResult:
         """Trains to the end of the schedule or of the patience, or until a signal.
 
-        SIGINT (Ctrl-C) and SIGTERM let the update end and save; a second one ends at once.
+        SIGINT (Ctrl-C), SIGTERM and SIGHUP let the update end and save. A second SIGINT ends at
+        once; the others may come more than once, from whoever ends a job and from the launcher.
 
         Raises:
             RunError: the loss is not finite, or a checkpoint cannot be written.
@@ -189,18 +191,17 @@ class Trainer:
 
     def _train(self, report: RunReport | None) -> None:
         """Trains; `report` is None in all processes but the first."""
-        previous = {
-            number: signal.signal(number, self._interrupt)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        previous = {number: signal.signal(number, self._interrupt) for number in handled_signals()}
         try:
             self._run_epochs(report)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _interrupt(self, *_: object) -> None:
-        if self._interrupted:
+    def _interrupt(self, number: int, _: object) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
+        if self._interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._interrupted = True
 

@@ -11,6 +11,7 @@ from conftest import Run, assert_user_error
 
 from squeezenet_paddle.cli import common
 from squeezenet_paddle.data import remarks
+from squeezenet_paddle.progress import say
 
 
 @pytest.fixture
@@ -112,6 +113,15 @@ def test_verbose_is_of_one_call(parser: common.Parser) -> None:
     assert remarks.logger.isEnabledFor(logging.INFO)
     parser.parse_args(["--model_dir", "x"])
     assert not remarks.logger.isEnabledFor(logging.INFO)
+
+
+def test_what_the_library_says_comes_with_flags(
+    parser: common.Parser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hints of a fine-tuning named settings between backticks."""
+    parser.parse_args(["--model_dir", "x"])
+    say("hint: `lr` 0.001, or `pretrained`")
+    assert capsys.readouterr().err == "hint: --lr 0.001, or --init\n"
 
 
 @pytest.mark.parametrize(

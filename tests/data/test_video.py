@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from squeezenet_paddle.data.video import camera_frames, video_frames
 from squeezenet_paddle.errors import InputError
@@ -46,3 +47,18 @@ def test_no_video(tmp_path: Path) -> None:
         list(video_frames(tmp_path / "none.mp4"))
     with pytest.raises(InputError, match="`camera` 99: there is no such camera"):
         list(camera_frames(99))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tiff"])
+def test_a_still_image_is_no_video(tmp_path: Path, suffix: str) -> None:
+    """It was classified, as a video of one frame."""
+    cv2.imwrite(str(tmp_path / f"image{suffix}"), np.full((48, 64, 3), 9, "uint8"))
+    with pytest.raises(InputError, match=r"`video` .* still \w+ image; `image` classifies it"):
+        list(video_frames(tmp_path / f"image{suffix}"))
+
+
+def test_an_animation_is_a_video(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 24), (40 * i, 0, 0)) for i in range(4)]
+    options = {"save_all": True, "append_images": frames[1:], "duration": 500}
+    frames[0].save(tmp_path / "animation.gif", **options)
+    assert len(list(video_frames(tmp_path / "animation.gif", "frame"))) == 4

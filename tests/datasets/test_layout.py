@@ -247,6 +247,21 @@ def test_what_sorting_left_in_no_class_is_left_out(tmp_path: Path) -> None:
     assert scored.labels.tolist() == [1, 1, 0, 0]
 
 
+def test_a_split_with_a_part_of_another_name_is_told(tmp_path: Path) -> None:
+    """The images of `dev` were mixed with those to train on, without a word."""
+    touch(tmp_path, *images("train/cat", "train/dog", "dev/cat", "dev/dog"))
+    tree = read_tree(tmp_path, class_level=2)
+    assert tree.parts is None
+    [note] = tree.notes
+    assert "split: none is taken, and the images in train and dev are mixed" in note
+    touch(tmp_path, *images("val/cat", "val/dog"))
+    tree = read_tree(tmp_path, class_level=2)
+    assert set(tree.parts or ()) == {"train", "val"}
+    assert "left out is what lies in dev" in tree.notes[0]
+    touch(tmp_path / "plain", *images("2024/cat", "2025/dog"))
+    assert read_tree(tmp_path / "plain", class_level=2).notes == []
+
+
 def test_a_level_that_no_folder_has(tmp_path: Path) -> None:
     touch(tmp_path, *images("cat", "dog/a"))
     with pytest.raises(InputError, match="`class_level` 3: the folders .* lie at most 2 deep"):

@@ -32,6 +32,7 @@ from squeezenet_paddle.datasets.prepare import (
 )
 from squeezenet_paddle.errors import ImageError, InputError, RunError
 
+MADE_WITH = {"prepare.json", "prepared.txt"}
 SMALL = Preprocess(resize_size=24, crop_size=21)
 
 
@@ -94,7 +95,7 @@ def test_tool(tmp_path: Path, call_tool: Run) -> None:
     ]
     assert (out / "val_list.txt").read_text() == "val.png 0\ntop.png 1\n"
     files = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
-    assert files == {*new, "val.png", "train_list.txt", "val_list.txt", "prepare.json"}
+    assert files == {*new, "val.png", "train_list.txt", "val_list.txt"} | MADE_WITH
     pixels = []
     for old, image in zip([*names, "a/x.png"], [*new, "a/x.png"]):
         pixels.append(cv2.resize(read_image(images / old), (24, 24), interpolation=cv2.INTER_CUBIC))
@@ -212,6 +213,26 @@ def test_what_is_done_is_skipped(tmp_path: Path) -> None:
     assert set(second) == set(names)
 
 
+def test_what_is_done_is_not_told_by_its_being_there(tmp_path: Path) -> None:
+    """An output that was emptied, and originals replaced by older files, are made again."""
+    names = [f"{i}.png" for i in range(4)]
+    images, out = draw(tmp_path / "images", *names), Output(tmp_path / "out", "png")
+    prepared(images, names, out)
+    os.utime(images / "0.png")  # newer
+    (out.folder / "1.png").write_bytes(b"")
+    other = cv2.imread(str(images / "2.png"))[::-1]
+    cv2.imwrite(str(images / "2.png"), other)
+    os.utime(images / "2.png", (1e9, 1e9))
+    assert prepared(images, names, out).written == 3
+    expected = SMALL.resized(other)
+    assert np.array_equal(cv2.imread(str(out.folder / "2.png")), expected)
+    assert cv2.imread(str(out.folder / "1.png")) is not None
+    assert prepared(images, names, out).written == 0
+    with (out.folder / "prepared.txt").open("a") as file:
+        file.write("12 34")  # a line that a kill has cut
+    assert prepared(images, names, out).written == 0
+
+
 @pytest.mark.parametrize(
     ("resize", "output", "message"),
     [
@@ -318,7 +339,7 @@ def test_unreadable_images(tmp_path: Path, call_tool: Run) -> None:
     done = call_tool("prepare_images", *flags)
     names = ("cut.png: the image is cut off", "none.png: cannot read")
     assert_user_error(done, "2 of 3 images cannot be prepared", "--skip_unreadable", *names)
-    assert sorted(p.name for p in out.iterdir()) == ["good.jpg", "prepare.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["good.jpg", *sorted(MADE_WITH)]
     assert not (tmp_path / "mean.json").exists()
 
     done = call_tool("prepare_images", *flags, "--skip_unreadable")

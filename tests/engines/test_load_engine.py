@@ -26,6 +26,7 @@ from squeezenet_paddle.engines import load as engine_loading
 from squeezenet_paddle.engines.load import ENGINES, load_engine
 from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.export.export import Export, export
+from squeezenet_paddle.files import sha256
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.logits import top_k
@@ -66,7 +67,6 @@ def model_dir(shared_dir: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("config", VARIANTS, ids=name_of)
 def test_engines_give_the_networks_logits(config: ModelConfig, tmp_path: Path) -> None:
     path = small_model_dir(tmp_path / "model", config)
-    add_exports(path, "paddle")
     inputs = pixels(config, 11, 40)
     expected = Predictor(path, "cpu", "dynamic").logits(inputs)
     for name in FLOAT32:
@@ -115,15 +115,13 @@ def test_auto_takes_the_first_that_is_installed(
         load(shared_dir, "openvino")
 
 
-def test_auto_without_an_export_is_the_network_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engines_of_float32_need_no_export(tmp_path: Path) -> None:
     path = small_model_dir(tmp_path / "model", VARIANTS[0])
-    monkeypatch.setattr(engine_loading, "is_installed", lambda name: name in ("paddle", "dynamic"))
-    assert load(path) == "dynamic"
-    with pytest.raises(InputError, match="has no paddle export; make it by: squeezenet export"):
-        load(path, "paddle")
-    monkeypatch.undo()
+    for name in FLOAT32:
+        assert load(path, name) == name
+    assert sorted(each.name for each in path.iterdir()) == [
+        *("config.json", "model.pdparams", "synset_words.txt"),
+    ]
     with pytest.raises(InputError, match="has no int8 export; make it by: squeezenet export"):
         load(path, precision="int8")
 
@@ -175,10 +173,10 @@ def test_a_precision_that_an_engine_lacks(shared_dir: Path) -> None:
 
 def test_an_export_of_other_weights_is_refused(model_dir: Path, tmp_path: Path) -> None:
     other = small_model_dir(tmp_path / "other", VARIANTS[0], seed=1)
-    shutil.copy(other / "model.pdparams", model_dir)
-    for precision, engine in (("float32", "paddle"), ("int8", "onnxruntime")):
-        with pytest.raises(InputError, match="export is of other weights .* replace it by"):
-            load(model_dir, engine, precision)
+    for name in ("model.pdparams", "config.json"):
+        shutil.copy(other / name, model_dir)
+    with pytest.raises(InputError, match="export is of other weights .* replace it by"):
+        load(model_dir, "onnxruntime", "int8")
 
 
 def test_an_export_of_another_preprocessing_is_refused(model_dir: Path) -> None:
@@ -186,32 +184,50 @@ def test_an_export_of_another_preprocessing_is_refused(model_dir: Path) -> None:
     config["preprocess"]["mean"] = [1, 2, 3]
     (model_dir / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="of other weights or another config.json"):
-        load(model_dir, "paddle")
+        load(model_dir, "openvino", "int8")
 
 
-@pytest.mark.parametrize("name", ["inference.pdiparams", "model_int8.onnx"])
-def test_a_changed_file_of_an_export_is_refused(model_dir: Path, name: str) -> None:
+def test_a_changed_file_of_an_export_is_refused(model_dir: Path) -> None:
+    name = "model_int8.onnx"
     data = bytearray((model_dir / name).read_bytes())
     data[len(data) // 2] ^= 1
     (model_dir / name).write_bytes(bytes(data))
-    precision, engine = ("int8", "openvino") if name == "model_int8.onnx" else ("float32", "paddle")
     with pytest.raises(InputError, match=rf"{name} is not the file that was exported"):
-        load(model_dir, engine, precision)
+        load(model_dir, "openvino", "int8")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"paddle": 3}', "[" * 10**5])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", '{"paddle": 3}', "[" * 10**5, "", '{"int8": null}', '{"int8": {}}'),
+        *('{"int8": {"files": []}}', '{"int8": {"files": {}}}', '{"int8": {"files": null}}'),
+        *('{"int8": {"files": {"../../x": ""}}}', '{"int8": {"files": {"/etc/passwd": ""}}}'),
+    ],
+)
 def test_a_damaged_record_of_exports_is_named(model_dir: Path, content: str) -> None:
     (model_dir / "exports.json").write_text(content)
-    with pytest.raises(InputError, match=r"exports\.json: "):
-        load(model_dir, "paddle")
+    with pytest.raises(InputError, match=r"exports\.json(, int8)?: "):
+        load(model_dir, precision="int8")
 
 
-def test_an_export_for_another_input_is_not_run(model_dir: Path) -> None:
-    info = read_info(model_dir)
-    export(model_dir, info, Export("paddle", 48), drawn(), model_dir)
-    with pytest.raises(InputError, match="takes another input than the network"):
-        load(model_dir, "paddle")
-    assert load(model_dir) == "onnxruntime"
+def test_an_int8_export_without_its_file_is_named(model_dir: Path) -> None:
+    record = json.loads((model_dir / "exports.json").read_text())
+    record["int8"]["files"] = {"int8.json": "0"}
+    (model_dir / "exports.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"exports\.json, int8: model_int8\.onnx was expected"):
+        load(model_dir, precision="int8")
+
+
+def test_a_program_in_a_model_directory_is_not_run(model_dir: Path) -> None:
+    """A static graph may hold any operator, one that writes files too; checksums prove nothing."""
+    record = json.loads((model_dir / "exports.json").read_text())
+    inputs = pixels(VARIANTS[0], 2, 40)
+    expected = Predictor(model_dir, "cpu", "dynamic").logits(inputs)
+    for name in record["paddle"]["files"]:
+        (model_dir / name).write_bytes(b"a program of somebody else")
+        record["paddle"]["files"][name] = sha256(b"a program of somebody else")
+    (model_dir / "exports.json").write_text(json.dumps(record))
+    assert_same(Predictor(model_dir, "cpu", "paddle").logits(inputs), expected)
 
 
 def test_infer_without_paddle(shared_dir: Path, tmp_path: Path, run_tool: Run) -> None:

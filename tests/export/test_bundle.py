@@ -295,6 +295,7 @@ def test_the_model_card(folder: Path) -> None:
     assert '"none of these"; of 40 validation images' in text
     assert "4. as float32: (pixel \\* 1 - mean) / std, with the mean 104, 117, 123" in text
     assert "Not recorded." in text
+    assert (folder / "c" / "squeezenet.c").is_file()
     for path in folder.iterdir():
         assert f"| {path.name}" in text
         if path.is_file() and path.name != "README.md":

@@ -126,8 +126,8 @@ def test_an_export_that_gives_other_logits_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The writers get weights in which one bias is different."""
+    from squeezenet_paddle.engines import static_graph
     from squeezenet_paddle.export import export as module
-    from squeezenet_paddle.export import static_graph
 
     def changed(weights: object) -> dict[str, np.ndarray]:
         state = {key: value.copy() for key, value in weights.items()}  # type: ignore[attr-defined]

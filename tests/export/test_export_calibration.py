@@ -10,11 +10,10 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import Run
-from networks import calibrate_dir, pixels, small_calibration, small_model_dir
+from networks import calibrate_dir, pixels, small_model_dir
 
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.engines.load import load_engine
-from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.export.export import Export, export
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.network.config import ModelConfig
@@ -33,7 +32,7 @@ def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return calibrate_dir(small_model_dir(path, request.param))
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "dynamic"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "paddle", "dynamic"])
 def test_every_engine_gives_the_same_means(model_dir: Path, engine: str) -> None:
     """The other output of each, beside numpy's: `load_engine` compares them."""
     info = read_info(model_dir)
@@ -85,19 +84,6 @@ def test_int8_has_it_too(tmp_path: Path) -> None:
     predictor = Predictor(model, "cpu", "onnxruntime", "int8")
     values = [answer.familiarity for answer in predictor.answers(inputs)]
     np.testing.assert_allclose(familiarity[:, 0], np.array(values, "float64"), rtol=0.05, atol=0.05)
-
-
-def test_an_export_from_before_the_calibration_is_refused(tmp_path: Path) -> None:
-    model = small_model_dir(tmp_path / "model", CONFIGS[0])
-    images = list(np.random.default_rng(0).integers(0, 256, (1, 50, 50, 3), "uint8"))
-    export(model, read_info(model), Export("paddle", 40), images, model)
-    calibration = small_calibration(5)
-    (model / "familiarity.npz").write_bytes(calibration.familiarity.to_bytes())
-    config = json.loads((model / "config.json").read_text())
-    config["calibration"] = calibration.record()  # by hand: what writes one removes the exports
-    (model / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="export it again"):
-        Predictor(model, "cpu", "paddle")
 
 
 def test_another_input_size_is_said(tmp_path: Path) -> None:

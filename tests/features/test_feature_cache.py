@@ -56,6 +56,14 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "train.f16").stat().st_size == FEATURES.nbytes
 
 
+def test_rows_of_other_images_are_counted(tmp_path: Path) -> None:
+    write(feature_file(tmp_path))
+    file = feature_file(tmp_path)
+    file.check()
+    assert file.others(CONTENTS) == []
+    assert file.others(CONTENTS[2:]) == [*CONTENTS[:2]] * VIEWS
+
+
 def test_images_may_come_and_go_in_any_order(tmp_path: Path) -> None:
     write(feature_file(tmp_path))
     file = feature_file(tmp_path)

@@ -53,6 +53,37 @@ def test_duplicates_are_on_one_side_and_told(
     assert "check:" not in again.stderr
 
 
+def test_both_lists_of_the_user_are_checked(
+    tmp_path: Path, pretrained: Path, call_tool: Run
+) -> None:
+    """A validation image that is a training image in another size; it was not looked for."""
+    images = make_image_folder(tmp_path / "data", 4)
+    lines: dict[str, list[str]] = {"train": [], "val": []}
+    for label, folder in enumerate(sorted(images.iterdir())):
+        for i, path in enumerate(sorted(folder.iterdir())):
+            lines["val" if i == 0 else "train"].append(f"{folder.name}/{path.name} {label}\n")
+    first = images / lines["train"][0].rpartition(" ")[0]
+    copy = first.with_name("copy.png")
+    cv2.imwrite(str(copy), cv2.resize(cv2.imread(str(first)), None, fx=1.4, fy=1.4))
+    lines["val"].append(f"{copy.relative_to(images)} 0\n")
+    for part, rows in lines.items():
+        (tmp_path / f"{part}.txt").write_text("".join(rows))
+    run = tmp_path / "run"
+    flags = [
+        *("--train_list", tmp_path / "train.txt", "--val_list", tmp_path / "val.txt"),
+        *("--data_dir", images, "--pretrained", pretrained, "--output_dir", run),
+        *("--num_epochs", 1, "--views", 1, "--num_workers", 0, "--device", "cpu"),
+    ]
+    done = call_tool("finetune", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 11 validation images are duplicates of training images" in done.stderr
+    assert str(copy.relative_to(images)) in done.stderr
+    assert f"check: {run / 'check.html'} shows the images" in done.stderr
+    again = call_tool("finetune", *flags)
+    assert again.returncode == 0, again.stderr
+    assert "check:" not in again.stderr
+
+
 def test_a_group_pattern_is_for_the_split(tmp_path: Path, pretrained: Path, call_tool: Run) -> None:
     images = make_image_folder(tmp_path / "data", 4)
     for path in list(images.rglob("*.jpg")):

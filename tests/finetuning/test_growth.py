@@ -20,6 +20,7 @@ from runs import (
 
 from squeezenet_paddle.datasets.samples import SHAPES, TEXTURES, draw
 from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.features.cache import size_text
 from squeezenet_paddle.finetuning import growth
 from squeezenet_paddle.finetuning import run as finetuning
 from squeezenet_paddle.finetuning.growth import Image, describe_changes, take_directory
@@ -95,6 +96,9 @@ def test_the_same_command_goes_on_with_a_changed_folder(
     train = sum(after[key] == "train" for key in after.keys() - before.keys())
     # The center of both new images for the checks, and two views of those to train on.
     assert new == (2 + 2 * train) * read_feature_size(run)
+    # Of the image that went, which was one to train on, the cache keeps two views.
+    gone = size_text(2 * read_feature_size(run))
+    assert f"; {gone} more of 1 images that are gone, until that folder is removed" in log
     assert len(after.keys() - before.keys()) == 2
     assert all(after[key] == before[key] for key in after.keys() & before.keys())
     comparison = result.comparison

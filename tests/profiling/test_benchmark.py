@@ -82,7 +82,8 @@ def test_an_engine_that_kills_its_process_does_not_end_the_run(
 
 def test_a_run(model_dir: Path, run_tool: Run, tmp_path: Path) -> None:
     done = run_tool(
-        *("benchmark", "--model_dir", model_dir, "--engine", "dynamic", "paddle"),
+        *("benchmark", "--model_dir", model_dir, "--engine", "dynamic", "onnxruntime"),
+        *("--precision", "float32", "int8"),
         *("--batch_size", 1, 3, "--repeat", 2, "--threads", 1, "--num_workers", 0),
         *("--image", model_dir.parent / "*.png", "--json", tmp_path / "b.json"),
     )
@@ -91,9 +92,9 @@ def test_a_run(model_dir: Path, run_tool: Run, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "b.json").read_text())
     rows = report["rows"]
     assert [(r["engine"], r["what"], r["batch_size"], r["images"], r["runs"]) for r in rows] == [
-        ("dynamic", "forward", 1, 1, 2),
-        ("dynamic", "forward", 3, 3, 2),
-        ("dynamic", "files", 3, 5, benchmark.PASSES),
+        (engine, *row)
+        for engine in ("dynamic", "onnxruntime")
+        for row in (("forward", 1, 1, 2), ("forward", 3, 3, 2), ("files", 3, 5, benchmark.PASSES))
     ]
     for row in rows:
         assert 0 < row["median_ms"] <= row["p90_ms"] <= row["p99_ms"]
@@ -101,14 +102,14 @@ def test_a_run(model_dir: Path, run_tool: Run, tmp_path: Path) -> None:
     assert report["machine"]["threads"] == 1
     assert report["machine"]["versions"]["numpy"] == np.__version__
     [missing] = report["not_run"]
-    assert missing["engine"] == "paddle"
-    assert "--format paddle" in missing["reason"]
+    assert (missing["engine"], missing["precision"]) == ("onnxruntime", "int8")
+    assert "--precision int8" in missing["reason"]
     lines = done.stdout.splitlines()
     at = lines.index(benchmark.HEADER) + 1
     assert [line.split()[:4] for line in lines[at:-1]] == [
         [r["engine"], r["precision"], r["what"], str(r["batch_size"])] for r in rows
     ]
-    assert lines[-1].split()[:4] == ["paddle", "float32", "not", "run:"]
+    assert lines[-1].split()[:4] == ["onnxruntime", "int8", "not", "run:"]
     assert np.__version__ in done.stdout
     assert "5 images, 0 reader processes" in done.stdout
 
@@ -125,7 +126,7 @@ def test_what_is_refused(model_dir: Path, call_tool: Run, tmp_path: Path) -> Non
         ([str(tmp_path / "none")], ("--model_dir", tmp_path / "none")),
         ([str(tmp_path), "directory"], (*model, "--json", tmp_path)),
         (["--data_dir"], (*model, "--data_dir", tmp_path)),
-        (["none of the engines"], (*model, "--engine", "paddle")),
+        (["none of the engines"], (*model, "--engine", "onnxruntime", "--precision", "int8")),
         (["cut.jpg"], (*model, "--engine", "dynamic", "--repeat", 1, "--image", tmp_path)),
     ):
         assert_user_error(call_tool("benchmark", *arguments), *parts)

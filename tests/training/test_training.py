@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,14 @@ from runs import (
 )
 
 from squeezenet_paddle.data.augment import TrainTransform
+from squeezenet_paddle.data.lists import read_list
 from squeezenet_paddle.data.loader import Loader
 from squeezenet_paddle.data.sampler import Sampler
 from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.model_dir import ModelInfo, read_info, write_model_dir
 from squeezenet_paddle.training import report, trainer
-from squeezenet_paddle.training.run import finished_result
+from squeezenet_paddle.training.checkpoint import load_newest
+from squeezenet_paddle.training.run import changes_since, finished_result
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +184,28 @@ def test_what_would_change_the_past_is_refused(data: Path, tmp_path: Path) -> No
     ):
         with pytest.raises(InputError, match=text):
             finished_result(plan_of(flags(data, tmp_path, "--max_steps", 1, *changed)))
+
+
+def test_what_changed_between_kill_and_resume_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_tiny_data(tmp_path / "data")
+    arguments = flags(data, tmp_path / "run", "--eval_interval", 2)
+    assert train([*arguments, "--max_steps", "2"])
+    first = read_list(data / "train_list.txt").path(0)
+    first.write_bytes(read_list(data / "train_list.txt").path(5).read_bytes())
+    lines = (data / "val_list.txt").read_text().splitlines(keepends=True)
+    (data / "val_list.txt").write_text("".join(lines[:8]))
+    longer = plan_of([*arguments, "--max_steps", "4"])
+    newest = load_newest(tmp_path / "run" / "checkpoints")
+    assert newest is not None
+    told = "; ".join(changes_since(newest, longer))
+    assert re.search(r"what the images of `train_list` are was 30 files, .*, is 30 files, ", told)
+    assert "the content of `val_list` was" in told
+    assert "what the images of `val_list` are was 10 files" in told
+    assert train([*arguments, "--max_steps", "4"])
+    assert "the best score so far is of another list" in caplog.text
+    assert read_info(tmp_path / "run" / "best").source["step"] == 4
 
 
 def test_starting_anew_needs_an_empty_directory_or_a_word(data: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import pty
 import random
 import re
 import signal
@@ -248,3 +249,86 @@ def test_an_export_of_a_run_that_is_training_does_not_end_it(data: Path, tmp_pat
     (run / "best" / ".a1b2c3d4.sqz-tmp").mkdir(exist_ok=True)
     assert finish([*arguments, "--max_steps", str(steps(run) + 1)], log) == 0
     assert not (run / "best" / ".a1b2c3d4.sqz-tmp").exists()
+
+
+def start_in_shell(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Starts the command with readers in a process group of its own, as a shell or Slurm does."""
+    command: list[Any] = [sys.executable, ROOT / "tools" / "train.py", *arguments]
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [*command, "--num_workers", "2"], stderr=file, start_new_session=True
+        )
+
+
+def readers(parent: int) -> list[int]:
+    """The reader processes of a run."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [n for n in map(int, children) if b"spawn_main" in command_line(n)]
+
+
+def command_line(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which processes there are")
+def test_a_signal_to_the_whole_group_and_a_stopped_reader(data: Path, tmp_path: Path) -> None:
+    """SIGTERM to all processes, twice, as systemd and Slurm send it, once a reader was stopped."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = start_in_shell(flags(data, run, "--max_steps", 1_000_000), log)
+    wait_for_steps(run, 3)
+    stopped = min(readers(process.pid))  # of the training list; those of the other one come later
+    os.kill(stopped, signal.SIGSTOP)
+    wait_for_steps(run, steps(run) + 5)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(PATIENCE) == 130
+    told = log.read_text()
+    assert f"reader process {stopped} was stopped" in told
+    assert f"stopped after update {steps(run)} of 1000000 and saved" in told
+
+
+def wait_for_steps(run: Path, step: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while steps(run) < step:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_whose_terminal_goes_saves(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = flags(data, run, "--max_steps", 1_000_000, "--num_workers", 2)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, str(ROOT / "tools" / "train.py"), *arguments])
+    wait_for_steps(run, 3)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    assert f"stopped after update {steps(run)} of 1000000 and saved" in (
+        run / "train.log"
+    ).read_text("utf-8")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_paddle_is_loaded(tmp_path: Path, number: signal.Signals) -> None:
+    """It waits until Paddle is, and then ends the process, without Paddle's stack trace."""
+    code = (
+        "import os, signal, sys\n"
+        "from squeezenet_paddle.process_settings import keep_signals_from_paddle\n"
+        "keep_signals_from_paddle()\n"
+        "def audit(event, args):\n"
+        "    if event == 'import' and args[0] == 'paddle.nn':\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "        print('sent', flush=True)\n"
+        "sys.addaudithook(audit)\n"
+        "import paddle\n"
+        "print('loaded', flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == -number
+    assert done.stdout.split("\n")[0] == "sent"
+    assert "loaded" not in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "SIGTERM" not in done.stderr

@@ -4,6 +4,7 @@
     predict.py            classifies images; needs numpy, ONNX Runtime, and Pillow or OpenCV
     model.onnx            the network, with class names and preprocessing in its metadata
     model_int8.onnx       the same in 8-bit integers, where they were fitted to images
+    c/                    the network in C, see `export/c`
     labels.json           class names, and what each file takes and gives
     golden/               drawn images, and the logits that each file gives for them
 
@@ -12,13 +13,14 @@ Before the bundle gets its name, its own predict.py checks it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -34,13 +36,14 @@ from ...files import atomic_directory, atomic_path, check_directory, check_file_
 from ...model_dir import ModelInfo, load_network, read_weights
 from ...onnx.writer import with_metadata
 from ...run_dir import model_dir_of
+from ..c.write import write_c
 from ..export import Export, description_of, export, onnx_metadata
 from .card import CARD, Scores, model_card
 
 PREDICT = "predict.py"
 GOLDEN, GOLDEN_RECORD = "golden", "golden.json"
 _REQUIRED = (CARD, PREDICT, record.ONNX, record.LABELS, GOLDEN)
-_OPTIONAL = (record.ONNX_INT8, "__pycache__")
+_OPTIONAL = (record.ONNX_INT8, record.C_FOLDER, "__pycache__")
 _GOLDEN_SCALES = (1.0, 2.5, 1.5)  # of three drawn images: enlarged, shrunk, and in between
 
 
@@ -109,7 +112,11 @@ class Bundle:
         for name in (record.RECORD, record.STATISTICS):
             (folder / name).unlink(missing_ok=True)
         shutil.copyfile(Path(__file__).parent / "files" / PREDICT, folder / PREDICT)
-        self._write_golden(folder)
+        drawn = _drawn()
+        self._write_golden(folder, drawn)
+        preprocess = self.info.preprocess.with_crop_size(self.input_size)
+        info = dataclasses.replace(self.info, preprocess=preprocess)
+        write_c(self.model_dir, info, folder / record.C_FOLDER, list(drawn.values()))
         text = model_card(folder, self.info, description_of(self.info, what), self.scores)
         (folder / CARD).write_text(text, encoding="utf-8")
         _check(folder)
@@ -123,7 +130,7 @@ class Bundle:
             self.note(f"no {record.ONNX_INT8}: `image` names images to fit the integers to.")
             return
         weights = read_weights(self.model_dir, self.info)
-        entry = record.find(source, "int8", weights.fingerprint)
+        entry, int8 = record.find(source, "int8", weights.fingerprint, record.ONNX_INT8)
         expected = {"input_size": self.input_size, "batch": None, "with_preprocess": False}
         if any(entry.get(key) != value for key, value in expected.items()):
             self.note(
@@ -132,34 +139,40 @@ class Bundle:
             )
             return
         metadata = onnx_metadata(self.info, Export("onnx", self.input_size, precision="int8"))
-        data = with_metadata((source / record.ONNX_INT8).read_bytes(), metadata)
+        data = with_metadata(int8, metadata)
         (folder / record.ONNX_INT8).write_bytes(data)
 
-    def _write_golden(self, folder: Path) -> None:
-        """Draws images, and notes the logits that the network and the int8 file give for them."""
+    def _write_golden(self, folder: Path, drawn: Mapping[str, np.ndarray]) -> None:
+        """Notes the logits that the network and the int8 file give for images, by their names."""
         from ...engines.dynamic import DynamicEngine  # Paddle
 
         (folder / GOLDEN).mkdir()
+        for name, image in drawn.items():
+            cv2.imwrite(str(folder / GOLDEN / name), image)
         preprocess = self.info.preprocess.with_crop_size(self.input_size)
-        names, inputs = [], []
-        for i, scale in enumerate(_GOLDEN_SCALES):
-            shape, texture = samples.CLASSES[3 * i]
-            image = samples.draw(shape, texture, np.random.default_rng((0, i)))
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-            names.append(f"{shape}_{texture}.png")
-            cv2.imwrite(str(folder / GOLDEN / names[i]), image)
-            inputs.append(preprocess(image))
+        inputs = np.stack([preprocess(image) for image in drawn.values()])
         network = DynamicEngine(load_network(self.model_dir, self.info), "cpu")
-        logits = {record.ONNX: network.logits(np.stack(inputs))}
+        logits = {record.ONNX: network.logits(inputs)}
         if (folder / record.ONNX_INT8).is_file():
             [run] = compile_onnx((folder / record.ONNX_INT8).read_bytes(), threads=1)
-            logits[record.ONNX_INT8] = run(np.stack(inputs))[0]
+            logits[record.ONNX_INT8] = run(inputs)[0]
         images = []
-        for i, name in enumerate(names):
+        for i, name in enumerate(drawn):
             rows = {file: [float(f"{v:.7g}") for v in rows[i]] for file, rows in logits.items()}
             images.append({"file": name, "logits": rows})
         text = json.dumps({"images": images}) + "\n"
         (folder / GOLDEN / GOLDEN_RECORD).write_text(text, encoding="utf-8")
+
+
+def _drawn() -> dict[str, np.ndarray]:
+    """Images to check by, uint8 [H, W, 3] in BGR, by the names of their files."""
+    images = {}
+    for i, scale in enumerate(_GOLDEN_SCALES):
+        shape, texture = samples.CLASSES[3 * i]
+        image = samples.draw(shape, texture, np.random.default_rng((0, i)))
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        images[f"{shape}_{texture}.png"] = image
+    return images
 
 
 def _is_zip(path: Path) -> bool:

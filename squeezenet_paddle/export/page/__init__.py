@@ -1,0 +1,1 @@
+"""One HTML page that classifies images offline: the network compiled to WebAssembly."""
