@@ -109,8 +109,7 @@ class Bundle:
             export(self.model_dir, self.info, int8, self.images, folder)
         else:
             self._copy_int8(folder)
-        for name in (record.RECORD, record.STATISTICS):
-            (folder / name).unlink(missing_ok=True)
+        (folder / record.RECORD).unlink()
         shutil.copyfile(Path(__file__).parent / "files" / PREDICT, folder / PREDICT)
         drawn = _drawn()
         self._write_golden(folder, drawn)
