@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ _STARTS = {
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19": "a PyTorch checkpoint",
 }
 
+_LOOKED_AT = 10_000  # fields of a message
 START = 512  # bytes of a file that tell its kind
 
 # ISO base media files (ISO/IEC 14496-12) name their brands after "ftyp".
@@ -129,7 +131,7 @@ def _text_kind(data: bytes) -> str | None:
 def _message_kind(data: bytes) -> str | None:
     """Which protocol buffer message it is; their fields have the numbers of caffe.proto and
     onnx.proto."""
-    fields = list(_fields(data))
+    fields = list(itertools.islice(_fields(data), _LOOKED_AT))
     kinds = set(fields)
     if not fields or fields[-1] is None:
         return None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
-import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import limit_this_process
 from python2_pickle import python2_pickle
 
 from squeezenet_paddle.errors import InputError
@@ -64,12 +64,6 @@ def test_other_names_are_refused(name: bytes) -> None:
         load_dict(b"\x80\x02c" + name + b"\n.", "file")
 
 
-def limited(seconds: int) -> None:
-    """Ends this process after so much time, or with more than 2 GB of memory."""
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-
-
 def nested(count: int) -> bytes:
     """A dict with a tuple in a tuple as its key."""
     return b"\x80\x02})" + b"\x85" * count + b"Ns."
@@ -113,7 +107,7 @@ def test_a_small_pickle_takes_little(bomb: bytes, tmp_path: Path) -> None:
     (tmp_path / "bomb").write_bytes(bomb)
     child = os.fork()
     if child == 0:  # by the operating system's limits
-        limited(20)
+        limit_this_process(seconds=20, memory=1 << 30)
         try:
             load_dict((tmp_path / "bomb").read_bytes(), "bomb")
         except InputError as error:

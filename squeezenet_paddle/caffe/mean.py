@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
+from ..array_files import read_npy
 from ..errors import InputError
 from ..file_kinds import kind_of
 from ..files import read_bytes
-from .reader import blob_array
-from .schema import BlobProto
+from .reader import read_blob
 
 LARGEST_SIDE = 4096
 
@@ -32,10 +30,7 @@ def read_mean(path: Path) -> np.ndarray:
     """
     data = read_bytes(path, "mean file")
     if data.startswith(b"\x93NUMPY"):
-        try:
-            values = np.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError, MemoryError, SyntaxError) as error:
-            raise InputError(f"{path}: this .npy file is damaged ({error}).") from error
+        values = read_npy(data, str(path))
     else:
         values = _blob(data, str(path))
     shape = values.shape
@@ -71,12 +66,6 @@ def check_mean(values: np.ndarray, where: str) -> None:
 
 def _blob(data: bytes, name: str) -> np.ndarray:
     kind = kind_of(data)
-    blob = BlobProto()
-    try:
-        blob.ParseFromString(data)
-        parsed = kind == "a Caffe blob, as mean.binaryproto is"
-    except (DecodeError, ValueError):
-        parsed = False
-    if not parsed:
+    if kind != "a Caffe blob, as mean.binaryproto is":
         raise InputError(f"{name}: a mean file (.binaryproto or .npy) was expected, found {kind}.")
-    return blob_array(blob, name)
+    return read_blob(data, name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from ..errors import InputError
 from ..file_kinds import kind_of
 from ..files import read_bytes
 from ..safe_pickle import one_line
-from .schema import BlobNumbers, LayerParameter, NetParameter
+from .schema import BlobShape, LayerParameter, NetParameter
+from .wire import Blob, BrokenError, Scanner, TooMuchError
 
 # V1 names its types by an enum, DATA for today's "Data"; these are not spelled the same.
 _V1_TYPES = {
@@ -31,6 +34,9 @@ _V1_TYPES = {
     "TANH": "TanH",
 }
 
+
+LARGEST_NET = 10_000  # layers; those of SqueezeNet have 70 to 140
+LARGEST_PROTOTXT = 1 << 20  # bytes; those of SqueezeNet have 10,000
 
 _HINTS = {
     "a prototxt": ", not the binary file of weights",
@@ -71,10 +77,13 @@ def parse_caffemodel(data: bytes, name: str) -> list[CaffeLayer]:
     """
     net = NetParameter()
     try:
-        net.ParseFromString(data)
+        rest, blobs = Scanner(data).net()
+        net.ParseFromString(rest)
+    except TooMuchError as error:
+        raise InputError(f"{name}: no SqueezeNet has so much in its file: {error}.") from error
     except (DecodeError, ValueError) as error:
         raise InputError(_other_kind(data, name)) from error
-    layers = _layers(net, name)
+    layers = _layers(net, name, blobs)
     if not layers:
         raise InputError(_other_kind(data, name))
     return layers
@@ -97,6 +106,11 @@ def read_prototxt(path: Path) -> list[CaffeLayer]:
         InputError: it is no such file, or is in the V0 format.
     """
     data = read_bytes(path, "prototxt")
+    if len(data) > LARGEST_PROTOTXT:
+        raise InputError(
+            f"{path}: a prototxt of at most {LARGEST_PROTOTXT:,} bytes was expected, found "
+            f"{len(data):,}."
+        )
     net = NetParameter()
     try:
         text_format.Parse(data.decode("utf-8"), net, allow_unknown_field=True)
@@ -110,7 +124,13 @@ def read_prototxt(path: Path) -> list[CaffeLayer]:
     return layers
 
 
-def _layers(net: Any, name: str) -> list[CaffeLayer]:
+def _layers(
+    net: Any, name: str, blobs: Mapping[int, Sequence[Sequence[Blob]]] | None = None
+) -> list[CaffeLayer]:
+    if len(net.layers) + len(net.layer) > LARGEST_NET:
+        raise InputError(
+            f"{name}: no SqueezeNet has so much in its file: over {LARGEST_NET} layers."
+        )
     for v1 in net.layers:
         if v1.HasField("layer"):
             raise InputError(
@@ -123,16 +143,17 @@ def _layers(net: Any, name: str) -> list[CaffeLayer]:
             f"{len(net.layer)} 'layer'; one of them was expected."
         )
     result = _inputs(net) if net.layers or net.layer else []
-    for message in net.layers or net.layer:
+    of_layers = blobs[2 if net.layers else 100] if blobs else itertools.repeat(())
+    for message, own in zip(net.layers or net.layer, of_layers):
         if net.layers:
             enum_name = message.DESCRIPTOR.fields_by_name["type"].enum_type
             kind = enum_name.values_by_number[message.type].name
             kind = _V1_TYPES.get(kind, "".join(map(str.capitalize, kind.split("_"))))
         else:
             kind = _text(message.type)
-        blobs = tuple(
+        arrays = tuple(
             blob_array(blob, f"{name}: layer {_text(message.name)!r}, blob {i}")
-            for i, blob in enumerate(message.blobs)
+            for i, blob in enumerate(own)
         )
         result.append(
             CaffeLayer(
@@ -140,7 +161,7 @@ def _layers(net: Any, name: str) -> list[CaffeLayer]:
                 kind,
                 tuple(map(_text, message.bottom)),
                 tuple(map(_text, message.top)),
-                blobs,
+                arrays,
                 message,
             )
         )
@@ -166,47 +187,40 @@ def _text(value: str | bytes) -> str:
     return text if text.isprintable() else repr(text)[1:-1]
 
 
-def blob_array(blob: Any, where: str) -> np.ndarray:
-    """A blob as float32. As in Caffe, legacy dimensions win over `shape`, double over float."""
-    legacy = ("num", "channels", "height", "width")
-    if any(blob.HasField(name) for name in legacy):
-        shape = [getattr(blob, name) for name in legacy]
+def read_blob(data: bytes, where: str) -> np.ndarray:
+    """The array in a file that is one blob.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return blob_array(Scanner(data).blob(), where)
+    except (BrokenError, TooMuchError) as error:
+        raise InputError(f"{where}: {error}.") from error
+
+
+def blob_array(blob: Blob, where: str) -> np.ndarray:
+    """A blob as float32. As in Caffe, legacy dimensions win over `shape`, double over float.
+
+    Raises:
+        InputError: its numbers are not as many as its shape says.
+    """
+    if blob.legacy:
+        shape = [blob.legacy.get(number, 0) for number in (1, 2, 3, 4)]
     else:
-        shape = list(blob.shape.dim)
-    values = _values(blob, where)
-    if any(extent < 0 for extent in shape) or len(shape) > 32 or math.prod(shape) != len(values):
-        extents = "x".join(map(str, shape[:32])) or "scalar"
-        raise InputError(f"{where}: its shape is {extents} but it holds {len(values)} values.")
-    return values.reshape(shape)
-
-
-def _values(blob: Any, where: str) -> np.ndarray:
-    """The numbers of a blob as float32, in a row."""
-    size = blob.ByteSize()
-    numbers = BlobNumbers()
-    if _known_size(blob) != size:  # some field has another wire type: the numbers are not packed
         try:
-            numbers.ParseFromString(blob.SerializeToString())
+            shape = list(BlobShape.FromString(blob.shape or b"").dim)
         except DecodeError as error:
-            raise InputError(f"{where}: its list of values is broken off.") from error
-    for field, kind in (("double_data", "<f8"), ("data", "<f4")):
-        listed = getattr(numbers, field)
-        if listed:
-            values = np.fromiter(listed, kind, len(listed))
-        else:
-            joined = b"".join(getattr(blob, field))
-            if len(joined) % np.dtype(kind).itemsize:
-                raise InputError(f"{where}: its list of values is broken off.")
-            values = np.frombuffer(joined, kind)
-        if len(values):
-            break
+            raise InputError(f"{where}: its shape is damaged.") from error
+    number, kind = (8, "<f8") if any(blob.numbers[8]) else (5, "<f4")
+    if any(len(part) % np.dtype(kind).itemsize for part in blob.numbers[number]):
+        raise InputError(f"{where}: its list of values is broken off.")
     with np.errstate(over="ignore"):  # an infinity is reported with the layer's name later
-        return values.astype("float32")
-
-
-def _known_size(blob: Any) -> int:
-    """Bytes of a message without the fields that its schema does not know."""
-    known = type(blob)()
-    known.CopyFrom(blob)
-    known.DiscardUnknownFields()
-    return known.ByteSize()
+        values = np.frombuffer(b"".join(blob.numbers[number]), kind).astype("float32")
+    try:
+        if len(shape) <= 32 and min(shape, default=0) >= 0 and math.prod(shape) == len(values):
+            return values.reshape(shape)
+    except ValueError:  # 0 times what no array can have
+        pass
+    extents = "x".join(map(str, shape[:32])) or "scalar"
+    raise InputError(f"{where}: its shape is {extents} but it holds {len(values)} values.")

@@ -74,8 +74,6 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
         ("double_data", 8, "bytes*"),
         ("double_diff", 9, "bytes*"),
     ],
-    # The same with the numbers declared as in caffe.proto, for lists that are not packed.
-    "BlobNumbers": [("data", 5, "float+"), ("double_data", 8, "double+")],
     "ConvolutionParameter": [
         ("num_output", 1, "uint32"),
         ("bias_term", 2, "bool=true"),
@@ -205,4 +203,4 @@ _classes = message_classes("caffe", _MESSAGES, _ENUMS)
 NetParameter: Any = _classes["NetParameter"]
 LayerParameter: Any = _classes["LayerParameter"]
 BlobProto: Any = _classes["BlobProto"]
-BlobNumbers: Any = _classes["BlobNumbers"]
+BlobShape: Any = _classes["BlobShape"]

@@ -18,6 +18,8 @@ from ..network.config import ModelConfig, layers, output_sizes
 from .reader import CaffeLayer
 
 _LONGEST = 500  # our texts are far shorter; a chain of sums of itself would double at each step
+_PASSING = ("Split", "Flatten", "Reshape")  # layers that change no value
+_ENDING = ("Accuracy", "Silence")  # and all losses: layers whose output is no network's
 _ACTIVATIONS = {"relu": "ReLU", "elu": "ELU"}
 
 
@@ -71,12 +73,30 @@ def check_topology(
             problems.append(f"layer {name!r}: expected {ours_line}, found {theirs}")
     if not (problems or ignore_classifier or output in found.values):
         problems.append(f"the output {output} is missing, found {found.last_value()}")
+    if not ignore_classifier:
+        problems += _after_output(found, output)
     if problems:
         raise InputError(
             f"{source}: not SqueezeNet v{config.version} with bypass {config.bypass}: "
             f"{describe_problems(problems)}."
         )
     return None if ignore_classifier else found.input_size
+
+
+def _after_output(graph: Graph, output: str) -> list[str]:
+    """What is wrong with the layers that follow the output: one changes the logits."""
+    problems, pending = [], [(output, False)]
+    while pending:
+        text, is_softmax = pending.pop()
+        for layer, result in graph.readers.get(text, ()):
+            if layer.type in _PASSING or (layer.type == "Softmax" and not is_softmax):
+                pending += [(result, is_softmax or layer.type == "Softmax")] * (result != text)
+            elif not (layer.type in _ENDING or layer.type.endswith("Loss") or result == text):
+                problems.append(
+                    f"layer {layer.name!r} ({layer.type}) follows the output, where softmax, loss "
+                    "and accuracy alone were expected"
+                )
+    return problems
 
 
 @dataclass
@@ -90,6 +110,7 @@ class Graph:
         reads: convolution -> what it reads.
         texts: layer of ours -> what it computes.
         layers: what is computed -> the first layer of a file that does.
+        readers: what is computed -> the layers of a file that read it, and what they compute.
         lines: convolution -> what it is and what it reads.
         values: everything that is computed.
         problems: what no network may have.
@@ -101,6 +122,7 @@ class Graph:
     reads: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     layers: dict[str, str] = field(default_factory=dict)
+    readers: dict[str, list[tuple[CaffeLayer, str]]] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
     values: dict[str, None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -181,6 +203,8 @@ def describe_caffe(
             text = f"{layer.type} {layer.name!r}"
         graph.values[text] = None
         graph.layers.setdefault(text, layer.name)
+        for each in dict.fromkeys(inputs):
+            graph.readers.setdefault(each, []).append((layer, text))
         for top in layer.tops:
             value[top] = text
 

@@ -89,6 +89,11 @@ class CaffeJudge:
         self.net.setInput(x)
         return dict(zip(names, self.net.forward(names)))
 
+    @property
+    def ends(self) -> list[str]:
+        """The layers that no other one reads."""
+        return list(self.net.getUnconnectedOutLayersNames())
+
 
 def verify(
     network: SqueezeNet,
@@ -97,7 +102,7 @@ def verify(
     name: str,
     names: Mapping[str, str] | None = None,
 ) -> Verification:
-    """Compares every convolution and concatenation, and the logits.
+    """Compares every convolution and concatenation, the logits, and what the net ends with.
 
     Args:
         network: ours, of the head `conv`.
@@ -114,7 +119,8 @@ def verify(
     if names is not None:
         compared = [each for each in compared if each in names]
     names = names or {}
-    caffe = judge.outputs(x, [names.get(each, each) for each in compared])
+    asked = [names.get(each, each) for each in compared]
+    caffe = judge.outputs(x, list(dict.fromkeys([*asked, *judge.ends])))
     chain = [each for each in compared if each != "pool10"]
     ours = our_outputs(network, x, chain)
     differences = [_difference(each, caffe[names.get(each, each)], ours[each]) for each in chain]
@@ -123,6 +129,9 @@ def verify(
         logits = caffe[names.get("pool10", "pool10")].reshape(len(x), -1)
         differences.append(_difference("output", logits, ours["output"]))
         top5 = (_top5(logits), _top5(ours["output"]))
+        last = [_last_difference(caffe[end], ours["output"]) for end in judge.ends]
+        if not any(each.relative <= TOLERANCE for each in last):  # a layer follows the logits
+            differences += last
     return Verification(name, differences, *top5)
 
 
@@ -150,6 +159,13 @@ def our_outputs(network: SqueezeNet, x: np.ndarray, names: list[str]) -> dict[st
         for hook in hooks:
             hook.remove()
     return kept
+
+
+def _last_difference(caffe: np.ndarray, logits: np.ndarray) -> Difference:
+    """How far an end of Caffe's network is from our logits or, if that is less, probabilities."""
+    caffe = caffe.reshape(len(caffe), -1)
+    both = [_difference("the last blob", caffe, each) for each in (logits, softmax(logits))]
+    return min(both, key=lambda each: each.relative)
 
 
 def _difference(name: str, caffe: np.ndarray, ours: np.ndarray) -> Difference:

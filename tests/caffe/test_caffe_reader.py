@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import limit_this_process
 
 from squeezenet_paddle.caffe.reader import CaffeLayer, parse_caffemodel, read_prototxt
 from squeezenet_paddle.errors import InputError
@@ -74,6 +76,8 @@ VALUES = [1.5, -2.0, 3.25, 0.0, 1e-30, -7.0]
         unpacked(5, "f", VALUES),
         packed(5, "f", VALUES[:2]) + packed(5, "f", VALUES[2:]),
         packed(5, "f", VALUES[:2]) + unpacked(5, "f", VALUES[2:]),
+        unpacked(5, "f", VALUES[:2]) + packed(5, "f", VALUES[2:]),
+        unpacked(5, "f", VALUES[:1]) + packed(5, "f", VALUES[1:4]) + unpacked(5, "f", VALUES[4:]),
         packed(8, "d", VALUES),
         unpacked(8, "d", VALUES),
         packed(8, "d", VALUES) + packed(5, "f", [9.0] * 6),  # double_data wins
@@ -208,3 +212,37 @@ def test_what_is_no_prototxt(data: bytes, message: str, tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(InputError, match=message):
         read_prototxt(file)
+
+
+def layers_of(count: int) -> bytes:
+    return chunk(100, chunk(1, b"x")) * count
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        pytest.param(layers_of(10**6), "so much in its file", id="layers"),
+        pytest.param(chunk(100, b"") * 25 * 10**6, "so much in its file", id="empty layers"),
+        pytest.param(chunk(100, chunk(7, chunk(5, b"") * 25 * 10**6)), "so much", id="empty lists"),
+        pytest.param(chunk(100, chunk(3, b"") * 25 * 10**6), "so much", id="empty bottoms"),
+        pytest.param(chunk(1, b"x" * 50 * 10**6), "so much", id="a name"),
+        pytest.param(chunk(99, b"") * 10**7, "so much in its file", id="unknown fields"),
+    ],
+)
+def test_a_file_of_many_parts_takes_little(data: bytes, problem: str) -> None:
+    """Of time and memory, both by the operating system's limits."""
+    child = os.fork()
+    if child == 0:
+        limit_this_process(seconds=20, memory=600 << 20)
+        try:
+            parse_caffemodel(data, "x.caffemodel")
+        except InputError as error:
+            os._exit(0 if problem in str(error) else 2)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("extents", [(0, 2**63 - 1), (0, 2**40, 2**40), (2**62, 4), (1,) * 40])
+def test_a_shape_that_no_array_has_is_named(extents: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="'conv1', blob 0: its shape is .* but it holds 0 values"):
+        only(layer(shape(*extents)))

@@ -139,6 +139,42 @@ def test_a_trunk_is_compared_alone(tmp_path: Path, file: Path) -> None:
     assert record["inputs"][0]["layers"] == 33
 
 
+def follow(bottom: str, kind: str, top: str = "other") -> wild.Edit:
+    """Adds a layer at the end."""
+    return lambda net: net.layer.add(name="other", type=kind, bottom=[bottom], top=[top])
+
+
+@pytest.mark.parametrize(
+    "edit", [follow("pool10", "Power", "pool10"), follow("prob", "Softmax"), follow("prob", "Exp")]
+)
+@pytest.mark.parametrize("verify", [[], ["--verify"]])
+def test_a_layer_that_changes_the_output_is_refused(
+    edit: wild.Edit, verify: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "net.caffemodel").write_bytes(wild.snapshot(CONFIG, STATE, edit))
+    argv = ["--caffemodel", tmp_path / "net.caffemodel", *verify, "--output_dir", tmp_path / "out"]
+    with pytest.raises(InputError, match=r"layer 'other' \(\w+\) follows the output"):
+        run(*argv)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        follow("pool10", "Flatten"),
+        follow("prob", "Accuracy"),
+        follow("prob", "Silence"),
+        follow("prob", "MultinomialLogisticLoss"),
+        follow("data", "Python"),
+        wild.rename(lambda old: old.replace("pool10", "p")),
+        wild.rename(lambda old: old.replace("fire5/concat", "c"), blobs=False),
+    ],
+)
+def test_other_names_and_layers_of_no_effect_are_verified(edit: wild.Edit, tmp_path: Path) -> None:
+    (tmp_path / "net.caffemodel").write_bytes(wild.snapshot(CONFIG, STATE, edit))
+    argv = ["--caffemodel", tmp_path / "net.caffemodel", "--verify"]
+    assert run(*argv, "--output_dir", tmp_path / "model") == 0
+
+
 def test_verify_needs_a_graph(tmp_path: Path) -> None:
     file = tmp_path / "net.caffemodel"
     file.write_bytes(wild.snapshot(CONFIG, STATE, wild.drop_graph))
