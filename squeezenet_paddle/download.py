@@ -11,14 +11,17 @@ import contextlib
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
+from .deadlines import within
 from .errors import InputError
 from .progress import Progress
 
@@ -30,6 +33,7 @@ AUTHORS = (
 )
 ATTEMPTS = 5
 MAX_RETRY_AFTER = 60.0  # seconds; a server that asks for more is asked again after this
+MIN_SECONDS, MIN_RATE = 300.0, 2000  # a download may take that long, and a second for so many bytes
 _CHUNK = 16 * 1024  # bytes; the most that a connection loses when it breaks
 
 
@@ -96,7 +100,10 @@ class _Retry(Retry):
     """Tries again after a broken connection and the answers 429 and 5xx."""
 
     def get_retry_after(self, response: Any) -> float | None:
-        seconds = super().get_retry_after(response)
+        try:
+            seconds = super().get_retry_after(response)
+        except (ValueError, OverflowError, InvalidHeader):  # what a server says may be anything
+            return None
         return None if seconds is None else min(seconds, MAX_RETRY_AFTER)
 
     def sleep(self, response: Any = None) -> None:
@@ -141,12 +148,13 @@ def fetch(
                 )
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        was_resumed = _receive_all(url, part, file.size, timeout, backoff)
+        limit = MIN_SECONDS + file.size / MIN_RATE
+        was_resumed = within(limit, lambda: _receive_all(url, part, file.size, timeout, backoff))
         problem = difference(part, file)
         if problem and was_resumed:
             logger.warning("%s: %s; starting again from the first byte", part, problem)
             part.unlink()
-            _receive_all(url, part, file.size, timeout, backoff)
+            within(limit, lambda: _receive_all(url, part, file.size, timeout, backoff))
             problem = difference(part, file)
         if problem:
             part.unlink()
@@ -155,6 +163,11 @@ def fetch(
             os.fsync(written.fileno())
         part.replace(path)
         return True
+    except TimeoutError as error:
+        raise InputError(
+            f"{url}: not there after {limit:,.0f} seconds, which is less than {MIN_RATE:,} bytes a "
+            "second; run it again to go on."
+        ) from error
     except OSError as error:  # of the disk; those of the network have become other errors by now
         raise InputError(
             f"{error.filename or part}: cannot store the download here ({error.strerror})."
@@ -244,13 +257,16 @@ def _receive(
             done = 0
         else:
             raise InputError(f"{url}: {answer}.")
-        if total and total.isdigit() and int(total) != size:
-            raise InputError(f"{url} is not the expected file: it has {total} bytes, not {size}.")
+        if total and total.isdecimal() and total.lstrip("0") != str(size):
+            raise InputError(
+                f"{url} is not the expected file: it has {total[:20]} bytes, not {size}."
+            )
         progress = Progress(part.stem, size, "B", done)
         # Not "ab": two processes that resume at once then write the same bytes to the same places.
-        with progress, part.open("r+b" if done else "wb") as file:
+        mode = "r+b" if done else "wb"
+        with progress, open(part, mode, opener=_not_through_a_link) as file:
             file.seek(done)
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in _chunks(response):
                 done += len(chunk)
                 if done > size:
                     break
@@ -260,3 +276,26 @@ def _receive(
         part.unlink()
         raise InputError(f"{url} is not the expected file: it has more than {size} bytes.")
     return done == size
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """The body of an answer.
+
+    Raises:
+        requests.exceptions.RequestException: the connection broke, or the server does not keep to
+            the protocol.
+    """
+    chunks = response.iter_content(_CHUNK)
+    while True:
+        try:
+            chunk = next(chunks, b"")
+        except ValueError as error:  # of a length that is none, such as -5
+            raise requests.exceptions.ChunkedEncodingError(error) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _not_through_a_link(path: str, flags: int) -> int:
+    """Opens a file as `open` does, but for a symbolic link, which may lead to any file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)

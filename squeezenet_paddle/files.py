@@ -43,7 +43,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """
     check_file_target(path)
     path = _resolved(path)  # a link stays, and its target is replaced
-    with _named_errors(path):
+    with named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_once(path.parent)
         with _temporary_file(path.parent) as temporary:
@@ -72,7 +72,7 @@ def atomic_directory(
     recover(path)
     check_directory(path, required, optional)
     path = _resolved(path)
-    with _named_errors(path):
+    with named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_once(path.parent)
         with temporary_directory(path.parent) as temporary:
@@ -102,7 +102,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     targets = {name: _resolved(folder / name) for name in contents}
     for target in targets.values():
         check_file_target(target)
-    with _named_errors(folder), ExitStack() as stack:
+    with named_errors(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
         _clear_once(folder)
         written: list[tuple[Path, Path]] = []
@@ -342,7 +342,7 @@ def _resolved(path: Path) -> Path:
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path) -> Iterator[None]:
     """Makes system errors name the target, not the temporary path beside it."""
     try:
         yield

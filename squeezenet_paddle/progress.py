@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -12,6 +13,8 @@ from tqdm import tqdm
 
 INTERVAL = 15.0  # seconds between two lines
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_noinv_fmt}, ETA {remaining}"
+
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 T = TypeVar("T")
 
@@ -84,7 +87,16 @@ def spell_settings(spelling: Callable[[str], str]) -> None:
 def say(text: str) -> None:
     """Writes a line to standard error, above the bar if there is one."""
     try:
-        tqdm.write(_spelling(text), file=sys.stderr)
+        tqdm.write(printable(_spelling(text)), file=sys.stderr)
     except OSError as error:
         if error.errno != errno.EIO:  # the terminal is gone, and the work need not go with it
             raise
+
+
+def printable(text: str) -> str:
+    """The text without characters that a terminal obeys or that turn the reading direction.
+
+    They come in class names, prototxts, archives and the answers of servers. Each is shown as
+    Python writes it, as "\\x1b"; line ends and tabs stay.
+    """
+    return _COMMANDS.sub(lambda match: repr(match[0])[1:-1], text)

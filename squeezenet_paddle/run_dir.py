@@ -23,6 +23,7 @@ report/            the report about the best model
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -75,7 +76,9 @@ def locked(path: Path) -> Iterator[None]:
 
     try:
         path.mkdir(parents=True, exist_ok=True)
-        file = (path / LOCK).open("w")
+        # Not through a link, and nothing is emptied: a link may lead to any file of the user's.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = os.fdopen(os.open(path / LOCK, flags, 0o666), "r+b", buffering=0)
     except OSError as error:
         raise InputError(f"`output_dir` {path}: cannot be written ({error.strerror}).") from error
     with file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
@@ -12,17 +13,23 @@ import numpy as np
 import pytest
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
+_NUMBERS = itertools.count()
+
+
+def missing(name: str) -> None:
+    """Skips the test, or fails it where nothing may be missing."""
+    reason = f"{name} is not installed"
+    if os.environ.get("SQUEEZENET_REQUIRE_ASSETS") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def tool(name: str) -> str:
     """A program of the system; the test skips where it is missing."""
     path = shutil.which(name)
     if path is None:
-        reason = f"{name} is not installed"
-        if os.environ.get("SQUEEZENET_REQUIRE_ASSETS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+        missing(name)
+    return str(path)
 
 
 def compile_c(compiler: str, *arguments: object) -> None:
@@ -58,7 +65,7 @@ class CNet:
         compiler: str = "gcc",
         flags: tuple[str, ...] = ("-O2", "-march=native"),
     ) -> None:
-        library = folder.parent / f"{folder.name}.{compiler}.so"
+        library = folder.parent / f"{folder.name}{next(_NUMBERS)}.so"  # a name is loaded once
         compile_c(compiler, *flags, "-shared", "-fPIC", "-o", library, folder / "squeezenet.c")
         self._shape, self._classes = shape, classes
         self.c = ctypes.CDLL(str(library))

@@ -11,11 +11,14 @@ import sys
 import termios
 
 
-def shown_on_a_terminal(code: str, *arguments: object, columns: int = 100) -> bytes:
-    """All that a Python program writes to standard error where that is a terminal."""
+def shown_on_a_terminal(
+    code: str, *arguments: object, columns: int = 100, stream: str = "stderr"
+) -> bytes:
+    """All that a Python program writes to a standard stream where that is a terminal."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
-    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stderr=its)
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    process = subprocess.Popen(command, **{stream: its})
     os.close(its)
     shown = b""
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import re
+import resource
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -437,11 +439,14 @@ def test_output_folder_cannot_be_made(server: Server, tmp_path: Path) -> None:
         fetch(server, tmp_path / "file" / "file.bin")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always full device")
-def test_full_disk(server: Server, target: Path, part: Path) -> None:
-    part.symlink_to("/dev/full")
-    with pytest.raises(InputError, match=r"file\.bin\.part: .*No space left"):
-        fetch(server, target)
+def test_a_disk_without_room(server: Server, target: Path, part: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, hard))
+    try:
+        with pytest.raises(InputError, match=r"file\.bin\.part: .*File too large"):
+            fetch(server, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not target.exists()
 
 
@@ -487,3 +492,64 @@ def test_known_prototxts_are_the_authors(assets: Path) -> None:
         weights, prototxt = download.KNOWN_FILES[f"squeezenet_v{version}"]
         assert weights.name == f"squeezenet_v{version}.caffemodel"
         assert download.difference(assets / f"caffe/deploy_v{version}.prototxt", prototxt) is None
+
+
+def test_a_part_that_is_a_link_is_not_written_to(
+    server: Server, target: Path, part: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    part.symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(InputError, match=r"file.bin.part: cannot store the download here"):
+        fetch(server, target)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def raw(text: bytes) -> Answer:
+    """An answer as it stands, after which the connection ends."""
+
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(text)
+        handler.close_connection = True
+
+    return answer
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+MANY_DIGITS = b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CHUNKED + b"-5\r\nabcde\r\n0\r\n\r\n",
+        CHUNKED + MANY_DIGITS + b"\r\nabcde\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + MANY_DIGITS + b"\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc",
+        b"HTTP/1.1 206 OK\r\nContent-Range: bytes 0-/" + MANY_DIGITS + b"\r\n\r\nabc",
+        b"HTTP/1.1 503 x\x1b[31mx\r\nRetry-After: " + MANY_DIGITS + b"\r\n\r\n",
+        b"HTTP/1.1 200 " + b"x" * 100_000 + b"\r\n\r\n",
+        b"no HTTP\r\n\r\n",
+    ],
+)
+@pytest.mark.usefixtures("waits")
+def test_what_is_no_http_ends_in_an_error(server: Server, target: Path, text: bytes) -> None:
+    server.answers = [raw(text)]
+    with pytest.raises(InputError):
+        fetch(server, target)
+    assert not target.exists()
+
+
+def test_a_server_that_drips_is_given_up(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drip(handler: Handler) -> None:
+        handler.send_response(200)
+        while not server.over.wait(0.05):
+            with contextlib.suppress(OSError):
+                handler.wfile.write(b"X")
+
+    server.answers = [drip]
+    monkeypatch.setattr(download, "MIN_SECONDS", 1.0)
+    monkeypatch.setattr(download, "MIN_RATE", 1_000_000)
+    with pytest.raises(InputError, match="not there after 1 seconds"):
+        fetch(server, target, timeout=30.0)

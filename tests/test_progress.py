@@ -9,12 +9,13 @@ from runs import flags, make_tiny_data, tool, train
 from terminal import lines_left, shown_on_a_terminal
 
 from squeezenet_paddle import progress
+from squeezenet_paddle.cli.common import fail
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.model_dir import ModelInfo, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.model import SqueezeNet
-from squeezenet_paddle.progress import Progress, say, track
+from squeezenet_paddle.progress import Progress, printable, say, track
 
 
 class Clock:
@@ -117,3 +118,22 @@ def test_an_unreadable_image_does_not_stop_it(
         tool("eval").main([*arguments, "--batch_size", "2", "--num_workers", "0"])
     lines = [text for text in capsys.readouterr().err.splitlines() if " of 10, " in text]
     assert [line.split()[1] for line in lines] == ["2", "4", "6", "8", "10"]
+
+
+def test_characters_that_a_terminal_obeys_are_shown() -> None:
+    assert printable("a\x1b[31mb\x9b\x7f\u202ecat") == r"a\x1b[31mb\x9b\x7f\u202ecat"
+    assert printable("Zoë\tKöln 東京\n") == "Zoë\tKöln 東京\n"
+
+
+def test_messages_and_results_do_not_command_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    say("class \x1b]0;title\x07")
+    with pytest.raises(SystemExit):
+        fail("layer 'a\x1b[2Jb'")
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_class_name_on_a_terminal() -> None:
+    code = "from squeezenet_paddle.cli.common import run; run(lambda: print('cat\\x1b[2J'))"
+    assert shown_on_a_terminal(code, stream="stdout") == b"cat\\x1b[2J\r\n"

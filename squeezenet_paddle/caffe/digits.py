@@ -7,7 +7,11 @@ the limits below is refused.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
+import lzma
 import re
 import tarfile
 import zipfile
@@ -151,7 +155,9 @@ def _unpack(path: Path, folder: Path) -> None:
         zipfile.BadZipFile,
         EOFError,
         zlib.error,
+        lzma.LZMAError,
         NotImplementedError,
+        RecursionError,  # of headers for headers
     ) as error:
         raise InputError(
             f"{path}: a folder, .tar.gz or .zip of DIGITS was expected; this is none or damaged."
@@ -164,7 +170,7 @@ def _unpack(path: Path, folder: Path) -> None:
 
 def _unpack_tar(path: Path, folder: Path) -> None:
     total = 0
-    with tarfile.open(path) as archive:
+    with _decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         for count, member in enumerate(archive, 1):
             total += member.size
             _check(path, member.name, count, total)
@@ -173,6 +179,26 @@ def _unpack_tar(path: Path, folder: Path) -> None:
             if not member.isreg():
                 raise InputError(f"{path}: refused, as {member.name!r} in it is no regular file.")
             _save(archive.extractfile(member), path, member.name, member.size, folder)
+
+
+class _Decompressed(io.BufferedReader):
+    """A tar file, of which nothing is read at once that is larger than a file in it may be.
+
+    tarfile reads a name of gigabytes into memory.
+    """
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= LARGEST_MEMBER + 1:
+            raise tarfile.ReadError("a header of this length")
+        return super().read(size)
+
+
+def _decompressed(path: Path) -> _Decompressed:
+    with path.open("rb") as file:
+        start = file.read(6)
+    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+    opener: Any = next((each for magic, each in openers.items() if start.startswith(magic)), open)
+    return _Decompressed(opener(path, "rb"))
 
 
 def _unpack_zip(path: Path, folder: Path) -> None:

@@ -26,7 +26,7 @@ from ..engines.load import ENGINES, PRECISIONS
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
 from ..process_settings import keep_signals_from_paddle, use_fast_cpu_settings
-from ..progress import say, spell_settings
+from ..progress import printable, say, spell_settings
 from ..training.config import DataConfig, MachineConfig
 from .config_flags import add_settings
 
@@ -110,6 +110,16 @@ def parser(doc: str | None, leading: tuple[str, ...] = ()) -> Parser:
     return parser
 
 
+class _Terminal(io.TextIOWrapper):
+    """Standard output on a terminal, which is not to obey what stands in a class name."""
+
+    def __init__(self, stdout: io.TextIOWrapper) -> None:
+        super().__init__(stdout.buffer, stdout.encoding, stdout.errors, line_buffering=True)
+
+    def write(self, text: str) -> int:
+        return super().write(printable(text))
+
+
 class _Handler(logging.Handler):
     """Prints log messages to standard error, above a progress bar if there is one."""
 
@@ -138,6 +148,8 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
     remarks.separate_stderr()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be no text in this locale
         sys.stdout.reconfigure(errors="backslashreplace")
+        if sys.stdout.isatty():
+            sys.stdout = _Terminal(sys.stdout)
     try:
         sys.exit(main())
     except InputError as error:
@@ -167,7 +179,8 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Ends the program with one line on standard error and an exit code."""
-    print(f"{Parser.program}: {' '.join(with_flags(message).split())}", file=sys.stderr)
+    text = printable(" ".join(with_flags(message).split()))
+    print(f"{Parser.program}: {text}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -30,8 +30,8 @@ engines onnxruntime and openvino then take --precision int8:
         --image holiday/
 
 A bundle is a folder or .zip file for whoever gets the model: model.onnx, with --image also
-model_int8.onnx, a predict.py that needs numpy, ONNX Runtime, and Pillow or OpenCV, the C code,
-drawn images to check it by, and a model card:
+model_int8.onnx, a predict.py that needs numpy, ONNX Runtime, and Pillow or OpenCV, the page (with
+the extra `page`), the C code, drawn images to check it by, and a model card:
 
     squeezenet export --model_dir output/mine --format bundle --output_dir mine.zip
 

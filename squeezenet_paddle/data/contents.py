@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import ImageError
 from ..files import sha256, write_text
 from ..progress import Progress
-from .decode import MAX_PIXELS
+from .decode import MAX_PIXELS, read_file
 from .image_files import inspect
 from .lists import ImageList
 
@@ -144,8 +145,8 @@ def _of(known: dict[str, _Known], name: str) -> _Known:
 
 def _hash(name: str) -> str:
     try:
-        return sha256(Path(name).read_bytes())
-    except OSError:
+        return sha256(read_file(name))
+    except ImageError:
         return sha256(os.fsencode(name))
 
 

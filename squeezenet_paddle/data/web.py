@@ -13,11 +13,13 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit
 
 from .. import __version__
+from ..deadlines import within
 from ..errors import ImageError
 
 MAX_BYTES = 100_000_000  # of an image
 MAX_SECONDS = 60.0  # for an image, all redirects included
 _CHUNK = 64 * 1024  # bytes
+_GRACE = 0.5  # seconds
 
 
 def is_url(text: str) -> bool:
@@ -73,6 +75,13 @@ def fetch_image(
         ImageError: the URL gives no file, or not within the limits; or it leads elsewhere than to
             http or https.
     """
+    try:
+        return within(max_seconds + _GRACE, lambda: _fetch(url, folder, max_bytes, max_seconds))
+    except TimeoutError as error:  # the headers came too slowly; _fetch itself names all else
+        raise ImageError(f"{url}: not there after {max_seconds:g} seconds.") from error
+
+
+def _fetch(url: str, folder: Path, max_bytes: int, max_seconds: float) -> Path:
     end = time.monotonic() + max_seconds
     agent = {"User-Agent": f"squeezenet_paddle/{__version__}"}
     try:

@@ -26,7 +26,7 @@ from ..engines.load import check_installed, version_of
 from ..engines.onnxruntime import compile_onnx
 from ..engines.paddle_inference import compile_paddle
 from ..errors import InputError, RunError
-from ..files import temporary_directory, write_together
+from ..files import named_errors, temporary_directory, write_together
 from ..model_dir import ModelInfo, Weights, network_of, read_info, read_weights
 from ..network.config import layers
 from ..onnx.quantise import calibrate, to_json
@@ -129,7 +129,10 @@ def export(
     calibration = None if what.format == "caffe" else info.calibration
     description = description_of(info, what)
     output_dir.mkdir(parents=True, exist_ok=True)
-    with temporary_directory() as folder:  # not in the model's, which a training may replace
+    with (
+        temporary_directory() as folder,
+        named_errors(folder),
+    ):  # not in the model's, which a training may replace
         if what.format == "paddle":
             from ..engines.static_graph import save_static_graph
 

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable
+from typing import Callable
 
 import numpy as np
 import paddle
@@ -21,6 +21,7 @@ import paddle.distributed as dist
 
 from ..errors import RunError
 from .launcher import collected_signals
+from .listeners import deaf_afterwards
 from .rendezvous import JOIN_SECONDS, Rendezvous
 
 
@@ -78,13 +79,19 @@ class Group:
         if self._rendezvous is not None:
             self._run(lambda: [dist.broadcast(tensor, src=0) for tensor in tensors])
 
-    def broadcast_object(self, value: Any) -> Any:
-        """Returns the value of the first process, which has to be picklable."""
+    def broadcast_bytes(self, data: bytes) -> bytes:
+        """Returns what the first process has given, of any length; the others' is ignored."""
         if self._rendezvous is None:
-            return value
-        box = [value if self.rank == 0 else None]
-        self._run(lambda: dist.broadcast_object_list(box, src=0))
-        return box[0]
+            return data
+        size = paddle.to_tensor([len(data)], "int64")
+        self._run(lambda: dist.broadcast(size, src=0))
+        content = np.zeros(size.item(), "uint8")
+        if self.rank == 0:
+            content = np.frombuffer(data, "uint8")
+        tensor = paddle.to_tensor(content)
+        if len(content):
+            self._run(lambda: dist.broadcast(tensor, src=0))
+        return tensor.numpy().tobytes()
 
     def _run(self, collective: Callable[[], object]) -> None:
         assert self._rendezvous is not None
@@ -121,10 +128,12 @@ def join(device: str) -> Group:
         with (
             _signals_deferred(),
             contextlib.redirect_stderr(io.StringIO()),
+            deaf_afterwards(),
         ):  # Paddle prints its flags
             if rendezvous.rank:  # Paddle retries after 3 s if the first one does not listen yet
                 time.sleep(0.3)
             dist.init_parallel_env()
+            rendezvous.barrier()
     except (RuntimeError, ValueError) as error:  # what Paddle raises
         rendezvous.check()
         raise RunError(

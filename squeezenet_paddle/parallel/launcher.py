@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import math
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from typing import Callable
 
 from ..errors import InputError, RunError
 from ..processes import handled_signals, leave_terminal
+from .rendezvous import SECRET
 
 INTERRUPTED = 130  # a shell's exit code after Ctrl-C
 _HELD_LINES = 100  # how much output of each process but the first is kept
@@ -97,9 +99,10 @@ class _Job:
     def __init__(self) -> None:
         self._running: list[_Process] = []
         self._codes: dict[int, int] = {}  # by rank
+        self._secret = secrets.token_hex()
 
     def start(self, rank: int, count: int, device: str, port: int) -> None:
-        self._running.append(_Process(rank, count, device, port))
+        self._running.append(_Process(rank, count, device, port, self._secret))
 
     def watch(self, signals: list[int]) -> int:
         """Waits for the end of all and returns the exit code; `signals` grows as they arrive."""
@@ -172,13 +175,14 @@ class _Process:
     is killed if the launcher dies.
     """
 
-    def __init__(self, rank: int, count: int, device: str, port: int) -> None:
+    def __init__(self, rank: int, count: int, device: str, port: int, secret: str) -> None:
         self.rank = rank
         environment = {
             **os.environ,
             "PADDLE_TRAINER_ID": str(rank),
             "PADDLE_TRAINERS_NUM": str(count),
             "PADDLE_MASTER": f"127.0.0.1:{port}",
+            SECRET: secret,
         }
         if device == "gpu":
             environment["FLAGS_selected_gpus"] = str(rank)  # an index into CUDA_VISIBLE_DEVICES
@@ -244,7 +248,7 @@ def _reserved_port() -> Iterator[int]:
     """
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind(("", 0))
+        reserved.bind(("127.0.0.1", 0))
         yield reserved.getsockname()[1]
 
 

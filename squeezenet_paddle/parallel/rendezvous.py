@@ -8,13 +8,17 @@ for as long as it lives; TCP connections show its death immediately, on another 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hmac
 import os
+import selectors
 import signal
 import socket
 import struct
 import sys
 import threading
 import time
+from collections import deque
 from typing import NoReturn
 
 from ..errors import InputError, RunError
@@ -22,8 +26,11 @@ from ..errors import InputError, RunError
 JOIN_SECONDS = 50  # how long the first process that is ready waits for the last one
 # With these, the kernel notices within half a minute that a whole machine has gone.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 30_000}
-_HELLO = struct.Struct("!8sI")
-_MAGIC = b"squeeze1"
+SECRET = "SQUEEZENET_JOB_SECRET"  # environment variable; whoever knows it may join
+_MAGIC, _NONCE = b"squeeze2", 16
+_GREETING = struct.Struct(f"!8s{_NONCE}s")  # of the first process
+_HELLO = struct.Struct(f"!I{_NONCE}s32s")  # of the others: rank, nonce, proof
+MOST_GUESTS = 256  # connections that have not said yet who they are
 _HERE, _LEAVING = b".", b"-"
 _SIOCGIFADDR = 0x8915  # of Linux's sockios.h
 
@@ -34,6 +41,7 @@ class Rendezvous:
     Args:
         rank, world_size: index of this process, and how many there are.
         host, port: where the first one listens until all have arrived; then the port is free again.
+        secret: what all processes know; whoever does not is not let in.
 
     Attributes:
         interface: the network interface that leads to the others; None if it is unknown.
@@ -45,13 +53,15 @@ class Rendezvous:
     LOST_SECONDS = 5.0  # after a death, how long the launcher has to end this process first
     STUCK_SECONDS = 10.0  # after a death, when this process ends even in the middle of its work
 
-    def __init__(self, rank: int, world_size: int, host: str, port: int) -> None:
+    def __init__(
+        self, rank: int, world_size: int, host: str, port: int, secret: bytes = b""
+    ) -> None:
         self.rank, self.world_size, self.host, self.port = rank, world_size, host, port
         deadline = time.monotonic() + JOIN_SECONDS
         if rank == 0:
-            self._sockets = _accept(world_size, port, deadline)
+            self._sockets = _accept(world_size, host, port, secret, deadline)
         else:
-            self._sockets = [_connect(rank, host, port, deadline)]
+            self._sockets = [_connect(rank, host, port, secret, deadline)]
         self.interface = _interface(self._sockets[0].getsockname()[0])
         self._barriers = 0  # passed by this process
         self._arrivals = [0] * len(self._sockets)  # at barriers, of each connected process
@@ -66,7 +76,8 @@ class Rendezvous:
         """Connects the job that Paddle's variables describe; None for a single process.
 
         This process has the rank PADDLE_TRAINER_ID of PADDLE_TRAINERS_NUM. The first one listens on
-        PADDLE_MASTER, host:port, or else on the first of PADDLE_TRAINER_ENDPOINTS.
+        PADDLE_MASTER, host:port, or else on the first of PADDLE_TRAINER_ENDPOINTS. All of them need
+        the same SQUEEZENET_JOB_SECRET, or none.
 
         Raises:
             InputError: the environment is incomplete.
@@ -82,7 +93,8 @@ class Rendezvous:
             raise InputError(
                 f"the environment's PADDLE_MASTER must be host:port, found {master!r}."
             )
-        return Rendezvous(rank, world_size, host, int(port))
+        secret = os.environ.get(SECRET, "").encode()
+        return Rendezvous(rank, world_size, host, int(port), secret)
 
     def barrier(self) -> None:
         """Waits until all processes have called it.
@@ -151,36 +163,46 @@ class Rendezvous:
         raise RunError(_LOST)
 
 
+_ENDED = "one of them has ended, or there is no route to that address"
+_OTHER_SECRET = f"it may have another {SECRET} than the first one"
 _LOST = "another process of the run has ended or cannot be reached; this one ends, too."
 
 
-def _accept(world_size: int, port: int, deadline: float) -> list[socket.socket]:
+def _accept(
+    world_size: int, host: str, port: int, secret: bytes, deadline: float
+) -> list[socket.socket]:
     """Accepts a connection from every other process; returns them by rank."""
     found: dict[int, socket.socket] = {}
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("", port))
-            listener.listen(world_size)
-        except OSError as error:
-            raise RunError(
-                f"the first process of the job cannot listen on port {port}: {error.strerror}."
-            ) from None
+    guests: deque[_Guest] = deque()  # who have not said yet who they are, the oldest first
+    with _listener(host, port) as listener, selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
         while len(found) < world_size - 1:
-            listener.settimeout(max(deadline - time.monotonic(), 0.01))
-            try:
-                connection = listener.accept()[0]
-                connection.settimeout(5)
-                magic, rank = _HELLO.unpack(connection.recv(_HELLO.size, socket.MSG_WAITALL))
-            except (OSError, struct.error):
-                if time.monotonic() < deadline:
-                    continue  # not of this job
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise RunError(
                     f"{len(found) + 1} of {world_size} processes have arrived at port {port} "
-                    f"within {JOIN_SECONDS} s; the others have ended or cannot reach this machine."
-                ) from None
-            if magic == _MAGIC and 0 < rank < world_size:
-                found[rank] = connection
+                    f"within {JOIN_SECONDS} s; the others have ended, cannot reach this machine "
+                    f"or have another {SECRET}."
+                )
+            for key, _ in selector.select(left):
+                guest = key.data
+                if guest is None:
+                    guest = _Guest(listener.accept()[0], secret)
+                    guests.append(guest)
+                    selector.register(guest.connection, selectors.EVENT_READ, guest)
+                    if len(guests) <= MOST_GUESTS:
+                        continue
+                    guest = guests[0]
+                elif guest not in guests or guest.listen():
+                    continue
+                guests.remove(guest)
+                selector.unregister(guest.connection)
+                if 0 < guest.rank < world_size:
+                    found[guest.rank] = guest.connection
+                else:
+                    guest.connection.close()
+    for guest in guests:
+        guest.connection.close()
     sockets = [found[rank] for rank in sorted(found)]
     for each in sockets:
         _keep_alive(each)
@@ -189,22 +211,99 @@ def _accept(world_size: int, port: int, deadline: float) -> list[socket.socket]:
     return sockets
 
 
-def _connect(rank: int, host: str, port: int, deadline: float) -> socket.socket:
+class _Guest:
+    """A connection to the first process, until it has proved that it belongs to the job.
+
+    Attributes:
+        connection: which does not block.
+        rank: of the process; 0, which is the first one's own, if it does not belong to the job.
+    """
+
+    def __init__(self, connection: socket.socket, secret: bytes) -> None:
+        connection.setblocking(False)
+        self.connection, self.rank = connection, 0
+        self._secret = secret
+        self._greeting = _GREETING.pack(_MAGIC, os.urandom(_NONCE))
+        self._received = b""
+        with contextlib.suppress(OSError):  # it has left
+            connection.sendall(self._greeting)
+
+    def listen(self) -> bool:
+        """Takes what has arrived; returns whether more has to come."""
+        try:
+            data = self.connection.recv(_HELLO.size - len(self._received))
+        except OSError:
+            data = b""
+        self._received += data
+        if data and len(self._received) < _HELLO.size:
+            return True
+        if len(self._received) == _HELLO.size:
+            rank, nonce, proof = _HELLO.unpack(self._received)
+            if hmac.compare_digest(proof, _proof(self._secret, self._greeting, rank, nonce)):
+                with contextlib.suppress(OSError):
+                    self.connection.sendall(_proof(self._secret, proof, 0, nonce))
+                    self.rank = rank
+        return False
+
+
+def _proof(secret: bytes, greeting: bytes, rank: int, nonce: bytes) -> bytes:
+    """What only someone who knows the secret can say in answer to a greeting."""
+    return hmac.digest(secret, greeting + _HELLO.pack(rank, nonce, b""), "sha256")
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens where `host` points to, and on all interfaces only if need be.
+
+    That is where the address is none of this machine's, as in a container behind NAT, or where the
+    machine's name leads to itself alone, as 127.0.1.1 does on Debian.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        address = socket.gethostbyname(host)
+        is_local = address.startswith("127.") and host not in ("localhost", address)
+        try:
+            listener.bind(("" if is_local else address, port))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            listener.bind(("", port))
+        listener.listen(MOST_GUESTS)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise RunError(
+            f"the first process of the job cannot listen on port {port}: {error.strerror}."
+        ) from None
+    return listener
+
+
+def _connect(rank: int, host: str, port: int, secret: bytes, deadline: float) -> socket.socket:
     """Connects to the first process, and waits until all others have done so."""
+    reason = _ENDED
     while True:
         left = deadline - time.monotonic()
         try:
             connection = socket.create_connection((host, port), timeout=max(left, 0.01))
-            connection.sendall(_HELLO.pack(_MAGIC, rank))
-            if connection.recv(1) == _HERE:
-                _keep_alive(connection)
-                return connection
+            greeting = connection.recv(_GREETING.size, socket.MSG_WAITALL)
+            nonce = os.urandom(_NONCE)
+            proof = _proof(secret, greeting, rank, nonce)
+            if greeting.startswith(_MAGIC):
+                connection.sendall(_HELLO.pack(rank, nonce, proof))
+                reason = _OTHER_SECRET  # unless an answer comes
+                answer = connection.recv(len(proof), socket.MSG_WAITALL)
+                if hmac.compare_digest(answer, _proof(secret, proof, 0, nonce)):
+                    reason = _ENDED
+                    if connection.recv(1) == _HERE:
+                        _keep_alive(connection)
+                        return connection
+            connection.close()
         except OSError:
             pass
         if time.monotonic() >= deadline:
             raise RunError(
                 f"process {rank} has not reached the other processes at {host}:{port} within "
-                f"{JOIN_SECONDS} s; one of them has ended, or there is no route to that address."
+                f"{JOIN_SECONDS} s; {reason}."
             )
         time.sleep(0.1)
 

@@ -60,7 +60,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     path = folder / f"step_{checkpoint.step:08d}.ckpt"
     try:
         clear_leftovers(folder)  # of a run that was killed: there may be no room for both
-        write_bytes(path, _encoded(checkpoint))
+        write_bytes(path, encoded(checkpoint))
     except (InputError, OSError) as error:
         reason = str(error).rstrip(".")
         raise RunError(f"{reason}; the older checkpoints are intact.") from error
@@ -115,7 +115,8 @@ def _files(folder: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in files if match), reverse=True)
 
 
-def _encoded(checkpoint: Checkpoint) -> bytes:
+def encoded(checkpoint: Checkpoint) -> bytes:
+    """The bytes of a checkpoint's file."""
     content = {"format": FORMAT, "step": checkpoint.step, "record": checkpoint.record}
     file = io.BytesIO()
     arrays: Mapping[str, Any] = checkpoint.arrays  # else mypy takes them for savez's options
@@ -130,28 +131,37 @@ def _read(step: int, path: Path) -> Checkpoint:
     Raises:
         InputError: it cannot be read, is damaged, or is of another step or format.
     """
-    data = read_regular(path, "checkpoint", _LARGEST)
+    checkpoint = decoded(read_regular(path, "checkpoint", _LARGEST), str(path))
+    if checkpoint.step != step:
+        raise InputError(f"{path}: this checkpoint is of step {checkpoint.step}, not of {step}.")
+    return checkpoint
+
+
+def decoded(data: bytes, where: str) -> Checkpoint:
+    """Reads what `encoded` has written.
+
+    Raises:
+        InputError: it is damaged, or of another format; `where` is in the message.
+    """
     payload, digest = data[:-_DIGEST_SIZE], data[-_DIGEST_SIZE:]
     if hashlib.sha256(payload).digest() != digest:
-        raise InputError(f"{path}: this checkpoint is damaged.")
-    arrays = read_npz(payload, str(path))
+        raise InputError(f"{where}: this checkpoint is damaged.")
+    arrays = read_npz(payload, where)
     try:
         content = json.loads(arrays.pop("json").tobytes())
     except (KeyError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: this checkpoint is damaged: {one_line(error)}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("record", {}), dict):
-        raise InputError(f"{path}: this checkpoint is damaged: it has no record of its run.")
+        raise InputError(f"{where}: this checkpoint is damaged: {one_line(error)}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("record"), dict):
+        raise InputError(f"{where}: this checkpoint is damaged: it has no record of its run.")
     if (version := content.get("format", 1)) != FORMAT:
         raise _FormatError(
-            f"{path}: this checkpoint has format {version}, and this version of squeezenet_paddle "
+            f"{where}: this checkpoint has format {version}, and this version of squeezenet_paddle "
             f"reads format {FORMAT}; finish the run with the version that it was started with, or "
             "train from scratch with `overwrite`."
         )
-    if content.get("step") != step:
-        raise InputError(
-            f"{path}: this checkpoint is of step {content.get('step')}, not of {step}."
-        )
-    return Checkpoint(step, arrays, content.get("record", {}))
+    if type(content.get("step")) is not int:
+        raise InputError(f"{where}: this checkpoint is damaged: it has no step.")
+    return Checkpoint(content["step"], arrays, content["record"])
 
 
 @contextlib.contextmanager

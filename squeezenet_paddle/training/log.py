@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,23 @@ class RunLog:
         append(self._log, lines.encode("utf-8", "backslashreplace"))
 
     def tick(self, step: int) -> None:
-        """Moves the progress bar to `step` updates done."""
+        """Moves the progress bar to `step` updates done.
+
+        Raises:
+            RunError: the directory of the run is no longer where it was; what is written from now
+                on would be a part of a run in a place of its own.
+        """
+        file = Path(self._metrics.name)
+        try:
+            is_there = os.path.samestat(os.fstat(self._metrics.fileno()), file.stat())
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise RunError(
+                f"{file}: it was moved or removed, or its directory was, while the run was "
+                f"writing there; the run ends after update {step}. From the place where its "
+                "checkpoints are, the same command goes on."
+            )
         self._bar.update(step - self._bar.n)
 
     def close(self) -> None:

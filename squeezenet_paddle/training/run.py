@@ -36,7 +36,7 @@ from ..run_dir import (
     remove,
 )
 from . import checkpoint
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, decoded, encoded
 from .config import TrainConfig
 from .plan import VAL_CONTENT, Plan, make_plan
 
@@ -119,7 +119,8 @@ class Run:
                 if lock:
                     stack.enter_context(locked(plan.output_dir))
                 newest = _take_directory(plan)
-            newest = group.broadcast_object(newest)
+            sent = group.broadcast_bytes(b"" if newest is None else encoded(newest))
+            newest = decoded(sent, "the first process") if sent else None
             network, origin = start_network(plan)
             group.broadcast(list(network.state_dict().values()))
             yield cls(plan, device, group, network, origin, newest)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -164,3 +166,27 @@ def test_two_of_a_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="two files called labels.txt"):
         with open_digits(tmp_path / "job.tar"):
             pass
+
+
+def block(name: str, size: int, kind: bytes) -> bytes:
+    """A header of a tar file; size counts what follows it."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_headers_that_ask_for_too_much(tmp_path: Path) -> None:
+    """A name of three gigabytes, and headers for headers until Python's stack ends."""
+    long = tmp_path / "long.tar.gz"
+    with gzip.open(long, "wb", compresslevel=1) as file:
+        file.write(block("x", 3_000_000_000, tarfile.GNUTYPE_LONGNAME) + bytes(10 << 20))
+    nested = tmp_path / "nested.tar"
+    one = block("x", 5, tarfile.GNUTYPE_LONGNAME) + b"name\0".ljust(512, b"\0")
+    nested.write_bytes(one * 5000 + bytes(1024))
+    for path in (long, nested):
+        tracemalloc.start()
+        with pytest.raises(InputError, match="this is none or damaged"), open_digits(path):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 50_000_000

@@ -33,16 +33,20 @@ def test_what_has_not_changed_is_not_read_again(
 ) -> None:
     paths, memo = files(tmp_path, 7), tmp_path / "memo.json"
     before = read_contents(paths, memo).hashes
-    read: list[str] = []
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(
-        Path, "read_bytes", lambda path: (read.append(path.name), read_bytes(path))[1]
-    )
+    opened: list[str] = []
+    real = os.open
+
+    def noted(path: str, *args: object, **options: object) -> int:
+        if str(path).endswith(".bin"):
+            opened.append(Path(path).name)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", noted)
     assert read_contents(paths, memo).hashes == before
-    assert read == ["memo.json"]
+    assert not opened
     paths[3].write_bytes(bytes(3000))  # of the same size
     assert read_contents(paths, memo).hashes == hashes(paths)
-    assert read.count(paths[3].name) == 2  # ours and the test's
+    assert opened == [paths[3].name]
     moved = paths[0].rename(tmp_path / "other.bin")
     assert read_contents([moved], memo).hashes == before[:1]
 
@@ -61,3 +65,10 @@ def test_what_cannot_be_read_is_told_apart(tmp_path: Path) -> None:
     assert len(set(found)) == 3
     paths[0].write_bytes(b"a")
     assert read_contents(paths[:1], tmp_path / "memo.json").hashes == hashes(paths[:1])
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    paths = [tmp_path / "pipe.jpg", tmp_path / "zero.jpg"]
+    assert content_hashes(paths) == [hashlib.sha256(os.fsencode(p)).hexdigest() for p in paths]

@@ -17,6 +17,14 @@ from squeezenet_paddle.errors import ImageError
 CONTENT = bytes(range(256)) * 40
 
 
+RAW = {
+    "/minus": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabcde\r\n0\r\n\r\n",
+    "/digits": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"9" * 5000 + b"\r\n",
+    "/status": b"HTTP/1.1 " + b"9" * 5000 + b" OK\r\n\r\n",
+    "/no_http": b"\x1b[31mred\r\n\r\n",
+}
+
+
 class Handler(BaseHTTPRequestHandler):
     """A file, one that never ends, one that comes slowly, and redirects."""
 
@@ -40,6 +48,16 @@ class Handler(BaseHTTPRequestHandler):
             with contextlib.suppress(OSError):  # the other side has given up
                 while path == "/moved_endless" and Handler.sent < 50_000_000:
                     Handler.sent += self.wfile.write(100 * CONTENT)
+            return
+        if path in RAW:
+            self.wfile.write(RAW[path])
+            self.close_connection = True
+            return
+        if path == "/slow_header":
+            with contextlib.suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\nX-Long: ".ljust(40, b"x"):  # for a second
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(0.05)
             return
         if path == "/red":
             self.send_error(404, "\x1b[31mred")
@@ -94,7 +112,9 @@ def test_a_file(server: str, path: str, tmp_path: Path) -> None:
         ("/endless", "over the limit of 100,000 bytes"),
         ("/slow_circle", "not there after 0.5 seconds"),
         ("/slow", "not there after 0.5 seconds"),
+        ("/slow_header", "not there after 0.5 seconds"),
         ("/broken", "the connection broke"),
+        *((path, "cannot be fetched") for path in RAW),
     ],
 )
 def test_what_gives_no_file(server: str, path: str, message: str, tmp_path: Path) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from c_library import STRICT, CNet, tool
+from c_library import STRICT, CNet, compile_c, missing, tool
 from conftest import Run, assert_user_error
 from networks import VARIANTS, assert_same, name_of, small_calibration, small_model_dir
 
-from squeezenet_paddle.data.preprocess import Preprocess
+from squeezenet_paddle.data.preprocess import MeanImage, Preprocess
 from squeezenet_paddle.explain import Explainer, heat_of
 from squeezenet_paddle.export.c.write import write_c
-from squeezenet_paddle.model_dir import read_info, read_weights, write_model_dir
+from squeezenet_paddle.model_dir import read_info, read_weights, write_compressed, write_model_dir
 from squeezenet_paddle.network import numpy_forward
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.predict import Predictor
+from squeezenet_paddle.sqz import format as sqz
 
 CONFIGS = [
     *VARIANTS,
@@ -47,7 +51,7 @@ def export(model_dir: Path, folder: Path, **options: bool) -> CNet:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 def test_every_network_gives_the_numbers_of_numpy(config: ModelConfig, tmp_path: Path) -> None:
-    for crop_size in (40, 47):  # each rounds other pools
+    for crop_size in (40, 47) if config in VARIANTS[:2] else (40,):  # each rounds other pools
         model_dir = small_model_dir(tmp_path / f"m{crop_size}", config, crop_size)
         net = export(model_dir, tmp_path / f"c{crop_size}")
         info = read_info(model_dir)
@@ -103,14 +107,64 @@ def test_pixels_are_those_of_opencv(resize: str, interpolation: str, tmp_path: P
     info = dataclasses.replace(info, preprocess=preprocess)
     write_c(model_dir, info, tmp_path / "c", [])
     net = CNet(tmp_path / "c", preprocess.input_shape, 2)
-    sizes = [(227, 227), (256, 256), (512, 512), (768, 512), (300, 400), (257, 255), (1024, 300),
-             (100, 999), (4, 2000)]  # fmt: skip
-    if interpolation != "cubic":
-        sizes += [(1, 1), (3, 2000), (2000, 3), (2, 90), (5, 1)]
+    sizes = [(1, 1), (3, 2000), (2000, 3), (227, 227), (256, 256), (512, 512), (768, 512), (2, 90),
+             (300, 400), (257, 255), (1024, 300), (100, 999), (4, 2000), (5, 1)]  # fmt: skip
+    # Of the longer side of a cubic resize Intel's library, which OpenCV calls on x86, rounds a few
+    # values in a million to the other side.
+    most = 4 if (resize, interpolation) == ("short_side", "cubic") else 0
     for height, width in sizes:
         bgr = image(height, width)
-        differ = int((net.preprocess(rgb(bgr)) != preprocess(bgr)).sum())
-        assert differ <= (2 if interpolation == "cubic" else 0), bgr.shape
+        found, expected = net.preprocess(rgb(bgr)), preprocess(bgr)
+        assert int((found != expected).sum()) <= most, bgr.shape
+        assert np.abs(found - expected).max() < 1 / 50  # one step of a pixel
+
+
+def test_a_mean_image_is_subtracted(tmp_path: Path) -> None:
+    info = read_info(small_model_dir(tmp_path / "m", ModelConfig("1.1", 2)))
+    mean = np.random.default_rng(0).uniform(90, 130, (3, 48, 48))
+    for order in ("BGR", "RGB"):
+        preprocess = Preprocess(
+            "squash", 48, "linear", 40, order, std=(2, 3, 4), mean_image=MeanImage(mean)
+        )
+        other = dataclasses.replace(info, preprocess=preprocess)
+        write_c(tmp_path / "m", other, tmp_path / order, [])
+        net = CNet(tmp_path / order, preprocess.input_shape, 2)
+        np.testing.assert_array_equal(net.preprocess(rgb(image())), preprocess(image()))
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_damaged_weights_are_refused(compiler: str, tmp_path: Path) -> None:
+    config = ModelConfig("1.1", 5)
+    info = read_info(small_model_dir(tmp_path / "m", config))
+    interpolation = {"gcc": "area", "clang": "cubic"}[compiler]
+    preprocess = dataclasses.replace(
+        info.preprocess, interpolation=interpolation, resize="short_side"
+    )
+    info = dataclasses.replace(info, preprocess=preprocess)
+    rng = np.random.default_rng(0)
+    arrays: dict[str, object] = {}
+    for key, shape in sqz.caffe_shapes(config).items():
+        if len(shape) == 1:
+            arrays[key] = np.zeros(shape, "float16")
+            continue
+        values = (rng.integers(-3, 4, shape) * (rng.uniform(size=shape) < 1e-3)).astype("int16")
+        arrays[key] = sqz.Indices(values, np.float32(0.1), np.array([3], "uint8"))
+    data, _ = sqz.write(sqz.Content(config, arrays, info.preprocess.record()))
+    write_compressed(tmp_path / "m2", info, data)
+    write_c(tmp_path / "m2", info, tmp_path / "c", [])
+    assert (tmp_path / "c" / "model.sqz").read_bytes() == data
+    program = tmp_path / "fuzz"
+    sanitizers = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    driver = Path(__file__).with_name("fuzz_sqz.c")
+    compile_c(compiler, *sanitizers, "-I", tmp_path / "c", "-o", program, driver)
+    count = "10000" if compiler == "gcc" else "500"
+    done = subprocess.run(
+        [program, tmp_path / "c" / "model.sqz", count], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    refused, checksums, loaded = (int(n) for n in re.findall(r"\d+", done.stdout))
+    assert refused + loaded == int(count)
+    assert int(count) / 4 < checksums < refused
 
 
 def test_a_build_checks_itself_and_names_images(call_tool: Run, tmp_path: Path) -> None:
@@ -138,12 +192,55 @@ def test_a_build_checks_itself_and_names_images(call_tool: Run, tmp_path: Path) 
     assert raw.stdout.decode().splitlines()[1:] == named.stdout.splitlines()[1:]
 
 
+@pytest.mark.parametrize(
+    ("target", "emulator"),
+    [("aarch64-linux-musl", "qemu-aarch64"), ("arm-linux-musleabihf", "qemu-arm")],
+)
+def test_other_processors_give_the_same(target: str, emulator: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target]
+    if importlib.util.find_spec("ziglang") is None:
+        missing("ziglang")
+    tool(emulator)
+    model_dir = small_model_dir(tmp_path / "m", ModelConfig("1.0", 5))
+    folder = tmp_path / "c"
+    write_c(model_dir, read_info(model_dir), folder, [image(seed=i) for i in range(3)])
+    files = [folder / "golden" / "check.c", folder / "squeezenet.c"]
+    options = ["-O2", "-static", f"-I{folder}", "-DGOLDEN=3", "-o", str(tmp_path / "check")]
+    subprocess.run([*command, *STRICT, *options, *files, "-lm"], check=True)
+    done = subprocess.run(
+        [emulator, tmp_path / "check"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": 0 of") == 3
+
+
+def test_threads_and_plain_c_change_nothing(tmp_path: Path) -> None:
+    model_dir = small_model_dir(tmp_path / "m", ModelConfig("1.1", 5, bypass="simple"))
+    info = read_info(model_dir)
+    write_c(model_dir, info, tmp_path / "c", [])
+    x = info.preprocess(image())
+    logits = []
+    for flags in (
+        ("-O1",),
+        ("-O1", "-DSQZ_THREADS", "-fopenmp"),
+        ("-O1", "-DSQZ_PLAIN"),
+        ("-O1", "-march=native", "-fsanitize=undefined", "-fno-sanitize-recover=all"),
+    ):
+        net = CNet(tmp_path / "c", info.preprocess.input_shape, 5, flags=flags)
+        logits.append(net.logits(x))
+    np.testing.assert_array_equal(logits[0], logits[1])
+    for other in logits[2:]:
+        assert_same(other, logits[0])
+
+
 def test_what_c_cannot_have_is_refused(call_tool: Run, tmp_path: Path) -> None:
     model_dir = small_model_dir(tmp_path / "m", ModelConfig("1.1", 5))
     arguments = ("export", "--model_dir", model_dir, "--format", "c")
     assert_user_error(call_tool(*arguments, "--batch", 4), "--batch")
     assert_user_error(call_tool(*arguments, "--with_preprocess"), "--with_preprocess")
     assert_user_error(call_tool(*arguments, "--output_dir", model_dir), "holds something else")
+    inside_a_file = model_dir / "config.json" / "c"
+    assert_user_error(call_tool(*arguments, "--output_dir", inside_a_file), "cannot be written")
     assert_user_error(call_tool(*arguments[:-1], "onnx", "--embed"), "--embed")
     assert not (model_dir / "c").exists()
 

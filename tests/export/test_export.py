@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import onnxruntime
+import paddle
 import pytest
 from conftest import Run, assert_user_error
 from networks import (
@@ -32,7 +34,7 @@ from squeezenet_paddle.datasets import samples
 from squeezenet_paddle.engines.paddle_inference import compile_paddle
 from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.export.export import Export, export
-from squeezenet_paddle.model_dir import load_network, read_info
+from squeezenet_paddle.model_dir import load_network, read_info, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig, layers
 
 
@@ -265,3 +267,23 @@ def test_the_authors_weights_back_in_caffe(version: str, assets: Path, tmp_path:
         inputs = np.random.default_rng(0).uniform(-120, 150, (1, 3, size, size)).astype("float32")
         expected = by_opencv(*theirs, inputs, "pool10")
         assert (by_opencv(*ours, inputs, "pool10") == expected).all()
+
+
+def test_a_model_that_is_replaced_while_it_is_exported(
+    model_dir: Path, images: list[np.ndarray]
+) -> None:
+    """As by a training with its next best one."""
+
+    class Replacing(list[np.ndarray]):
+        def __iter__(self) -> Iterator[np.ndarray]:  # after the weights have been read
+            info = read_info(model_dir)
+            state = {k: v + 1 for k, v in state_of(load_network(model_dir, info)).items()}
+            write_model_dir(model_dir, info, {k: paddle.to_tensor(v) for k, v in state.items()})
+            return super().__iter__()
+
+    info = read_info(model_dir)
+    what = Export("onnx", info.preprocess.crop_size)
+    with pytest.raises(RunError, match=r"was replaced by another one while it was exported"):
+        export(model_dir, info, what, Replacing(images), model_dir)
+    assert not (model_dir / "model.onnx").exists()
+    assert not (model_dir / "exports.json").exists()

@@ -18,11 +18,12 @@ from squeezenet_paddle.cli.common import EXTRAS
 from squeezenet_paddle.data.lists import read_names
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.explain import Explainer, heat_of
+from squeezenet_paddle.export.c.weights import weights_of
 from squeezenet_paddle.export.page.engine import engine
 from squeezenet_paddle.export.page.judge import Engine
 from squeezenet_paddle.export.page.page import page
 from squeezenet_paddle.export_record import PAGE, read_record
-from squeezenet_paddle.model_dir import ModelInfo, read_info
+from squeezenet_paddle.model_dir import ModelInfo, read_info, write_compressed
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.predict import Predictor
 
@@ -117,6 +118,18 @@ def test_settings_that_a_page_has_not_are_refused(
     arguments = ("--model_dir", model, "--format", "html", "--output_dir", tmp_path / "out")
     assert_user_error(call_tool("export", *arguments, *flags), named)
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_network_are_refused(
+    model: Path, tmp_path: Path, call_tool: Run
+) -> None:
+    info = read_info(model)
+    six = small_model_dir(tmp_path / "six", ModelConfig("1.1", 6, head="compact"))
+    data, _ = weights_of(six, read_info(six))
+    write_compressed(tmp_path / "mixed", info, data)
+    done = call_tool("export", "--model_dir", tmp_path / "mixed", "--format", "html")
+    assert_user_error(done, "model.sqz", "another network")
+    assert not (tmp_path / "mixed" / PAGE).exists()
 
 
 def test_mistakes_are_told_in_one_line_and_leave_nothing(

@@ -203,6 +203,20 @@ def test_a_hundred_images_leave_the_memory_as_it_was(
     assert browser.js("document.getElementById('cards').children.length") == 0
 
 
+def test_images_are_chosen_and_pasted(browser: Browser, model: Path, images: Path) -> None:
+    browser.open(model / PAGE)
+    chosen = sound(images)[:3]
+    browser.js("document.getElementById('files')").send_keys("\n".join(map(str, chosen)))
+    browser.wait("answered().length === 3")
+    browser.driver.execute_script(
+        "const data = new DataTransfer(); data.items.add(answered()[0].file);"
+        "document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data }));"
+    )
+    browser.wait("answered().length === 4")
+    names = browser.js("answered().map((card) => card.querySelector('h3').textContent)")
+    assert names == [path.name for path in (*chosen, chosen[0])]
+
+
 def test_the_camera(browser: Browser, model: Path) -> None:
     browser.open(model / PAGE)
     browser.driver.execute_script("document.getElementById('camera').click()")

@@ -25,6 +25,7 @@ def assert_sums(results: list[dict[str, Any]]) -> None:
     """What two processes of the action `sums` have to find."""
     first, second = distributed_worker.gradients(0), distributed_worker.gradients(1)
     shapes = distributed_worker.SHAPES
+    assert [result["listens"] for result in results] == [1, 0]  # Paddle's store, to the end
     for result in results:
         assert result["world_size"] == 2
         np.testing.assert_array_equal(result["grads"][0], first[0] + second[0])
@@ -33,7 +34,8 @@ def assert_sums(results: list[dict[str, Any]]) -> None:
         for weights, shape in zip(result["weights"], shapes):
             np.testing.assert_array_equal(weights, np.full(shape, 5.0))
         assert result["sum"] == [2.0**41 + 1, 1.0]
-        assert result["object"] == [0, [0, 1, 2]]
+        assert result["sent"] == ["", "00070007", b"first".hex()]
+        assert result["lets_in"] == []
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -66,7 +68,7 @@ def test_a_process_alone_is_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
         group.broadcast([parameter])
         assert (group.rank, group.world_size) == (0, 1)
         assert group.sum(np.array([1.5])).tolist() == [1.5]
-        assert group.broadcast_object("as it is") == "as it is"
+        assert group.broadcast_bytes(b"as it is") == b"as it is"
     assert parameter.grad is None
 
 

@@ -114,7 +114,7 @@ def test_one_that_does_not_end_with_the_others_is_killed(start: Start, tmp_path:
     assert not any(runs(pid) for pid in pids)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_lets_all_save(number: int, start: Start, tmp_path: Path) -> None:
     process = start("train")
     reports(tmp_path)

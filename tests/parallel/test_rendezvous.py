@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -127,24 +128,103 @@ def test_a_port_that_is_taken_is_named() -> None:
             Rendezvous(0, 2, "127.0.0.1", port)
 
 
-def test_a_stranger_at_the_port_is_not_counted(pool: ThreadPoolExecutor) -> None:
+def call(port: int) -> socket.socket:
+    """Connects to the first process, once it listens."""
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+
+
+def test_strangers_at_the_port_are_neither_counted_nor_waited_for(pool: ThreadPoolExecutor) -> None:
     port = free_port()
     first = pool.submit(Rendezvous, 0, 2, "127.0.0.1", port)
-    for message in (b"", b"GET / HTTP/1.1\r\n\r\n"):
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", port)) as stranger:
-                    stranger.sendall(message)
-                break
-            except ConnectionRefusedError:  # it does not listen yet
-                time.sleep(0.01)
+    silent = [call(port) for _ in range(10)]
+    for message in (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 100):
+        with call(port) as stranger, contextlib.suppress(OSError):
+            stranger.sendall(message)
+    start = time.monotonic()
     points = [Rendezvous(1, 2, "127.0.0.1", port), first.result(timeout=60)]
-    waiting = [pool.submit(each.barrier) for each in points]
-    for each in waiting:
+    assert time.monotonic() - start < 4  # each silent one took 5 seconds
+    for each in [pool.submit(point.barrier) for point in points]:
         each.result(timeout=60)
     assert points[0].interface == "lo"
-    for each in points:
-        each.close(done=True)
+    for point in points:
+        point.close(done=True)
+    for stranger in silent:
+        stranger.close()
+
+
+def test_a_flood_of_connections_does_not_keep_a_process_out(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "MOST_GUESTS", 3)
+    port = free_port()
+    first = pool.submit(Rendezvous, 0, 2, "127.0.0.1", port)
+    silent = [call(port) for _ in range(8)]
+    for point in (Rendezvous(1, 2, "127.0.0.1", port), first.result(timeout=60)):
+        point.close(done=True)
+    for stranger in silent[:4]:
+        stranger.settimeout(60)
+        while stranger.recv(100):
+            pass
+    for stranger in silent:
+        stranger.close()
+
+
+def test_who_does_not_know_the_secret_stays_outside(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "JOIN_SECONDS", 1.5)
+    port = free_port()
+    first = pool.submit(Rendezvous, 0, 3, "127.0.0.1", port, b"secret")
+    others = [
+        pool.submit(Rendezvous, rank, 3, "127.0.0.1", port, secret)
+        for rank, secret in ((1, b"secret"), (2, b"guess"))
+    ]
+    with pytest.raises(RunError, match="2 of 3 processes have arrived .* or have another SQUEEZE"):
+        first.result(timeout=60)
+    with pytest.raises(RunError, match="process 1 has not reached the other processes"):
+        others[0].result(timeout=60)
+    with pytest.raises(RunError, match="process 2 .*; it may have another SQUEEZENET_JOB_SECRET"):
+        others[1].result(timeout=60)
+
+
+def test_the_first_process_has_to_know_the_secret_too(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "JOIN_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as impostor:
+        other = pool.submit(Rendezvous, 1, 2, *impostor.getsockname(), b"secret")
+        with impostor.accept()[0] as connection:
+            connection.sendall(b"squeeze2" + bytes(16))
+            connection.recv(100)
+            connection.sendall(bytes(32) + b".")
+            with pytest.raises(RunError, match="it may have another SQUEEZENET_JOB_SECRET"):
+                other.result(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1"), ("192.0.2.1", "0.0.0.0")],
+)
+def test_the_interface_that_is_listened_on(
+    host: str, address: str, pool: ThreadPoolExecutor
+) -> None:
+    """An address that is none of this machine's, as behind NAT, is not known to it."""
+    port = free_port()
+    first = pool.submit(Rendezvous, 0, 2, host, port)
+    call(port).close()
+    line = next(
+        row.split()
+        for row in Path("/proc/net/tcp").read_text().splitlines()
+        if row.split()[1].endswith(f":{port:04X}") and row.split()[3] == "0A"
+    )
+    found = socket.inet_ntoa(bytes.fromhex(line[1][:8])[::-1])
+    Rendezvous(1, 2, "127.0.0.1", port).close(done=True)
+    first.result(timeout=60).close(done=True)
+    assert found == address
 
 
 def test_a_busy_process_ends_when_one_on_another_host_is_killed(tmp_path: Path) -> None:

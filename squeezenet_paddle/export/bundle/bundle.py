@@ -4,6 +4,7 @@
     predict.py            classifies images; needs numpy, ONNX Runtime, and Pillow or OpenCV
     model.onnx            the network, with class names and preprocessing in its metadata
     model_int8.onnx       the same in 8-bit integers, where they were fitted to images
+    model.html            a page that classifies in a browser, see `export/page`
     c/                    the network in C, see `export/c`
     labels.json           class names, and what each file takes and gives
     golden/               drawn images, and the logits that each file gives for them
@@ -14,6 +15,7 @@ Before the bundle gets its name, its own predict.py checks it.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -38,12 +40,14 @@ from ...onnx.writer import with_metadata
 from ...run_dir import model_dir_of
 from ..c.write import write_c
 from ..export import Export, description_of, export, onnx_metadata
+from ..page.write import write_page
 from .card import CARD, Scores, model_card
 
 PREDICT = "predict.py"
+_PAGE_PACKAGES = ("ziglang", "wasmtime")
 GOLDEN, GOLDEN_RECORD = "golden", "golden.json"
 _REQUIRED = (CARD, PREDICT, record.ONNX, record.LABELS, GOLDEN)
-_OPTIONAL = (record.ONNX_INT8, record.C_FOLDER, "__pycache__")
+_OPTIONAL = (record.ONNX_INT8, record.PAGE, record.C_FOLDER, "__pycache__")
 _GOLDEN_SCALES = (1.0, 2.5, 1.5)  # of three drawn images: enlarged, shrunk, and in between
 
 
@@ -109,14 +113,22 @@ class Bundle:
             export(self.model_dir, self.info, int8, self.images, folder)
         else:
             self._copy_int8(folder)
-        for name in (record.RECORD, record.STATISTICS):
-            (folder / name).unlink(missing_ok=True)
         shutil.copyfile(Path(__file__).parent / "files" / PREDICT, folder / PREDICT)
         drawn = _drawn()
         self._write_golden(folder, drawn)
         preprocess = self.info.preprocess.with_crop_size(self.input_size)
         info = dataclasses.replace(self.info, preprocess=preprocess)
         write_c(self.model_dir, info, folder / record.C_FOLDER, list(drawn.values()))
+        missing = [name for name in _PAGE_PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            self.note(
+                f"no {record.PAGE}: {missing[0]} is not installed: pip install "
+                "'squeezenet_paddle[page]'."
+            )
+        else:
+            write_page(self.model_dir, info, list(drawn.values()), folder)
+        for name in (record.RECORD, record.STATISTICS):
+            (folder / name).unlink(missing_ok=True)
         text = model_card(folder, self.info, description_of(self.info, what), self.scores)
         (folder / CARD).write_text(text, encoding="utf-8")
         _check(folder)

@@ -56,7 +56,7 @@ def header(info: ModelInfo, arena: str) -> str:
 def code(info: ModelInfo) -> Code:
     """What depends on the network."""
     side = info.preprocess.crop_size
-    return code_of(info.network, side, scratch=32 * side + 64)
+    return code_of(info.network, side, scratch=20 * side + 16)
 
 
 def source(info: ModelInfo) -> str:
@@ -65,7 +65,7 @@ def source(info: ModelInfo) -> str:
     parts = code(info)
     calibrated = info.calibration is not None
     resizes = {
-        "cubic": ["resize_cubic.c"],
+        "cubic": ["resize_cubic.c", "resize_cubic_small.c"],
         "linear": ["resize_whole.c", "resize_linear.c"],
         "area": ["resize_whole.c", "resize_linear.c", "resize_area.c"],
     }

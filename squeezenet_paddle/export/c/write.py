@@ -136,6 +136,7 @@ def _readme(info: ModelInfo, weights: int, maps: int, embed: bool) -> str:
             f" at the temperature {calibration.temperature:.3g}; an image whose familiarity is "
             f"below {calibration.threshold:.3g} is none of the classes"
         )
+    rounds_otherwise = (preprocess.resize, preprocess.interpolation) == ("short_side", "cubic")
     return generate.template(
         "README.md",
         title=generate.title(info),
@@ -147,7 +148,7 @@ def _readme(info: ModelInfo, weights: int, maps: int, embed: bool) -> str:
         maps=_megabytes(maps),
         output=output,
         source=info.source.get("file", "config.json of the model directory says it"),
-        pixels_note="",
+        pixels_note=", but for 4 values in a million that differ by 1" * rounds_otherwise,
     )
 
 

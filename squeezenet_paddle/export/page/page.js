@@ -332,11 +332,14 @@ async function openCamera() {
     say("This browser gives pages that were opened as files no camera.");
     return;
   }
+  $("camera").disabled = true; // while the browser asks
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
     say(`No camera: ${error.message}.`);
     return;
+  } finally {
+    $("camera").disabled = false;
   }
   const card = newCard("Camera");
   const video = document.createElement("video");

@@ -31,6 +31,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def middle(image, height, width):
 def read(path):
     """Decodes an image file as a viewer shows it: uint8 [H, W, 3] in the order B, G, R.
 
-    The EXIF orientation is applied, transparency dropped; grey, palettes and CMYK become colour,
+    The orientation is applied, transparency dropped; grey, palettes and CMYK become colour,
     16 bits become 8, and of an animation the first frame is taken.
 
     Raises:
@@ -165,12 +166,15 @@ def read(path):
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    if cv2 is not None and data.startswith((b"\xff\xd8", b"\x89PNG")):
+    # OpenCV does not apply an orientation in XMP.
+    is_turned = re.search(rb'tiff:Orientation(="|>)[2-8]', data)
+    if cv2 is not None and data.startswith((b"\xff\xd8", b"\x89PNG")) and not is_turned:
         decode = decode_with_opencv
     elif Image is not None:
         decode = decode_with_pillow
     else:
-        raise ValueError(f"{path}: neither JPEG nor PNG; other images are read after {INSTALL}")
+        what = "turned by XMP" if is_turned else "neither JPEG nor PNG"
+        raise ValueError(f"{path}: {what}; such images are read after {INSTALL}")
     try:
         return decode(data)
     except ImageError as error:

@@ -16,7 +16,6 @@ int sqz_load(sqz_net **net, const void *file, size_t bytes, void *arena, size_t 
     int error;
     *net = NULL;
     if (arena_bytes < sqz_arena_bytes()) return SQZ_SMALL_ARENA;
-    memset(arena, 0, sqz_arena_bytes());
     at += (ALIGNMENT - (uintptr_t)at % ALIGNMENT) % ALIGNMENT;
     sqz_net *loaded = (sqz_net *)(void *)at;
     float *w = (float *)(void *)(at + ALIGNED(sizeof(sqz_net)));
@@ -25,6 +24,7 @@ int sqz_load(sqz_net **net, const void *file, size_t bytes, void *arena, size_t 
     error = read_file(file, bytes, w, (decoder *)(void *)loaded->maps);
     if (error) return error;
     memset(loaded->maps, 0, MAPS * sizeof(float));
+    memset(loaded->logits, 0, sizeof loaded->logits);
 #ifdef NORMALISED
     prepare(NORMALISED);
 #endif

@@ -25,7 +25,10 @@ static int pixels_to_input(void *scratch, const unsigned char *rgb, int width, i
         return SQZ_OK;
     }
 #if CUBIC
-    resize_cubic(&v, scratch, &to);
+    if (v.width < 4 || v.height < 4)
+        resize_cubic_small(&v, scratch, &to);
+    else
+        resize_cubic(&v, scratch, &to);
 #else
     const double across = 1. / ((double)v.to_width / v.width);
     const double down = 1. / ((double)v.to_height / v.height);

@@ -7,13 +7,19 @@
 #pragma GCC optimize("fp-contract=fast")
 #endif
 
-#if defined(__GNUC__) && defined(__AVX512F__)
+#if defined(__GNUC__) && !defined(SQZ_PLAIN)
+#define VECTORS 1 /* GCC's vector types; without them, plain C */
+#else
+#define VECTORS 0
+#endif
+
+#if VECTORS && defined(__AVX512F__)
 #define LANES 16
 #define TILE 12
-#elif defined(__GNUC__) && defined(__AVX__)
+#elif VECTORS && defined(__AVX__)
 #define LANES 8
 #define TILE 6
-#elif defined(__GNUC__) && defined(__aarch64__)
+#elif VECTORS && defined(__aarch64__)
 #define LANES 4
 #define TILE 12
 #else
@@ -42,7 +48,7 @@ static float activation(float x)
 #endif
 }
 
-#ifdef __GNUC__
+#if VECTORS
 #define INLINE static inline __attribute__((always_inline))
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef float vector_in_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));

@@ -163,6 +163,7 @@ int main(int argc, char **argv)
     free(data);
     if (error) {
         fprintf(stderr, "%s: %s\n", weights, sqz_message(error));
+        free(arena);
         return 2;
     }
     if (at == argc) failed = !classify(net, stdin, "-", width, height, count);

@@ -146,6 +146,7 @@ static int read_arrays(const unsigned char *p, const unsigned char *end, size_t 
         memset(&records[i], 0, sizeof records[i]);
         if (!(p = read_record(i, p, end, &records[i]))) return SQZ_DAMAGED;
     }
+    memset(weights, 0, WEIGHTS * sizeof *weights); /* of outputs that only fill a panel */
     if ((size_t)(end - p) != 4 * CODERS + 2 * words) return SQZ_DAMAGED;
     for (size_t i = 0; i < CODERS; i++, p += 4)
         if ((states[i] = u32(p)) < SLOTS) return SQZ_DAMAGED;
