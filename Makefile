@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 # The library also runs on the newest paddlepaddle-gpu of PyPI, 2.6.2; this is its CPU twin.
 VENV2 := .venv-paddle2
 
-.PHONY: help venv demo board docs test test-paddle2 lint clean
+# And this is paddlepaddle-gpu itself, which has no build for Python 3.13.
+VENV_GPU := .venv-gpu
+
+.PHONY: help venv demo board docs test test-paddle2 gpu-check lint clean
 
 help:
 	@echo "make venv          set up $(VENV) with the project and what its tests need"
@@ -14,6 +17,7 @@ help:
 	@echo "make board         open VisualDL's board of the runs in output/ at http://127.0.0.1:8040"
 	@echo "make test          run the tests"
 	@echo "make test-paddle2  run the tests on PaddlePaddle 2.6.2, numpy 1 and protobuf 3.20"
+	@echo "make gpu-check     compare everything on the GPU of this machine with its CPU; writes gpu-check.md"
 	@echo "make lint          check format, style, types, the order of imports and the documentation"
 	@echo "make docs          read the documentation at http://127.0.0.1:8000"
 	@echo "make clean         remove the environments, caches and the demo's output"
@@ -50,6 +54,15 @@ test: venv
 test-paddle2: $(VENV2)/.up_to_date
 	$(VENV2)/bin/python $(PYTEST)
 
+$(VENV_GPU)/.up_to_date: pyproject.toml
+	rm -rf $(VENV_GPU)
+	$(PYTHON) -m venv $(VENV_GPU)
+	$(VENV_GPU)/bin/pip install --quiet --editable '.[gpu,onnxruntime]'
+	touch $@
+
+gpu-check: $(VENV_GPU)/.up_to_date
+	$(VENV_GPU)/bin/python -m benchmarks.gpu --output gpu-check.md
+
 lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -58,6 +71,6 @@ lint: venv
 	$(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) $(VENV2) output/demo *.egg-info build dist site \
+	rm -rf $(VENV) $(VENV2) $(VENV_GPU) gpu-check.md output/demo *.egg-info build dist site \
 		.pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -55,13 +55,23 @@ def main() -> None:
     parser.add_argument(
         "--repeat", type=int, default=5, help="runs; the median counts (default: 5)"
     )
+    parser.add_argument(
+        "--sides",
+        type=int,
+        nargs=2,
+        default=(500, 375),
+        help="width and height of generated images (default: 500 375)",
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.only in (None, "list"):
             list_file(Path(folder))
         if args.only == "list":
             return
-        images = read_list(args.list, args.data_dir, None) if args.list else generate(Path(folder))
+        if args.list:
+            images = read_list(args.list, args.data_dir, None)
+        else:
+            images = generate(Path(folder), 200, *args.sides)
         sizes = [images.path(i).stat().st_size for i in range(len(images))]
         print(f"{len(images)} images, {statistics.mean(sizes) / 1e3:.0f} kB on average")
         if args.only in (None, "pipeline"):
@@ -82,15 +92,16 @@ def list_file(folder: Path) -> None:
     print(f"{int(count):,} lines in {float(seconds):.2f} s, {float(megabytes):.0f} MB")
 
 
-def generate(folder: Path, count: int = 200) -> ImageList:
-    """JPEGs of about 500x375 pixels with the detail of photographs: smooth noise on many scales."""
+def generate(folder: Path, count: int, width: int, height: int) -> ImageList:
+    """JPEGs with the detail of photographs: smooth noise on many scales."""
     rng = np.random.default_rng(0)
     lines = []
     for i in range(count):
-        image = np.zeros((375, 500, 3), "float32")
+        image = np.zeros((height, width, 3), "float32")
         for scale in (4, 16, 64, 250):
-            noise = rng.normal(0, scale**0.5 * 4, (375 // scale + 2, 500 // scale + 2, 3))
-            image += cv2.resize(noise.astype("float32"), (500, 375), interpolation=cv2.INTER_CUBIC)
+            noise = rng.normal(0, scale**0.5 * 4, (height // scale + 2, width // scale + 2, 3))
+            noise = noise.astype("float32")
+            image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f"{i}.jpg"), np.clip(image + 120, 0, 255).astype("uint8"))
         lines.append(f"{i}.jpg 0\n")
     (folder / "list.txt").write_text("".join(lines))

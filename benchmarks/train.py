@@ -92,17 +92,26 @@ def random_batch(batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return inputs, rng.integers(0, 1000, batch_size)
 
 
-def ours(batch_size: int, size: int) -> Step:
-    """As tools/train.py does it by default."""
+def ours(
+    batch_size: int,
+    size: int,
+    device: str = "cpu",
+    data_format: str = "NCHW",
+    amp: tuple[str, str] | None = None,
+) -> Step:
+    """As tools/train.py does it by default; `amp` is a level and a type."""
     use_fast_cpu_settings()
     from squeezenet_paddle.data.loader import Batch
     from squeezenet_paddle.network.model import squeezenet1_1
-    from squeezenet_paddle.training.gradients import make_gradients
+    from squeezenet_paddle.training.gradients import Amp, make_gradients
     from squeezenet_paddle.training.optim import make_optimizer, scale_gradients
 
-    network = squeezenet1_1()
-    batch = Batch(np.arange(batch_size), *random_batch(batch_size, size))
-    gradients = make_gradients(network, "cpu", seed=0)
+    network = squeezenet1_1(data_format=data_format)
+    inputs, labels = random_batch(batch_size, size)
+    if data_format == "NHWC":
+        inputs = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
+    batch = Batch(np.arange(batch_size), inputs, labels)
+    gradients = make_gradients(network, device, seed=0, amp=None if amp is None else Amp(*amp))
     parameters = dict(network.named_parameters())
     optimizer = make_optimizer("momentum", parameters, MOMENTUM, WEIGHT_DECAY)
 
@@ -137,7 +146,14 @@ def paddle_vision(batch_size: int, size: int) -> Step:
     return step
 
 
-def pytorch(batch_size: int, size: int, channels_last: bool = False) -> Step:
+def pytorch(
+    batch_size: int,
+    size: int,
+    channels_last: bool = False,
+    device: str = "cpu",
+    amp: bool = False,
+) -> Step:
+    """`amp` is float16 with a loss scale, on a GPU."""
     import torch
     from torch import nn
 
@@ -166,16 +182,19 @@ def pytorch(batch_size: int, size: int, channels_last: bool = False) -> Step:
     layers += [nn.Dropout(0.5), nn.Conv2d(512, 1000, 1), nn.ReLU(inplace=True)]
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    network = network.to(memory_format=memory_format)
+    network = network.to(device, memory_format=memory_format)
     optimizer = torch.optim.SGD(network.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
     inputs, labels = map(torch.from_numpy, random_batch(batch_size, size))
+    scaler = torch.amp.GradScaler(device, enabled=amp)
 
     def step() -> None:
         optimizer.zero_grad()
-        logits = network(inputs.to(memory_format=memory_format))
-        loss = nn.functional.cross_entropy(logits, labels)
-        loss.backward()
-        optimizer.step()
+        with torch.autocast(device, torch.float16, enabled=amp):
+            logits = network(inputs.to(device, memory_format=memory_format))
+            loss = nn.functional.cross_entropy(logits, labels.to(device))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         loss.item()
 
     return step

@@ -3,7 +3,7 @@
     inference.json or .pdmodel, inference.pdiparams   static graph for Paddle Inference
     model.onnx, model_int8.onnx                       ONNX
     model.caffemodel, deploy.prototxt                 Caffe
-    int8.json                                         statistics for quantisation
+    int8.json                                         statistics for int8, of earlier versions
     c/                                                C code; see `export/c/write.py`
     model.html                                        a page that classifies in a browser
     labels.json                                       class names; input and output of each model

@@ -2,6 +2,7 @@
 
     model.pdparams     state dict, as paddle.save writes it
     model.sqz          in place of it: compressed weights, see `sqz/format.py`
+    model.net          the same in Deep Compression's format, where it was asked for
     config.json        network, preprocessing, source, verification, scores, SHA-256 of the weights
     synset_words.txt   class names, where they are known
     mean_image.npy     the mean image that the preprocessing subtracts, if it subtracts one
@@ -46,10 +47,11 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 WEIGHTS, COMPRESSED = "model.pdparams", "model.sqz"
+NET = "model.net"  # a copy of compressed weights for other programs
 NAMES = "synset_words.txt"
 MEAN_IMAGE = "mean_image.npy"
 FAMILIARITY = "familiarity.npz"
-OPTIONAL = (NAMES, MEAN_IMAGE, FAMILIARITY, *EXPORTED)
+OPTIONAL = (NAMES, MEAN_IMAGE, FAMILIARITY, NET, *EXPORTED)
 FORMAT_VERSION = 1
 _DIGEST = "weights_sha256"  # in config.json; directories of before it was there lack it
 # Bytes of a file at most; of weights, beside 8 for each number that the network has.
@@ -153,15 +155,24 @@ def write_model_dir(path: str | Path, info: ModelInfo, state: Mapping[str, Any])
     _write(path, info, lambda folder: paddle.save(dict(state), str(folder / WEIGHTS)))
 
 
-def write_compressed(path: str | Path, info: ModelInfo, data: bytes) -> None:
+def write_compressed(
+    path: str | Path, info: ModelInfo, data: bytes, net: bytes | None = None
+) -> None:
     """Writes a model directory whose weights are a .sqz file; as `write_model_dir`, without Paddle.
 
     Args:
         path: as there.
         info: as there.
         data: the .sqz file.
+        net: a file of the same weights in the format of Deep Compression, which is put beside it.
     """
-    _write(path, info, lambda folder: (folder / COMPRESSED).write_bytes(data))
+
+    def write_weights(folder: Path) -> None:
+        (folder / COMPRESSED).write_bytes(data)
+        if net is not None:
+            (folder / NET).write_bytes(net)
+
+    _write(path, info, write_weights)
 
 
 def _write(path: str | Path, info: ModelInfo, write_weights: Callable[[Path], object]) -> None:

@@ -46,6 +46,19 @@ def test_an_unknown_name_is_refused(name: str) -> None:
         choose_device(name)
 
 
+@pytest.mark.usefixtures("two_gpus")
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paddle ends the process, without an error of Python's, when such a GPU is set."""
+    monkeypatch.setenv("FLAGS_selected_gpus", "2")
+    for name in (None, "gpu"):
+        with pytest.raises(InputError, match="FLAGS_selected_gpus is 2 .* finds 2 GPUs"):
+            choose_device(name)
+    assert choose_device("gpu:1") == "gpu:1"
+    assert choose_device("cpu") == "cpu"
+    monkeypatch.setenv("FLAGS_selected_gpus", "1")
+    assert choose_device() == choose_device("gpu") == "gpu"
+
+
 def test_without_a_gpu_it_is_the_cpu() -> None:
     if paddle.device.cuda.device_count():
         pytest.skip("this machine has a GPU")

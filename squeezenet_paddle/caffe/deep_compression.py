@@ -1,4 +1,4 @@
-"""Reads `compressed_SqueezeNet.net`, the authors' v1.0 after Deep Compression.
+"""The format of `compressed_SqueezeNet.net`, the authors' v1.0 after Deep Compression.
 
 The format has no magic number, no names and no shapes; all numbers are little-endian. Layers are
 the 26 convolutions of v1.0 in the order of its prototxt:
@@ -17,7 +17,9 @@ Han, Mao and Dally, "Deep Compression", arXiv:1510.00149, section 2.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from ..network.weights import key_of
 
 CONFIG = ModelConfig(version="1.0")
 _CODES = 256
+_ROUNDS = 30  # of Lloyd's algorithm
 
 
 def looks_like(data: bytes) -> bool:
@@ -80,6 +83,64 @@ def parse(data: bytes, name: str) -> dict[str, np.ndarray]:
     if at != len(data):
         raise InputError(f"{name}: {len(data) - at:,} bytes follow the last layer, 'conv10'.")
     return state
+
+
+def check(network: ModelConfig) -> None:
+    """Refuses networks that the format does not know.
+
+    Raises:
+        InputError: `network` is another than `CONFIG`.
+    """
+    same = dataclasses.replace(network, dropout=CONFIG.dropout, data_format=CONFIG.data_format)
+    if same != CONFIG:
+        raise InputError(
+            "Deep Compression's format has no names and no shapes: only a v1.0 of 1,000 classes "
+            "without a bypass, with the authors' head and ReLU, can be written in it."
+        )
+
+
+def encode(state: Mapping[str, np.ndarray]) -> bytes:
+    """The file of a network of `CONFIG`.
+
+    A layer of more than 255 different weights beside 0 gets the codebook that Lloyd's algorithm
+    finds from 255 values spread evenly over its range, as in Deep Compression.
+
+    Args:
+        state: arrays by state-dict key.
+    """
+    counts, parts = [], []
+    for layer in _convolutions():
+        key = key_of(layer)
+        weight = state[f"{key}.weight"].astype("<f4").ravel()
+        positions = np.flatnonzero(weight)
+        book, codes = _codebook(weight[positions])
+        gaps = np.diff(positions, prepend=-1) - 1
+        # Each entry comes after so many of gap 15 and code 0 as take its gap below 16.
+        ends = np.cumsum(gaps // 16 + 1) - 1
+        count = int(ends[-1]) + 1 if len(ends) else 0
+        stored, steps = np.zeros(count, "uint8"), np.full(count + count % 2, 15, "uint8")
+        stored[ends], steps[ends], steps[count:] = codes + 1, gaps % 16, 0
+        whole = np.zeros(_CODES, "<f4")
+        whole[1 : len(book) + 1] = book
+        bias = state[f"{key}.bias"].astype("<f4")
+        halves = steps[::2] | steps[1::2] << 4
+        parts.append(b"".join(each.tobytes() for each in (whole, bias, stored, halves)))
+        counts.append(count)
+    return np.array(counts, "<u4").tobytes() + b"".join(parts)
+
+
+def _codebook(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most 255 values, and which of them each of `values` has."""
+    book, codes = np.unique(values, return_inverse=True)
+    if len(book) < _CODES:
+        return book, codes
+    centres = np.linspace(book[0], book[-1], _CODES - 1, dtype="float64")
+    for _ in range(_ROUNDS):
+        codes = np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
+        sums, members = (np.bincount(codes, w, _CODES - 1) for w in (values, None))
+        centres = np.where(members > 0, sums / np.maximum(members, 1), centres)
+    codes = np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
+    return centres.astype("float32"), codes
 
 
 def _convolutions() -> list[Layer]:

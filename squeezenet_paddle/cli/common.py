@@ -160,6 +160,8 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
+        if error.errno is None and (reason := of_gpu(error)):
+            fail(f"the GPU failed: {reason}", 1)
         if error.filename is None and error.errno is None:
             raise
         fail(f"{error.filename or 'a file'}: {error.strerror}.")
@@ -175,6 +177,14 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
         if not isinstance(error, ModuleNotFoundError) or package not in EXTRAS:
             raise
         fail(EXTRAS[package])
+
+
+def of_gpu(error: Exception) -> str:
+    """What Paddle says of an error of CUDA, cuDNN or NCCL, without the stack; "" for others."""
+    found = re.search(
+        r"(?:\(External\)|ExternalError:)\s*(.*?)(?=\[Hint|\(at |$)", str(error), re.S
+    )
+    return "" if found is None else found[1].strip()
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

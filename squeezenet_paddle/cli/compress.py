@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..caffe import deep_compression
 from ..compression.compress import MAX_BYTES, Compression, compress
 from ..data.image_files import find_images
 from ..data.lists import ImageList, read_list
@@ -38,6 +39,7 @@ from ..errors import InputError
 from ..evaluation.evaluate import score_list
 from ..evaluation.metrics import second_k
 from ..model_dir import (
+    NET,
     check_target,
     read_info,
     read_weights,
@@ -78,6 +80,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max_loss", type=points, help="of top-1 in points, as the images have it (default: none)"
     )
     how.add_argument(
+        "--to",
+        choices=("sqz", "net"),
+        default="sqz",
+        help="net: the same weights in the format of Deep Compression too, model.net, of a v1.0 "
+        "with 1,000 classes (default: sqz)",
+    )
+    how.add_argument(
         "--with_names",
         action="store_true",
         help="put the class names into model.sqz too, for readers that have it alone "
@@ -116,6 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     classes, labelled = info.network.num_classes, None
     if args.test_list is not None:
         labelled = read_list(args.test_list, args.data_dir, classes, info.names)
+    if args.to == "net":
+        deep_compression.check(info.network)
     weights = read_weights(args.model_dir, info)
     paths = find_images(args.image)
     chosen = np.linspace(0, len(paths) - 1, min(len(paths), args.num_images)).round()
@@ -132,12 +143,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     source = {**info.source, "compressed": {**result.record(), "seed": args.seed}}
     small = dataclasses.replace(info, source=source, verification={}, scores={})
-    write_compressed(args.output_dir, small, result.data)
+    net = deep_compression.encode(result.content.state) if args.to == "net" else None
+    write_compressed(args.output_dir, small, result.data, net)
     if info.calibration is not None:
         common.note("the temperature and the threshold for none of these are those of `model_dir`.")
     print("\n".join(table(result)))
     before = weights_file(args.model_dir).stat().st_size
     print(f"{args.output_dir}: {len(result.data):,} bytes of weights, from {before:,}")
+    if net is not None:
+        print(f"{args.output_dir / NET}: {len(net):,} bytes")
     cost = result.cost
     print(
         f"on {cost.images} images held back: the same first class for {cost.agreement:.2%}, "

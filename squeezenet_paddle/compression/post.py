@@ -22,9 +22,9 @@ from ..network.weights import key_of
 from ..progress import Progress
 from ..sqz.format import INDICES, Array, Content, Indices, caffe_shapes, write
 from ..sqz.rans import TOTAL, Table
-from .fisher import fisher_information, inputs_of
+from .fisher import fisher_information
 from .rounding import PASSES, Problem, entropy
-from .walk import Walk
+from .walk import Walk, covariances
 
 State = Mapping[str, np.ndarray]
 
@@ -253,35 +253,7 @@ class _LayerProblem:
         flat = weight.reshape(len(weight), -1).astype("float64")
         self._compressor, self._layer = compressor, layer
         self._weight, self._bias = flat, bias.astype("float64")
-        size = flat.shape[1]
-
-        def reads(walk: Walk, image: int) -> np.ndarray:
-            return inputs_of(layer, walk.inputs(layer, image))
-
-        # About the means, so that sums of squares lose no digits.
-        some = range(min(len(compressed), 8))
-        shift, shift0 = (
-            np.mean([reads(walk, i).mean(axis=1) for i in some], axis=0, dtype="float32")[:, None]
-            for walk in (compressed, with_floats)
-        )
-
-        def moments(part: range) -> np.ndarray:
-            sums = np.zeros((2 * size + 3, size))
-            for i in part:
-                x, x0 = reads(compressed, i) - shift, reads(with_floats, i) - shift0
-                sums[:size] += x @ x.T
-                sums[size:-3] += x0 @ x.T
-                sums[-3] += x.sum(axis=1, dtype="float64")
-                sums[-2] += x0.sum(axis=1, dtype="float64")
-                sums[-1] += x.shape[1]
-            return sums
-
-        sums = compressed.map(moments)
-        sums /= sums[-1, 0]
-        mean, mean0 = sums[-3], sums[-2]
-        hessian = sums[:size] - np.outer(mean, mean)
-        cross = sums[size:-3] - np.outer(mean0, mean)
-        self._mean, self._mean0 = mean + shift[:, 0], mean0 + shift0[:, 0]
+        hessian, cross, self._mean, self._mean0 = covariances(layer, compressed, with_floats)
         self._problem = Problem(flat, cross, hessian)
 
     def rounded(self, mu: float, passes: int = PASSES) -> Rounded:

@@ -51,6 +51,10 @@ class Problem:
             q = self._pass(step, price / step**2, Bits(q))
         return q
 
+    def nearest(self, steps: np.ndarray, largest: int) -> np.ndarray:
+        """int32 [outputs, inputs]: indices of at most `largest`, with a step for each output."""
+        return self._pass(steps[:, None], 0.0, _Nearest(largest))
+
     def error(self, q: np.ndarray, step: float) -> float:
         """Root mean square error of the outputs, as a share of their deviation."""
 
@@ -59,7 +63,7 @@ class Problem:
 
         return float(np.sqrt(power(q * step - self.target) / max(power(self.target), 1e-30)))
 
-    def _pass(self, step: float, price: float, bits: Bits) -> np.ndarray:
+    def _pass(self, step: float | np.ndarray, price: float, bits: Bits | _Nearest) -> np.ndarray:
         """Rounds all inputs, those with the largest deviation first; in units of the step."""
         w, upper = self.target[:, self._order] / step, self._upper
         q = np.empty(w.shape, "int32")
@@ -93,6 +97,16 @@ class Bits:
         costs = np.square(w - several)
         costs += price * np.take(self._cost, several - self._low, mode="clip")
         return np.take_along_axis(several, costs.argmin(axis=0)[None], axis=0)[0]
+
+
+class _Nearest:
+    """Indices that all cost the same."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+
+    def cheapest(self, w: np.ndarray, price: float) -> np.ndarray:
+        return np.clip(np.rint(w), -self._largest, self._largest).astype("int32")
 
 
 def entropy(q: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from ..engines.threads import PinnedThreads
 from ..network.config import Layer, ModelConfig, layers
 from ..network.numpy_forward import activated, linear_output
+from .fisher import inputs_of
 
 State = Mapping[str, np.ndarray]
 
@@ -24,17 +25,24 @@ class Walk:
         config: which network.
         inputs: [N, *input], each image as `Preprocess` makes it.
         threads: None takes one per core that the process may use.
+        after: what becomes of the input, "data", and of a layer's output, by its name.
     """
 
     def __init__(
-        self, config: ModelConfig, inputs: Sequence[np.ndarray], threads: int | None = None
+        self,
+        config: ModelConfig,
+        inputs: Sequence[np.ndarray] | np.ndarray,
+        threads: int | None = None,
+        after: Callable[[str, np.ndarray], np.ndarray] = lambda name, values: values,
     ) -> None:
         self._config = config
         self._todo = layers(config)
         self._last = self._todo[-1].name
         self._threads = PinnedThreads(threads)
+        self._after = after
         nhwc = config.data_format == "NHWC"
-        self._images = [{"data": x.transpose(2, 0, 1) if nhwc else x} for x in inputs]
+        maps = (x.transpose(2, 0, 1) if nhwc else x for x in inputs)
+        self._images = [{"data": after("data", x)} for x in maps]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -65,6 +73,7 @@ class Walk:
                 for layer in now:
                     xs = [values[name].astype("float32") for name in layer.bottoms]
                     y = activated(layer, self._config, linear_output(layer, xs, state))
+                    y = self._after(layer.name, y)
                     values[layer.name] = np.clip(y, -_LARGEST, _LARGEST).astype("float16")
                 self._images[i] = {n: v for n, v in values.items() if n in read_later}
             return np.zeros(())
@@ -75,3 +84,48 @@ class Walk:
         """float32 [N, num_classes]."""
         self.advance(None, state)
         return np.stack([values[self._last] for values in self._images]).astype("float32")
+
+
+def covariances(
+    layer: Layer, walk: Walk, with_floats: Walk
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What a layer with weights reads in a changed network, and in the float one.
+
+    Args:
+        layer: the one that both walks have advanced to.
+        walk: of the changed network.
+        with_floats: of the float network.
+
+    Returns:
+        Covariances of the inputs in the changed network, [inputs, inputs]; those of the inputs in
+        the float network (rows) with these; and the means of both, [inputs].
+    """
+
+    def reads(walk: Walk, image: int) -> np.ndarray:
+        return inputs_of(layer, walk.inputs(layer, image))
+
+    # About the means, so that sums of squares lose no digits.
+    some = range(min(len(walk), 8))
+    shift, shift0 = (
+        np.mean([reads(each, i).mean(axis=1) for i in some], axis=0, dtype="float32")[:, None]
+        for each in (walk, with_floats)
+    )
+    size = len(shift)
+
+    def moments(part: range) -> np.ndarray:
+        sums = np.zeros((2 * size + 3, size))
+        for i in part:
+            x, x0 = reads(walk, i) - shift, reads(with_floats, i) - shift0
+            sums[:size] += x @ x.T
+            sums[size:-3] += x0 @ x.T
+            sums[-3] += x.sum(axis=1, dtype="float64")
+            sums[-2] += x0.sum(axis=1, dtype="float64")
+            sums[-1] += x.shape[1]
+        return sums
+
+    sums = walk.map(moments)
+    sums /= sums[-1, 0]
+    mean, mean0 = sums[-3], sums[-2]
+    hessian = sums[:size] - np.outer(mean, mean)
+    cross = sums[size:-3] - np.outer(mean0, mean)
+    return hessian, cross, mean + shift[:, 0], mean0 + shift0[:, 0]

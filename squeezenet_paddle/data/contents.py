@@ -155,5 +155,5 @@ def _read(memo: Path | None) -> dict[str, _Known]:
         return {}
     try:
         return {name: _Known(*each) for name, each in json.loads(memo.read_bytes()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):  # it only saves time
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # it only saves time
         return {}

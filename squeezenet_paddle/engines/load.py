@@ -26,8 +26,7 @@ from ..model_dir import ModelInfo, Weights, network_of, read_weights
 from ..network import numpy_forward
 from ..network.config import ModelConfig
 from ..network.stages import boundary, boundary_shapes, logits_and_fire9
-from ..onnx import quantise
-from ..onnx.quantise import Statistics
+from ..onnx.quantise import Constants, read_constants
 from ..onnx.writer import GraphInput, onnx_model
 from ..run_dir import model_dir_of
 from .batches import Compile, FeatureEngine, MicroBatchEngine, Outputs, flat
@@ -261,21 +260,21 @@ def _logits_engine(
         return DynamicEngine(network, "cpu", threads, with_means=with_means)
     if precision == "bfloat16" and not computes_bfloat16():
         _log.warning("%s: this processor has no bfloat16 instructions; it uses float32.", name)
-    statistics = None
+    quantised = None
     if precision == "int8":
-        statistics = _statistics(model_dir_of(model_dir), config, weights)
+        quantised = _quantised(model_dir_of(model_dir), config, weights)
     outputs = logits_and_fire9(config) if with_means else None
     compile_for = _onnx_compile(
-        name, config, weights.state, info.preprocess, precision, statistics, outputs
+        name, config, weights.state, info.preprocess, precision, quantised, outputs
     )
     return MicroBatchEngine(compile_for, config.num_classes, threads, with_means)
 
 
-def _statistics(folder: Path, config: ModelConfig, weights: Weights) -> dict[str, Statistics]:
-    """The statistics of a model directory's int8 export."""
-    name = export_record.STATISTICS
+def _quantised(folder: Path, config: ModelConfig, weights: Weights) -> Constants:
+    """The integers of a model directory's int8 export."""
+    name = export_record.ONNX_INT8
     _, data = export_record.find(folder, "int8", weights.fingerprint, name)
-    return quantise.from_json(data, config, str(folder / name))
+    return read_constants(data, config, str(folder / name))
 
 
 def _onnx_compile(
@@ -284,11 +283,11 @@ def _onnx_compile(
     state: State,
     preprocess: Preprocess,
     precision: str = "float32",
-    statistics: Mapping[str, Statistics] | None = None,
+    quantised: Constants | None = None,
     outputs: list[str] | None = None,
 ) -> Compile:
     size = GraphInput(preprocess.crop_size, preprocess.crop_size)
-    model = onnx_model(config, state, size, concat=False, statistics=statistics, outputs=outputs)
+    model = onnx_model(config, state, size, concat=False, quantised=quantised, outputs=outputs)
     if name == "onnxruntime":
         return partial(compile_onnx, model)
     return partial(compile_openvino, model, precision=precision)

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import export_record as record
 from ..caffe.writer import caffemodel, deploy_prototxt
+from ..compression.int8 import quantise
 from ..data.preprocess import Preprocess
 from ..device import use_device
 from ..engines.load import check_installed, version_of
@@ -29,9 +30,7 @@ from ..errors import InputError, RunError
 from ..files import named_errors, temporary_directory, write_together
 from ..model_dir import ModelInfo, Weights, network_of, read_info, read_weights
 from ..network.config import layers
-from ..onnx.quantise import calibrate, to_json
 from ..onnx.writer import GraphInput, onnx_model
-from ..progress import track
 from ..run_dir import model_dir_of
 from .description import describe
 
@@ -261,18 +260,17 @@ def _write_onnx(
     inputs: np.ndarray,
     folder: Path,
 ) -> list[Path]:
-    files, statistics = [folder / record.ONNX], None
+    files, quantised = [folder / record.ONNX], None
     if what.precision == "int8":
-        statistics = calibrate(info.network, weights.state, track(inputs, "calibrating"))
-        files = [folder / record.ONNX_INT8, folder / record.STATISTICS]
-        files[1].write_text(to_json(statistics), encoding="utf-8")
+        quantised = quantise(info.network, weights.state, inputs)
+        files = [folder / record.ONNX_INT8]
     size = what.input_size
     graph_input = GraphInput(size, size, what.batch, preprocess if what.with_preprocess else None)
     model = onnx_model(
         info.network,
         weights.state,
         graph_input,
-        statistics=statistics,
+        quantised=quantised,
         familiarity=None if info.calibration is None else info.calibration.familiarity,
         metadata=onnx_metadata(info, what),
     )

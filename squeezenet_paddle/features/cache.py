@@ -23,10 +23,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import InputError, RunError
-from ..files import sha256, write_bytes
+from ..files import check_regular, read_regular, sha256, write_bytes
 
 BLOCK = 64  # images that are computed, written and proven together
 _FORMAT = 2
+_LARGEST = 1 << 44  # bytes of a file
 _ROOM_LEFT = 100 << 20  # bytes that stay free for checkpoints, models and logs
 
 
@@ -83,11 +84,16 @@ class FeatureFile:
         if not self._data.exists():
             self._journal.unlink()
             return None
+        check_regular(self._data, "cache of features", _LARGEST)
+        size = self._data.stat().st_size
         with self._data.open("rb") as data:
             for start, record in records.items():
                 count = len(record["contents"])
+                if start * self.row_bytes > size:  # no place that a block is written to
+                    continue
                 data.seek(start * self.row_bytes)
-                if sha256(data.read(count * self.row_bytes)) == record["sha256"]:
+                block = data.read(count * self.row_bytes)
+                if len(block) == count * self.row_bytes and sha256(block) == record["sha256"]:
                     self._note(record)
                 else:
                     self._damaged.append((start, count))
@@ -200,14 +206,27 @@ def _ends_a_line(file: BinaryIO) -> bool:
 
 def _read_journal(path: Path) -> tuple[Any, dict[int, dict[str, Any]]]:
     """The header, and the records by start, the newest of each; damaged lines are passed over."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
+    if not path.exists():
         return None, {}
+    lines = read_regular(path, "journal of features", _LARGEST).splitlines()
     header, *rest = (_parsed(line) for line in lines or [b""])
-    return header, {each["start"]: each for each in rest if each is not None}
+    return header, {each["start"]: each for each in rest if _is_of_a_block(each)}
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parsed(line: bytes) -> Any:
     digest, _, text = line.partition(b" ")
-    return json.loads(text) if sha256(text).encode() == digest else None
+    try:
+        return json.loads(text) if sha256(text).encode() == digest else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_of_a_block(record: Any) -> bool:
+    """Whether a line of the journal is one that `Writer.write` wrote."""
+    return (
+        isinstance(record, dict)
+        and set(record) == {"start", "view", "sha256", "contents"}
+        and all(type(record[name]) is int and record[name] >= 0 for name in ("start", "view"))
+        and isinstance(record["contents"], list)
+        and all(isinstance(each, str) for each in record["contents"])
+    )

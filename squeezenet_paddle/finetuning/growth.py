@@ -101,11 +101,20 @@ def read_record(path: Path) -> Record | None:
         return None
     try:
         values = json.loads(read_bytes(path, "record of images"))
-        return Record(values["split"], [Image(*each) for each in values["images"]])
-    except (ValueError, KeyError, TypeError) as error:
+        images = [Image(*each) for each in values["images"]]
+        if not (isinstance(values["split"], dict) and all(_are_texts(each) for each in images)):
+            raise TypeError("texts were expected")
+        return Record(values["split"], images)
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: this record of images is damaged; remove it, and the images are split anew."
         ) from error
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def earlier_record(output_dir: Path) -> Record | None:

@@ -107,8 +107,10 @@ def _take_over(plan: Plan, output_dir: Path) -> bool:
     newest = checkpoint.load_newest(output_dir / CHECKPOINTS)
     if newest is None:
         return False
-    settings = Settings(**newest.record["settings"])
-    if settings.must_match["trainable"] != plan.settings.must_match["trainable"]:
+    with checkpoint.of_a_run(output_dir):
+        settings = Settings(**newest.record["settings"])
+        trainable = settings.must_match["trainable"]
+    if trainable != plan.settings.must_match["trainable"]:
         return False
     plan.settings.changes_since(settings, output_dir)
     plan.output_dir.mkdir(exist_ok=True)
@@ -162,4 +164,7 @@ def _stage(
 def _lr_of(output_dir: Path) -> float | None:
     """The learning rate of the run that is there to go on, if there is one."""
     newest = checkpoint.load_newest(output_dir / CHECKPOINTS)
-    return None if newest is None else newest.record["settings"]["may_change"]["lr"]
+    if newest is None:
+        return None
+    with checkpoint.of_a_run(output_dir):
+        return float(newest.record["settings"]["may_change"]["lr"])

@@ -1,110 +1,98 @@
-"""Calibration: ranges of all layers on real images, which give 8-bit integers their steps."""
+"""The constants of a network that computes on 8-bit integers, as its ONNX file holds them.
+
+By name, for a tensor of the graph and for a layer's weight and bias:
+
+    data/scale, fire2/concat/scale    float32, the step of a tensor's 256 values
+    data/zero, fire2/concat/zero      uint8, which of them is 0
+    conv1.weight/int8, /scale         int8 as the weight, and float32, the step of each output
+    conv1.bias/int32                  in steps of the weight's times the input's; convolutions only
+
+`compression/int8.py` makes them. As a file holds all of them, engines take them from there.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from ..errors import InputError
 from ..network.config import ModelConfig, layers
-from ..network.numpy_forward import activations
+from ..network.weights import key_of
+from .schema import DATA_TYPES, ModelProto
 
 CALIBRATION_IMAGES = 64
-_LARGEST = 1e30  # a value that a layer may give
-_CLIPPED = 1e-4  # the share of an image's values at either end that 8 bits need not reach
+LARGEST_WEIGHT = 63  # 7 bits: sums of two products with a uint8 then fit 16 bits, as AVX2 has them
+LARGEST_LINEAR_WEIGHT = 127  # 8 bits, as these layers are computed in float32
+_LARGEST = 1e30  # a step
+
+Constants = Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Range and means of a layer's output, or of the network's input.
-
-    Attributes:
-        low, high: the range of its values, without the few that lie far outside the others.
-        mean: of each channel.
-    """
-
-    low: float
-    high: float
-    mean: tuple[float, ...]
+def step_and_zero(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """The step of 256 values from `low` to `high`, float32, and which of them is 0, uint8."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = np.array(max((high - low) / 255, 1e-30), "float32")
+    return step, np.array(np.rint(-low / step), "uint8")
 
 
-def calibrate(
-    config: ModelConfig, state: Mapping[str, np.ndarray], inputs: Iterable[np.ndarray]
-) -> dict[str, Statistics]:
-    """Runs images through the network and records the range and means of every layer.
-
-    Args:
-        config: which network.
-        state: arrays by state-dict key.
-        inputs: at least one image, each as `Preprocess` makes it.
-
-    Returns:
-        Statistics of "data" and of every layer, by name.
-    """
-    by_layer: dict[str, list[Statistics]] = {}
-    for x in inputs:
-        for name, values in activations(config, state, x).items():
-            maps = values.reshape(len(values), -1)
-            low, high = np.quantile(maps, [_CLIPPED, 1 - _CLIPPED])
-            one = Statistics(float(low), float(high), tuple(maps.mean(axis=1)))
-            by_layer.setdefault(name, []).append(one)
-    return {name: _combine(parts) for name, parts in by_layer.items()}
+def step_of_outputs(weight: np.ndarray, bias: np.ndarray, input_step: np.ndarray) -> np.ndarray:
+    """The least steps, float32 [outputs], with which weight and bias of a convolution fit."""
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1) / np.float32(LARGEST_WEIGHT)
+    of_bias = np.maximum(np.abs(bias) / input_step, np.float32(1e-20)) / np.float32(2**30)
+    return np.maximum(largest, of_bias).astype("float32")
 
 
-def _combine(parts: list[Statistics]) -> Statistics:
-    mean = np.mean([part.mean for part in parts], axis=0, dtype="float64")
-    return Statistics(
-        min(part.low for part in parts),
-        max(part.high for part in parts),
-        tuple(round(float(value), 6) for value in mean),
-    )
-
-
-def to_json(statistics: Mapping[str, Statistics]) -> str:
-    """Statistics as the text of a file."""
-    return json.dumps({name: dataclasses.asdict(each) for name, each in statistics.items()}) + "\n"
-
-
-def from_json(data: bytes, config: ModelConfig, source: str) -> dict[str, Statistics]:
-    """Statistics from the file that `to_json` wrote.
+def read_constants(model: bytes, config: ModelConfig, source: str) -> dict[str, np.ndarray]:
+    """The constants of a network of 8 bits from its ONNX file.
 
     Args:
-        data: the file.
-        config: the network that they are of.
+        model: the file.
+        config: the network that it should be of.
         source: what errors call the file.
 
     Raises:
-        InputError: it is damaged, or of another network.
+        InputError: it is damaged, of another network, or of an older version.
     """
     try:
-        content = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not JSON ({error}).") from error
-    channels = {"data": 3, **{layer.name: layer.channels for layer in layers(config)}}
-    if not isinstance(content, dict) or set(content) != set(channels):
-        raise InputError(f"{source}: statistics of the input and of every layer were expected.")
-    statistics = {}
-    for name, values in content.items():
-        if not (
-            isinstance(values, dict)
-            and set(values) == {"low", "high", "mean"}
-            and isinstance(values["mean"], list)
-            and len(values["mean"]) == channels[name]
-            and all(map(_is_finite, (values["low"], values["high"], *values["mean"])))
-            and values["low"] <= values["high"]
-        ):
-            raise InputError(
-                f"{source}, {name}: the ends of a range, low and high, and {channels[name]} means "
-                "were expected, finite numbers."
-            )
-        statistics[name] = Statistics(values["low"], values["high"], tuple(values["mean"]))
-    return statistics
+        graph = ModelProto.FromString(model).graph
+    except (DecodeError, ValueError) as error:  # protobuf 3: names that are no text
+        raise InputError(f"{source}: no ONNX file ({error}).") from error
+    found = {each.name: each for each in graph.initializer}
+    return {
+        name: _constant(found.get(name), kind, shape, f"{source}, {name}")
+        for name, (kind, shape) in expected_constants(config).items()
+    }
 
 
-def _is_finite(value: object) -> bool:
-    """Whether it is a number that float32 can hold."""
-    return type(value) in (int, float) and abs(value) < _LARGEST  # type: ignore[arg-type]
+def expected_constants(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each constant of a network, by its name."""
+    maps = ["data", *(layer.name for layer in layers(config) if not layer.flat)]
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name in maps:
+        expected[f"{name}/scale"], expected[f"{name}/zero"] = ("float32", ()), ("uint8", ())
+    for layer in layers(config):
+        if layer.weight_shape:
+            key, is_linear = key_of(layer), layer.type == "InnerProduct"
+            shape = layer.weight_shape[::-1] if is_linear else layer.weight_shape
+            expected[f"{key}.weight/int8"] = "int8", shape
+            expected[f"{key}.weight/scale"] = "float32", (layer.channels,)
+            if not is_linear:
+                expected[f"{key}.bias/int32"] = "int32", (layer.channels,)
+    return expected
+
+
+def _constant(found: Any, kind: str, shape: tuple[int, ...], where: str) -> np.ndarray:
+    if found is None or found.data_type != DATA_TYPES[kind] or tuple(found.dims) != shape:
+        size = "x".join(map(str, shape)) or "a single"
+        raise InputError(f"{where}: {size} {kind} was expected; make the int8 export again.")
+    form = np.dtype(kind).newbyteorder("<")
+    if len(found.raw_data) != math.prod(shape) * form.itemsize:
+        raise InputError(f"{where}: {math.prod(shape) * form.itemsize:,} bytes were expected.")
+    values = np.frombuffer(found.raw_data, form).astype(kind).reshape(shape)
+    if kind == "float32" and not ((values > 0) & (values < _LARGEST)).all():
+        raise InputError(f"{where}: steps above 0 were expected, finite numbers.")
+    return values

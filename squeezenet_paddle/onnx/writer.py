@@ -21,7 +21,7 @@ from ..network.numpy_forward import batch_norm
 from ..network.stages import logits_and_fire9
 from ..network.weights import BATCH_NORM_EPSILON, key_of
 from .familiarity import add_familiarity
-from .quantise import Statistics
+from .quantise import Constants
 from .schema import (
     DATA_TYPES,
     FLOAT_ATTRIBUTE,
@@ -33,8 +33,6 @@ from .schema import (
 
 OPSET = 13  # the first in which weights are quantised by channel
 _IR_VERSION = 7  # of ONNX 1.8, which brought that opset
-_LARGEST_WEIGHT = 63  # 7 bits: sums of two products with a uint8 then fit 16 bits, as AVX2 has them
-_LARGEST_LINEAR_WEIGHT = 127  # 8 bits, as these layers are computed in float32
 _OPERATORS = {"relu": "Relu", "elu": "Elu"}
 
 
@@ -60,7 +58,7 @@ def onnx_model(
     state: Mapping[str, np.ndarray],
     graph_input: GraphInput,
     concat: bool = True,
-    statistics: Mapping[str, Statistics] | None = None,
+    quantised: Constants | None = None,
     outputs: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
     familiarity: Familiarity | None = None,
@@ -73,17 +71,16 @@ def onnx_model(
         graph_input: what the graph takes.
         concat: write the concatenations of the fires; if not, their readers read both halves,
             as the sum of two convolutions or as two pools, which copies less and is faster.
-        statistics: as `quantise.calibrate` returns them, to write 8-bit integers; None writes
-            float32.
+        quantised: what `quantise.py` describes, to write 8-bit integers; None writes float32.
         outputs: names of the layers that are the graph's outputs, in NCHW, float32 [N, C, h, w]
             or [N, C]; nothing else is written than what they need. None for the logits.
         metadata: what the file says of itself, JSON values by key.
         familiarity: becomes the output "familiarity", float32 [N, 1], beside the logits.
     """
-    if statistics is None:
+    if quantised is None:
         writer = _Writer(config, state, concat)
     else:
-        writer = _QuantisingWriter(config, state, statistics)
+        writer = _QuantisingWriter(config, state, quantised)
     model = ModelProto(
         ir_version=_IR_VERSION, producer_name="squeezenet_paddle", producer_version=__version__
     )
@@ -304,66 +301,44 @@ class _QuantisingWriter(_Writer):
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        state: Mapping[str, np.ndarray],
-        statistics: Mapping[str, Statistics],
+        self, config: ModelConfig, state: Mapping[str, np.ndarray], quantised: Constants
     ) -> None:
         super().__init__(config, state)
-        self._means = {name: np.array(s.mean) for name, s in statistics.items()}
-        self._ranges = {name: (s.low, s.high) for name, s in statistics.items()}
-        for layer in layers(config):
-            if layer.type == "Concat" and not layer.flat:
-                # It copies integers, if these mean the same in all its inputs.
-                for bottom in layer.bottoms:
-                    self._ranges[bottom] = self._ranges[layer.name]
-        self._scales: dict[str, np.ndarray] = {}  # by tensor
+        self._quantised = quantised
 
     def _input(self, graph_input: GraphInput) -> list[str]:
         [x] = super()._input(graph_input)
-        return [self._quantised(x, self._ranges["data"])]
+        return [self._rounded(x, "data")]
 
     def _convolution(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [[x]] = inputs
         key = key_of(layer)
-        weight, bias = self._state[f"{key}.weight"], self._state[f"{key}.bias"]
-        # A channel's step also has to let its bias fit 32 bits, which counts if the weights are 0.
-        scale = np.maximum(
-            np.abs(weight).max(axis=(1, 2, 3)) / np.float32(_LARGEST_WEIGHT),
-            np.maximum(np.abs(bias) / self._scales[x], np.float32(1e-20)) / np.float32(2**30),
-        )
-        rounded = np.rint(weight / scale[:, None, None, None]).astype("int8")
-        # What rounding the weights adds to each output on average is taken off the bias.
-        added = (rounded * scale[:, None, None, None] - weight).sum(axis=(2, 3))
-        bias = bias - added @ self._means[layer.bottoms[0]]
-        bias_scale = scale * self._scales[x]
-        bias = np.rint(bias / bias_scale).astype("int32")
+        scale = self._quantised[f"{key}.weight/scale"]
+        input_scale = self._quantised[f"{layer.bottoms[0]}/scale"]
         tensors = [
             x,
-            self._restored(f"{key}.weight", rounded, scale),
-            self._restored(f"{key}.bias", bias, bias_scale),
+            self._restored(f"{key}.weight", "int8", scale),
+            self._restored(f"{key}.bias", "int32", scale * input_scale),
         ]
         y = self._activated(layer, self._conv_node(layer, tensors, f"{layer.name}/linear"))
-        return [self._quantised(y, self._ranges[layer.name])]
+        return [self._rounded(y, layer.name)]
 
     def _pooling(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [y] = super()._pooling(layer, inputs)
-        if not layer.kernel:
-            return [y]
-        return [self._quantised(y, self._ranges[layer.bottoms[0]])]  # the same integers
+        return [self._rounded(y, layer.name)] if layer.kernel else [y]
 
     def _concatenation(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [y] = super()._concatenation(layer, inputs)
-        return [y] if layer.flat else [self._quantised(y, self._ranges[layer.name])]
+        return [y] if layer.flat else [self._rounded(y, layer.name)]
 
     def _sum(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [y] = super()._sum(layer, inputs)
-        return [self._quantised(y, self._ranges[layer.name])]
+        return [self._rounded(y, layer.name)]
 
     def _batch_norm(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         if not layer.flat:
             [y] = super()._batch_norm(layer, inputs)
-            return [self._quantised(y, self._ranges[layer.name])]
+            return [self._rounded(y, layer.name)]
         scale, shift = batch_norm(self._state, key_of(layer))
         y = self._scaled(inputs[0][0], f"{layer.name}/scale", scale, f"{layer.name}/scaled")
         return [self._shifted(y, f"{layer.name}/shift", shift, layer.name)]
@@ -371,10 +346,8 @@ class _QuantisingWriter(_Writer):
     def _linear(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [[x]] = inputs
         key = key_of(layer)
-        weight, bias = self._state[f"{key}.weight"], self._state[f"{key}.bias"]
-        scale = np.abs(weight).max(axis=0) / np.float32(_LARGEST_LINEAR_WEIGHT)
-        scale = np.maximum(scale, np.float32(1e-20))  # of an output whose weights are all 0
-        rounded = self._constant(f"{key}.weight/int8", np.rint(weight / scale).astype("int8"))
+        scale, bias = self._quantised[f"{key}.weight/scale"], self._state[f"{key}.bias"]
+        rounded = self._constant(f"{key}.weight/int8", self._quantised[f"{key}.weight/int8"])
         rounded = self._node("Cast", [rounded], f"{key}.weight", to=DATA_TYPES["float32"])
         y = self._node("MatMul", [x, rounded], f"{layer.name}/product")
         y = self._scaled(y, f"{key}.weight/scale", scale, f"{layer.name}/scaled")
@@ -387,27 +360,21 @@ class _QuantisingWriter(_Writer):
     def _shifted(self, x: str, name: str, shift: np.ndarray, output: str) -> str:
         return self._node("Add", [x, self._constant(name, shift)], output)
 
-    def _quantised(self, x: str, limits: tuple[float, float]) -> str:
-        """The tensor rounded to 256 steps, one of which is 0."""
-        low, high = min(limits[0], 0.0), max(limits[1], 0.0)
-        scale = np.array(max((high - low) / 255, 1e-30), "float32")
-        zero = np.array(np.rint(-low / scale), "uint8")
+    def _rounded(self, x: str, name: str) -> str:
+        """The tensor rounded to 256 steps, one of which is 0; `name` is the layer's."""
         constants = [
-            self._constant(f"{x}/scale", np.array(scale)),
-            self._constant(f"{x}/zero", zero),
+            self._constant(each, self._quantised[each])
+            for each in (f"{name}/scale", f"{name}/zero")
         ]
         rounded = self._node("QuantizeLinear", [x, *constants], f"{x}/uint8")
-        y = self._node("DequantizeLinear", [rounded, *constants], f"{x}/rounded")
-        self._scales[y] = scale
-        return y
+        return self._node("DequantizeLinear", [rounded, *constants], f"{x}/rounded")
 
-    def _restored(self, name: str, values: np.ndarray, scale: np.ndarray) -> str:
+    def _restored(self, name: str, kind: str, scale: np.ndarray) -> str:
         """A constant as integers, and its dequantisation with one scale per channel."""
-        zeros = np.zeros(scale.shape, values.dtype)
         constants = [
-            self._constant(f"{name}/{values.dtype}", values),
+            self._constant(f"{name}/{kind}", self._quantised[f"{name}/{kind}"]),
             self._constant(f"{name}/scale", scale),
-            self._constant(f"{name}/zero", zeros),
+            self._constant(f"{name}/zero", np.zeros(scale.shape, kind)),
         ]
         return self._node("DequantizeLinear", constants, name, axis=0)
 

@@ -19,7 +19,8 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
-from ..errors import RunError
+from ..device import selected_gpu
+from ..errors import InputError, RunError
 from .launcher import collected_signals
 from .listeners import deaf_afterwards
 from .rendezvous import JOIN_SECONDS, Rendezvous
@@ -98,7 +99,7 @@ class Group:
         self._rendezvous.barrier()
         try:
             collective()
-        except RuntimeError:
+        except (RuntimeError, OSError):  # of gloo, of NCCL
             self._rendezvous.check()
             raise
 
@@ -110,15 +111,20 @@ def join(device: str) -> Group:
     names another one.
 
     Args:
-        device: "cpu", for gloo, or "gpu", for NCCL.
+        device: "cpu", for gloo, or a GPU, for NCCL; Paddle takes the one of the launcher.
 
     Raises:
-        InputError: the environment is incomplete.
+        InputError: the environment is incomplete, or means another GPU.
         RunError: a process does not arrive within JOIN_SECONDS, or they cannot reach each other.
     """
     rendezvous = Rendezvous.from_environment()
     if rendezvous is None:
         return Group()
+    if device not in ("cpu", "gpu", f"gpu:{selected_gpu()}"):
+        raise InputError(
+            f"`device` {device}: this is one of {rendezvous.world_size} processes, to which the "
+            f"launcher has given gpu:{selected_gpu()}; gpu was expected."
+        )
     os.environ["PADDLE_DISTRI_BACKEND"] = "gloo" if device == "cpu" else "nccl"
     # Paddle requires it and does not use it.
     os.environ.setdefault("PADDLE_CURRENT_ENDPOINT", f"{rendezvous.host}:{rendezvous.port}")
@@ -134,7 +140,7 @@ def join(device: str) -> Group:
                 time.sleep(0.3)
             dist.init_parallel_env()
             rendezvous.barrier()
-    except (RuntimeError, ValueError) as error:  # what Paddle raises
+    except (RuntimeError, ValueError, OSError) as error:  # what Paddle raises
         rendezvous.check()
         raise RunError(
             f"the processes cannot reach each other: {str(error).strip().splitlines()[-1]}"

@@ -12,20 +12,23 @@ import io
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 
+from ..array_files import read_npz
 from ..errors import InputError, RunError
-from ..files import clear_leftovers, read_bytes, write_bytes
+from ..files import clear_leftovers, read_regular, write_bytes
+from ..safe_pickle import one_line
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2  # of the JSON text; the first one had no number
 _NAME = re.compile(r"step_([0-9]{8,})\.ckpt")
+_LARGEST = 4 << 30  # bytes
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -128,7 +131,7 @@ def _read(step: int, path: Path) -> Checkpoint:
     Raises:
         InputError: it cannot be read, is damaged, or is of another step or format.
     """
-    checkpoint = decoded(read_bytes(path, "checkpoint"), str(path))
+    checkpoint = decoded(read_regular(path, "checkpoint", _LARGEST), str(path))
     if checkpoint.step != step:
         raise InputError(f"{path}: this checkpoint is of step {checkpoint.step}, not of {step}.")
     return checkpoint
@@ -143,13 +146,40 @@ def decoded(data: bytes, where: str) -> Checkpoint:
     payload, digest = data[:-_DIGEST_SIZE], data[-_DIGEST_SIZE:]
     if hashlib.sha256(payload).digest() != digest:
         raise InputError(f"{where}: this checkpoint is damaged.")
-    with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    content = json.loads(arrays.pop("json").tobytes())
+    arrays = read_npz(payload, where)
+    try:
+        content = json.loads(arrays.pop("json").tobytes())
+    except (KeyError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: this checkpoint is damaged: {one_line(error)}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("record"), dict):
+        raise InputError(f"{where}: this checkpoint is damaged: it has no record of its run.")
     if (version := content.get("format", 1)) != FORMAT:
         raise _FormatError(
             f"{where}: this checkpoint has format {version}, and this version of squeezenet_paddle "
             f"reads format {FORMAT}; finish the run with the version that it was started with, or "
             "train from scratch with `overwrite`."
         )
+    if type(content.get("step")) is not int:
+        raise InputError(f"{where}: this checkpoint is damaged: it has no step.")
     return Checkpoint(content["step"], arrays, content["record"])
+
+
+@contextlib.contextmanager
+def of_a_run(folder: Path) -> Iterator[None]:
+    """Names the checkpoints of a run where one does not hold what a run keeps.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        InputError: a value was missing or of another kind.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{folder}: its newest checkpoint is not of such a run "
+            f"({type(error).__name__}: {one_line(error)}); `overwrite` starts from scratch."
+        ) from error

@@ -6,6 +6,7 @@ add up. The dropout mask of an image is a function of (seed, epoch, index of the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -240,7 +241,7 @@ def make_gradients(
             stage `trained_from` in place of pixels, as `model.unpacked` takes them; None: pixels.
 
     Raises:
-        InputError: `amp` on a CPU, or `to_static` with features.
+        InputError: `amp` on a CPU or a GPU that cannot do it, or `to_static` with features.
     """
     config = network.config
     on_cpu = device == "cpu"
@@ -249,6 +250,8 @@ def make_gradients(
             "`amp`: mixed precision needs a GPU: on a CPU Paddle's auto_cast has no effect, and "
             "its convolutions take float32 and float64 alone."
         )
+    if amp is not None:
+        _check_amp(amp)
     if to_static and features_size is not None:
         raise InputError("`to_static`: the static graph takes images, not cached features.")
     loss = Loss(label_smoothing, class_weights)
@@ -273,6 +276,20 @@ def make_gradients(
         forward = _static_forward(network)
     micro_pixels = fast_cpu.PLAIN_PIXELS if on_cpu and not head_at_once else None
     return Gradients(network, forward, seed, loss, features_size, amp, micro_pixels)
+
+
+def _check_amp(amp: Amp) -> None:
+    """Refuses a type that the GPU does not have; Paddle warns, and then computes in float32.
+
+    Raises:
+        InputError: Paddle says why.
+    """
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        with paddle.amp.auto_cast(level=amp.level, dtype=amp.dtype):
+            pass
+    for remark in remarks:
+        raise InputError(f"`amp_dtype` {amp.dtype}: {remark.message}")
 
 
 def dropout_masks(

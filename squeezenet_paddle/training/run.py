@@ -206,10 +206,11 @@ def finished_result(plan: Plan) -> TrainResult | None:
             f"{last}."
         )
     final = plan.output_dir / FINAL
-    done = plan.is_done(newest.step, newest.record["not_better"])
+    with checkpoint.of_a_run(plan.output_dir):
+        done = plan.is_done(newest.step, int(newest.record["not_better"]))
+        best = newest.record["best"]
     if not done or _problem(final) or read_info(final).source.get("step") != newest.step:
         return None
-    best = newest.record["best"]
     model_dir = plan.output_dir / (FINAL if best is None else BEST)
     if problem := _problem(model_dir):
         raise InputError(
@@ -221,7 +222,8 @@ def finished_result(plan: Plan) -> TrainResult | None:
 
 def changes_since(newest: Checkpoint, plan: Plan) -> list[str]:
     """What the settings change of a run that they go on with, a text for each."""
-    return plan.settings.changes_since(Settings(**newest.record["settings"]), plan.output_dir)
+    with checkpoint.of_a_run(plan.output_dir):
+        return plan.settings.changes_since(Settings(**newest.record["settings"]), plan.output_dir)
 
 
 def _problem(model_dir: Path) -> str:
@@ -236,8 +238,9 @@ def _problem(model_dir: Path) -> str:
 
 def _is_of_other_list(newest: Checkpoint, plan: Plan) -> bool:
     """Whether the best score so far is of another validation list."""
-    now, earlier = plan.settings.may_change, newest.record["settings"]["may_change"]
-    return newest.record["best"] is not None and now[VAL_CONTENT] != earlier.get(VAL_CONTENT)
+    with checkpoint.of_a_run(plan.output_dir):
+        now, earlier = plan.settings.may_change, newest.record["settings"]["may_change"]
+        return newest.record["best"] is not None and now[VAL_CONTENT] != earlier.get(VAL_CONTENT)
 
 
 def _take_directory(plan: Plan) -> Checkpoint | None:
@@ -251,7 +254,7 @@ def _take_directory(plan: Plan) -> Checkpoint | None:
     if newest is not None and _is_of_other_list(newest, plan):
         logger.warning("`val_list` has changed; the best score so far is of another list.")
         newest.record.update(best=None, not_better=0)
-    has_best = newest is not None and newest.record["best"] is not None
+    has_best = newest is not None and newest.record.get("best") is not None
     if newest is not None and has_best and (problem := _problem(plan.output_dir / BEST)):
         logger.warning(f"{problem} The best model from now on is kept in its place.")
         newest.record.update(best=None, not_better=0)
@@ -260,13 +263,10 @@ def _take_directory(plan: Plan) -> Checkpoint | None:
 
 def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
     """The network with the weights it starts from, and a text that says which."""
-    import paddle
+    from ..network.model import load_state
 
-    from ..network.model import SqueezeNet, load_state
-
-    paddle.seed(plan.solver.seed)
     config = plan.config.network
-    network = SqueezeNet(plan.info.network, config.init, config.classifier_bias)
+    network = _new_network(plan)
     if config.pretrained is None:
         return network, f"from scratch ({config.init} initialisation)"
     info = read_info(config.pretrained)
@@ -285,3 +285,26 @@ def start_network(plan: Plan) -> tuple[SqueezeNet, str]:
         origin += f", classifier of {old.num_classes} classes -> {new.num_classes} (new)"
     load_state(network, state, str(config.pretrained))
     return network, origin
+
+
+def _new_network(plan: Plan) -> SqueezeNet:
+    """The network with its initial weights, which are drawn on the CPU.
+
+    A GPU draws other numbers from the same seed.
+    """
+    import paddle
+
+    from ..network.model import SqueezeNet, load_state
+
+    device, config = paddle.device.get_device(), plan.config.network
+    variant = (plan.info.network, config.init, config.classifier_bias)
+    paddle.device.set_device("cpu")
+    paddle.seed(plan.solver.seed)
+    network = SqueezeNet(*variant)
+    paddle.device.set_device(device)
+    if device == "cpu":
+        return network
+    state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    network = SqueezeNet(*variant)
+    load_state(network, state, "the initial weights")
+    return network

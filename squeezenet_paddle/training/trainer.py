@@ -87,7 +87,8 @@ class Trainer:
         self._interrupted = False
         self._hinted = False
         if run.checkpoint is not None:
-            self._restore(run.checkpoint)
+            with checkpoint.of_a_run(self._plan.output_dir):
+                self._restore(run.checkpoint)
         else:
             set_statistics(run.network, inputs, plan.solver.trained_from, run.group)
 

@@ -17,6 +17,8 @@ from squeezenet_paddle.caffe.convert import read_weights
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network.config import ModelConfig
 
+SHORT = ("squeeze1x1", "expand1x1", "expand3x3")
+
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, np.ndarray]:
@@ -40,6 +42,47 @@ def test_every_value_comes_back(state: dict[str, np.ndarray]) -> None:
     assert set(found) == set(state)
     for key, value in state.items():
         np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+def test_what_is_written_is_what_the_tests_writer_writes(state: dict[str, np.ndarray]) -> None:
+    assert deep_compression.encode(state) == net_file(state)
+
+
+def test_other_networks_are_not_written() -> None:
+    deep_compression.check(ModelConfig("1.0", dropout=0.0, data_format="NHWC"))
+    for other in (ModelConfig("1.1"), ModelConfig("1.0", 5), ModelConfig("1.0", bypass="simple")):
+        with pytest.raises(InputError, match="v1.0 of 1,000 classes without a bypass"):
+            deep_compression.check(other)
+
+
+def test_a_layer_of_many_values_gets_a_codebook_of_256(state: dict[str, np.ndarray]) -> None:
+    weight = np.random.default_rng(1).normal(size=state["fire9.expand3x3.weight"].shape)
+    weight[np.abs(weight) < 0.5] = 0
+    many = {**state, "fire9.expand3x3.weight": weight.astype("float32")}
+    many["fire2.squeeze1x1.weight"] = np.zeros_like(state["fire2.squeeze1x1.weight"])
+    found = deep_compression.parse(deep_compression.encode(many), "a.net")
+    values = found["fire9.expand3x3.weight"]
+    assert len(np.unique(values)) <= 256
+    np.testing.assert_array_equal(values == 0, weight == 0)
+    assert np.square(values - weight).mean() < (8 / 255) ** 2 / 12
+    assert not found["fire2.squeeze1x1.weight"].any()
+
+
+def test_described_in_words_it_reads_the_same(state: dict[str, np.ndarray]) -> None:
+    """By the description alone, byte by byte, for the first layers."""
+    data = deep_compression.encode(state)
+    counts, at = struct.unpack("<26I", data[:104]), 104
+    for count, key in zip(counts[:4], ("conv1", *(f"fire2.{x}" for x in SHORT))):
+        weight = state[f"{key}.weight"]
+        book = struct.unpack("<256f", data[at : at + 1024])
+        at += 1024 + 4 * len(weight)
+        codes, halves = data[at : at + count], data[at + count : at + count + (count + 1) // 2]
+        at += count + (count + 1) // 2
+        values, position = [0.0] * weight.size, -1
+        for i, code in enumerate(codes):
+            position += (halves[i // 2] >> 4 * (i % 2) & 15) + 1
+            values[position] = book[code]
+        assert values == weight.ravel().tolist()
 
 
 def set_count(data: bytes, layer: int, value: int) -> bytes:

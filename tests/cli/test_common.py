@@ -147,3 +147,22 @@ def test_library_messages_come_with_flags(
         arguments = [*arguments, "--images", "images"]
     assert_user_error(call_tool(*arguments, "--output_dir", "out"), message)
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "C++ Traceback: ...\n(External) CUDA error(700), an illegal memory access.\n"
+            "  [Hint: 'cudaErrorIllegalAddress'] (at /paddle/phi/gpu_info.cc:66)\n",
+            "CUDA error(700), an illegal memory access.",
+        ),
+        (
+            "ExternalError: NCCL error(5), invalid usage. (at /x.cc:1)",
+            "NCCL error(5), invalid usage.",
+        ),
+        ("no space left", ""),
+    ],
+)
+def test_an_error_of_the_gpu_is_one_line(text: str, reason: str) -> None:
+    assert common.of_gpu(OSError(text)) == reason

@@ -13,6 +13,7 @@ from conftest import Run, assert_user_error
 from networks import name_of, small_model_dir
 
 from squeezenet_paddle import Predictor
+from squeezenet_paddle.caffe import deep_compression
 from squeezenet_paddle.cli.compress import main
 from squeezenet_paddle.model_dir import COMPRESSED, CONFIG, read_info, read_weights
 from squeezenet_paddle.network.config import ModelConfig
@@ -155,10 +156,24 @@ def test_other_weights_than_described_are_refused(
     assert_user_error(done, "it has both model.pdparams and model.sqz; remove one")
 
 
+def test_the_format_of_deep_compression_too(tmp_path: Path, folder: Path) -> None:
+    small_model_dir(tmp_path / "model", ModelConfig("1.0", 1000))
+    flags = [f"--image={folder / 'images' / '0[0-3].png'}", "--max_bytes=500000", "--to=net"]
+    main([f"--model_dir={tmp_path / 'model'}", *flags, f"--output_dir={tmp_path / 'small'}"])
+    found = deep_compression.parse((tmp_path / "small" / "model.net").read_bytes(), "model.net")
+    expected = read((tmp_path / "small" / COMPRESSED).read_bytes(), "model.sqz").state
+    for key, values in expected.items():
+        if len(np.unique(values)) <= 256:
+            np.testing.assert_array_equal(found[key], values, err_msg=key)
+        else:
+            assert np.abs(found[key] - values).max() <= np.ptp(values) / 254
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--max_bytes", "5000"], "--max_bytes 5,000: at least"),
+        (["--to", "net"], "only a v1.0 of 1,000 classes"),
         (["--max_loss", "0"], "above 0 and at most 100 was expected"),
         (["--max_loss", "1", "--max_bytes", "9"], "not allowed with"),
         (["--num_images", "3"], "--image: at least 4 images were expected"),

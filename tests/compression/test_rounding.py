@@ -132,3 +132,18 @@ def test_the_size_for_a_loss_is_found(halving: float, start: float) -> None:
 def test_a_loss_that_is_never_small_is_an_error() -> None:
     with pytest.raises(RunError, match="at most 0.5 points"):
         smallest_size(lambda size: 9.0, 0.5, 10_000, 1_000_000)
+
+
+def test_with_a_step_for_each_output_the_error_of_the_outputs_is_smaller() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(20, 5)) @ rng.normal(size=(5, 400)) + 0.1 * rng.normal(size=(20, 400))
+    weight = rng.normal(size=(6, 20)) * np.geomspace(0.1, 10, 6)[:, None]
+    covariance = np.cov(x, bias=True)
+    steps = np.abs(weight).max(axis=1) / 7
+    q = Problem(weight, covariance, covariance).nearest(steps, 7)
+    assert np.abs(q).max() == 7
+
+    def errors(q: np.ndarray) -> np.ndarray:
+        return np.square((q * steps[:, None] - weight) @ (x - x.mean(axis=1)[:, None])).sum(axis=1)
+
+    assert (errors(q) < 0.5 * errors(np.rint(weight / steps[:, None]))).all()

@@ -13,10 +13,10 @@ from networks import network_of, noise, random_state
 
 from squeezenet_paddle.caffe.verify import CaffeJudge
 from squeezenet_paddle.caffe.writer import caffemodel, deploy_prototxt
+from squeezenet_paddle.compression.int8 import quantise
 from squeezenet_paddle.network import numpy_forward
 from squeezenet_paddle.network.config import ModelConfig, layers
 from squeezenet_paddle.network.stages import boundary
-from squeezenet_paddle.onnx.quantise import calibrate
 from squeezenet_paddle.onnx.writer import GraphInput, onnx_model
 
 
@@ -119,8 +119,8 @@ def test_eight_bits_are_near(head: str) -> None:
     onnxruntime, openvino = pytest.importorskip("onnxruntime"), pytest.importorskip("openvino")
     config = ModelConfig(num_classes=6, head=head)
     state, x = random_state(config), noise(3, 3, 67, 67)
-    statistics = calibrate(config, state, x)
-    model = onnx_model(config, state, GraphInput(67, 67), statistics=statistics)
+    quantised = quantise(config, state, x)
+    model = onnx_model(config, state, GraphInput(67, 67), quantised=quantised)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(model, b""), "CPU", {"NUM_STREAMS": 1})
@@ -135,8 +135,8 @@ def test_eight_bits_cover_linear_layers() -> None:
     config = ModelConfig(num_classes=10, head="compact")
     state = random_state(config)
     state["fc10.weight"][:, 3] = 0  # an output of no weights
-    statistics = calibrate(config, state, noise(1, 3, 67, 67))
-    model = onnx_model(config, state, GraphInput(67, 67), statistics=statistics)
+    quantised = quantise(config, state, noise(1, 3, 67, 67))
+    model = onnx_model(config, state, GraphInput(67, 67), quantised=quantised)
     assert len(model) < 1_170_000  # which leaves room for what says "none of these"
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     constants = {

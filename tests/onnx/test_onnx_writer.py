@@ -19,9 +19,9 @@ from networks import (
     state_of,
 )
 
+from squeezenet_paddle.compression.int8 import quantise
 from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.network.config import ModelConfig
-from squeezenet_paddle.onnx.quantise import calibrate
 from squeezenet_paddle.onnx.writer import GraphInput, onnx_model
 
 
@@ -101,9 +101,9 @@ def test_metadata_is_json_by_key() -> None:
 def test_eight_bits_keep_the_logits_roughly(config: ModelConfig) -> None:
     network = network_of(config)
     state, inputs = state_of(network), pixels(config, 8, 40)
-    statistics = calibrate(config, state, inputs)
+    quantised = quantise(config, state, inputs)
     float32 = onnx_model(config, state, GraphInput(40, 40))
-    int8 = onnx_model(config, state, GraphInput(40, 40), statistics=statistics)
+    int8 = onnx_model(config, state, GraphInput(40, 40), quantised=quantised)
     assert len(int8) < 0.45 * len(float32)
     expected = logits_of(network, inputs)
     found = run(int8, inputs)
@@ -120,8 +120,8 @@ def test_eight_bits_with_channels_of_zeros() -> None:
     state["fire4.squeeze1x1.weight"][:] = 0
     state["fire4.squeeze1x1.bias"][:] = 0  # and what follows sees zeros alone
     inputs = pixels(config, 4, 40)
-    statistics = calibrate(config, state, inputs)
+    quantised = quantise(config, state, inputs)
     graph_input = GraphInput(40, 40)
     expected = run(onnx_model(config, state, graph_input), inputs)
-    int8 = onnx_model(config, state, graph_input, statistics=statistics)
+    int8 = onnx_model(config, state, graph_input, quantised=quantised)
     np.testing.assert_allclose(run(int8, inputs), expected, atol=0.05 * np.abs(expected).max())

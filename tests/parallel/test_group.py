@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import distributed_worker
 import netns
@@ -15,8 +15,9 @@ import numpy as np
 import paddle
 import pytest
 
-from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.parallel.group import join
+from squeezenet_paddle.errors import InputError, RunError
+from squeezenet_paddle.parallel.group import Group, join
+from squeezenet_paddle.parallel.rendezvous import Rendezvous
 
 WORKER = Path(distributed_worker.__file__)
 
@@ -58,6 +59,54 @@ def test_two_hosts_join_one_job(tmp_path: Path) -> None:
         for code, output in netns.run_job(hosts, tmp_path, WORKER, "sums", tmp_path, 1):
             assert code == 0, output
     assert_sums(read(tmp_path))
+
+
+class FakeRendezvous:
+    """The first of two processes, of which the other has died."""
+
+    rank, world_size, host, port, interface = 0, 2, "127.0.0.1", 1, None
+
+    def barrier(self) -> None:
+        pass
+
+    def check(self) -> None:
+        raise RunError("process 1 has died")
+
+
+def nccl_error(*_: Any, **__: Any) -> None:
+    raise OSError("(External) NCCL error(5), invalid usage. (at /paddle/nccl.cc:1)")
+
+
+def test_an_error_of_nccl_is_that_of_the_process_which_died(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Paddle raises RuntimeError for gloo and OSError for NCCL."""
+    monkeypatch.setattr(paddle.distributed, "all_reduce", nccl_error)
+    with pytest.raises(RunError, match="process 1 has died"):
+        Group(cast(Any, FakeRendezvous())).sum(np.ones(2))
+
+
+@pytest.mark.parametrize("check", ["process 1 has died", None])
+def test_nccl_that_does_not_start_is_one_line(
+    check: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeRendezvous()
+    if check is None:
+        monkeypatch.setattr(fake, "check", lambda: None)
+    monkeypatch.setattr(Rendezvous, "from_environment", lambda: fake)
+    monkeypatch.setattr(paddle.distributed, "init_parallel_env", nccl_error)
+    monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "")  # which join sets
+    monkeypatch.setenv("PADDLE_CURRENT_ENDPOINT", "")
+    with pytest.raises(RunError, match=check or "cannot reach each other: .*NCCL error"):
+        join("gpu")
+
+
+def test_a_process_of_several_has_the_gpu_of_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paddle takes that one, whatever GPU was set before."""
+    monkeypatch.setattr(Rendezvous, "from_environment", FakeRendezvous)
+    monkeypatch.setenv("FLAGS_selected_gpus", "1")
+    with pytest.raises(InputError, match="`device` gpu:0: this is one of 2 .* has given gpu:1"):
+        join("gpu:0")
 
 
 def test_a_process_alone_is_a_group(monkeypatch: pytest.MonkeyPatch) -> None:

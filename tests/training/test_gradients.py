@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,9 @@ import pytest
 from networks import clear_cut_state, clearest, in_double, network_of, random_state, take_gradients
 
 from squeezenet_paddle.data.loader import Batch
-from squeezenet_paddle.engines.dynamic import DynamicEngine
+from squeezenet_paddle.engines.dynamic import DynamicEngine, features_run
 from squeezenet_paddle.errors import InputError
+from squeezenet_paddle.network import fast_cpu
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.network.model import SqueezeNet, load_state
 from squeezenet_paddle.network.numpy_forward import activations
@@ -350,6 +354,34 @@ def test_dropout_masks_depend_on_seed_epoch_and_image_alone() -> None:
     oblong = dropout_masks(config, (49, 100), 1, 2, batch.indices[:1])
     assert oblong is not None
     assert oblong.shape == (1, 512, 3, 6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_amp_that_the_gpu_cannot_do_is_refused(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paddle only warns, here because the tests compute on a CPU, and goes on in float32."""
+
+    @contextlib.contextmanager
+    def auto_cast(level: str, dtype: str) -> Iterator[None]:
+        warnings.warn(f"For {dtype}, amp only support Compute Capability 8.0.", stacklevel=2)
+        yield
+
+    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
+    with pytest.raises(InputError, match=f"`amp_dtype` {dtype}: For {dtype}, amp only support"):
+        make_gradients(build(), "gpu", 0, amp=Amp("O2", dtype))
+
+
+def test_nothing_for_a_cpu_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers of fast_cpu are slow or missing there; the network's own are used."""
+    for name in ("forward", "front", "tail", "features", "head"):
+        monkeypatch.setattr(fast_cpu, name, lambda *_, name=name: pytest.fail(name))
+    network, batch = build(), batch_of(3)
+    network.eval()
+    DynamicEngine(network, "gpu").logits(batch.inputs)
+    DynamicEngine(network, "gpu:1", with_means=True).outputs(batch.inputs)
+    features_run(network, "head", "gpu")(batch.inputs)
+    network.train()
+    make_gradients(network, "gpu", 0).add(batch, 0)
+    assert take_gradients(network).keys() == dict(network.named_parameters()).keys()
 
 
 def test_amp_needs_a_gpu() -> None:

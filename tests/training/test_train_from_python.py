@@ -17,6 +17,7 @@ from squeezenet_paddle import TrainConfig
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.training import run as training_run
 from squeezenet_paddle.training.config import MOST_CLASSES
+from squeezenet_paddle.training.plan import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,34 @@ def test_it_trains_what_the_command_trains(data: Path, tmp_path: Path, run_tool:
     assert_same_weights(tmp_path / "python/final", tmp_path / "command/final")
     best = max(r["top1"] for r in metrics(tmp_path / "python") if r["kind"] == "val")
     assert float(done.stdout) == best
+
+
+def test_a_seed_gives_the_same_weights_on_every_device(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU has other random numbers, so they are drawn on the CPU, and the GPU is set again."""
+    import paddle
+
+    from squeezenet_paddle.network.model import SqueezeNet
+
+    plan = make_plan(tiny(data, tmp_path / "run", max_steps=1))
+    expected = training_run.start_network(plan)[0].state_dict()
+    events: list[str] = []
+    make = SqueezeNet.__init__
+
+    def making(network: SqueezeNet, *given: Any) -> None:
+        events.append("network")
+        if events[-2] == "gpu:1":  # the numbers of a GPU
+            paddle.seed(12345)
+        make(network, *given)
+
+    monkeypatch.setattr(SqueezeNet, "__init__", making)
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:1")
+    monkeypatch.setattr(paddle.device, "set_device", events.append)
+    found = training_run.start_network(plan)[0].state_dict()
+    assert events == ["cpu", "network", "gpu:1", "network"]
+    for key, tensor in expected.items():
+        assert (found[key].numpy() == tensor.numpy()).all(), key
 
 
 def test_the_result_of_a_run(data: Path, tmp_path: Path) -> None:

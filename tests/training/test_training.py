@@ -167,7 +167,7 @@ def test_a_finished_run_does_nothing_and_an_extended_one_goes_on(
     longer = flags(data, tmp_path, "--max_steps", 5, "--eval_interval", 3)
     assert not finished_result(plan_of(longer))
     assert train(longer)
-    assert "changed: `max_steps` was 3, is 5" in capsys.readouterr().err
+    assert "changed: --max_steps was 3, is 5" in capsys.readouterr().err
     assert read_info(tmp_path / "final").source["step"] == 5
     with pytest.raises(InputError, match=r"has done 5 updates, and the settings ask for 3"):
         finished_result(plan_of(arguments))

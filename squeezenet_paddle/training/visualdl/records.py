@@ -17,12 +17,15 @@ from typing import Any, Callable
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from ...files import read_regular
 from ...protobuf import message_classes
 
 logger = logging.getLogger(__name__)
 
 FILE = "vdlrecords.log"  # VisualDL looks for "vdlrecords" in the name
 _LENGTH = struct.Struct("<Q")  # stands before every record
+_VALUES = 10  # the byte that a record begins with: its field 1
+_LARGEST = 2 << 30  # bytes of a file
 _FIRST_CONTENT = 4  # the lowest field number of what a value may hold; it holds one thing
 
 _Record = message_classes(
@@ -91,10 +94,13 @@ def read_records(
     The format has no checksums. A byte where no whole record begins is passed over, so that a
     damaged record costs only itself; `warn` is called with one line if there is one.
     """
-    data = path.read_bytes() if path.exists() else b""
+    data = read_regular(path, "file of records", _LARGEST) if path.exists() else b""
     kept, start, lost = [], 0, 0
-    while start < len(data):
-        found = _record_at(data, start)
+    parsed = 0  # bytes, of which each whole record has its own once
+    while start < len(data) and parsed <= 8 * len(data):
+        length = _length_at(data, start)
+        parsed += length or 0
+        found = None if length is None else _record_at(data, start)
         if found is None:
             start, lost = start + 1, lost + 1
             continue
@@ -102,12 +108,22 @@ def read_records(
         if value.id <= last_step and not (value.HasField("meta_data") or value.HasField("hparam")):
             kept.append(data[start:end])
         start = end
+    lost += len(data) - start
     if lost:
         warn(
             f"{path}: {lost} of its {len(data)} bytes are damaged or cut off and were left out; "
             f"the board goes on with the {len(kept)} records that can be read."
         )
     return kept
+
+
+def _length_at(data: bytes, start: int) -> int | None:
+    """The length of the record that may begin at `start`; None if none does."""
+    body = start + _LENGTH.size
+    if body >= len(data) or data[body] != _VALUES:
+        return None
+    length = _LENGTH.unpack_from(data, start)[0]
+    return length if body + length <= len(data) else None
 
 
 def _record_at(data: bytes, start: int) -> tuple[Any, int] | None:
