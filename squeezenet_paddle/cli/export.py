@@ -15,11 +15,11 @@ the images named (without --image, on drawn ones). The other formats:
             and classifies there; checked by wasmtime, compiled by ziglang (the extra `page`)
 
 Beside ONNX, Paddle and Caffe files, labels.json holds the class names and says what each file takes
-and gives. An ONNX file says the same in its metadata (input, preprocess, output, classes), a prototxt in comments. The
-authors' weights and those trained from them want the channels in the order B, G, R (OpenCV's, not
-Pillow's), pixels of 0 to 255, squashed to 256 x 256, the middle 227 x 227, minus the mean 104, 117,
-123. ONNX and Paddle graphs give logits, of which softmax makes probabilities; Caffe's give
-probabilities.
+and gives. An ONNX file says the same in its metadata (input, preprocess, output, classes), a
+prototxt in comments. The authors' weights and those trained from them want the channels in the
+order B, G, R (OpenCV's, not Pillow's), pixels of 0 to 255, squashed to 256 x 256, the middle 227 x
+227, minus the mean 104, 117, 123. ONNX and Paddle graphs give logits, of which softmax makes
+probabilities; Caffe's give probabilities.
 
 --with_preprocess moves the subtraction of the mean into the graph, which then takes pixels as they
 are, uint8 [N, H, W, 3]; decoding, resizing and cropping stay outside. --precision int8 writes
