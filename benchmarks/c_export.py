@@ -273,7 +273,8 @@ def main() -> None:
         folder = Path(temporary)
         prepare(folder, args.model_dir)
         facts = machine(1)
-        print(f"{facts['processor']}, {facts['system']}, {facts['versions']}")
+        versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+        print(f"{facts['processor']}, {facts['system']}, {versions}")
         for row in rows(folder, args.rounds):
             print(row, flush=True)
 
