@@ -160,8 +160,8 @@ def recover(path: Path) -> None:
     `atomic_directory` may have written calls this first.
     """
     old = _moved_away(path)
-    if old.is_dir() and not path.exists():
-        with suppress(OSError):  # its successor has come, or another reader was faster
+    with suppress(OSError):  # its successor has come, another reader was faster, or no access
+        if old.is_dir() and not path.exists():
             old.rename(path)
 
 
@@ -185,7 +185,12 @@ def leftovers(folder: Path, below: bool = False) -> list[Path]:
         return []
     if not below:
         names = [name for name in os.listdir(folder) if is_temporary(name)]  # noqa: PTH208
-        return [path for name in sorted(names) if _is_abandoned(path := folder / name)]
+        found = []
+        for path in (folder / name for name in sorted(names)):
+            with _held_if_abandoned(path) as is_abandoned:
+                if is_abandoned:
+                    found.append(path)
+        return found
     found = leftovers(folder)
     for parent, folders, _ in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_temporary(name))
@@ -196,13 +201,19 @@ def leftovers(folder: Path, below: bool = False) -> list[Path]:
 def clear_leftovers(folder: Path, below: bool = False) -> None:
     """Removes `leftovers`; directories that were moved away and not replaced come back."""
     for path in leftovers(folder, below):
-        if moved_away := _MOVED_AWAY.fullmatch(path.name):
-            recover(path.with_name(moved_away[1]))
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):  # another process was faster, or it is another user's
-                path.unlink()
+        with _held_if_abandoned(path) as is_abandoned:
+            if is_abandoned:  # still
+                _clear(path)
+
+
+def _clear(path: Path) -> None:
+    if moved_away := _MOVED_AWAY.fullmatch(path.name):
+        recover(path.with_name(moved_away[1]))
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):  # another process was faster, or it is another user's
+            path.unlink()
 
 
 _clear_once = functools.lru_cache(1024)(clear_leftovers)  # it takes a listing of the folder
@@ -258,19 +269,26 @@ def _hold(name: str) -> int | None:
     return None
 
 
-def _is_abandoned(path: Path) -> bool:
-    """Whether a temporary was left by a process that has ended."""
+@contextmanager
+def _held_if_abandoned(path: Path) -> Iterator[bool]:
+    """Whether a temporary was left by a process that has ended; if so, nobody can take it now.
+
+    A process that has just made it, and not locked it yet, waits in `_hold` until this ends.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False
+        yield False
+        return
     try:
-        _lock(descriptor, wait=False)
-    except OSError:  # it is held, or cannot be
-        return False
+        try:
+            _lock(descriptor, wait=False)
+            is_abandoned = True
+        except OSError:  # it is held, or cannot be
+            is_abandoned = False
+        yield is_abandoned
     finally:
         os.close(descriptor)
-    return True
 
 
 def _lock(descriptor: int, wait: bool = True) -> None:

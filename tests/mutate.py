@@ -29,14 +29,16 @@ from typing import Any, Callable
 import numpy as np
 from caffe_files import mutate
 from limits import limit_this_process
-from networks import VARIANTS, calibrate_dir, small_model_dir
+from networks import VARIANTS, calibrate_dir, pixels, random_state, small_model_dir
 
+from squeezenet_paddle.compression.int8 import quantise
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.export_record import RECORD, STATISTICS, add_record, find
+from squeezenet_paddle.export_record import ONNX_INT8, RECORD, add_record, find
 from squeezenet_paddle.features.cache import FeatureFile
+from squeezenet_paddle.files import sha256
 from squeezenet_paddle.model_dir import read_info, read_weights, write_compressed
-from squeezenet_paddle.network.config import layers
-from squeezenet_paddle.onnx.quantise import Statistics, from_json, to_json
+from squeezenet_paddle.onnx.quantise import read_constants
+from squeezenet_paddle.onnx.writer import GraphInput, onnx_model
 from squeezenet_paddle.sqz import format as sqz
 from squeezenet_paddle.training import checkpoint
 from squeezenet_paddle.training.visualdl import records
@@ -114,29 +116,31 @@ def weights_format(model: Path, name: str, inner: Callable[[bytes], bytes]) -> F
     return Format(model / name, lambda: read_weights(model, read_info(model)).fingerprint, fit)
 
 
-def statistics_file(folder: Path) -> Path:
-    statistics = {each.name: Statistics(0, 1, (0.5,) * each.channels) for each in layers(CONFIG)}
-    statistics["data"] = Statistics(0, 1, (0.5,) * 3)
-    (folder / STATISTICS).write_text(to_json(statistics))
-    add_record(folder, "int8", {"fingerprint": "x"}, [STATISTICS])
-    return folder / STATISTICS
+def int8_file(folder: Path) -> Path:
+    state = random_state(CONFIG)
+    constants = quantise(CONFIG, state, pixels(CONFIG, 1, 40), threads=1)
+    model = onnx_model(CONFIG, state, GraphInput(40, 40), quantised=constants)
+    (folder / ONNX_INT8).write_bytes(model)
+    add_record(folder, "int8", {"fingerprint": "x"}, [ONNX_INT8])
+    return folder / ONNX_INT8
 
 
-def read_statistics(folder: Path) -> Any:
-    return from_json(find(folder, "int8", "x", STATISTICS)[1], CONFIG, STATISTICS)
+def read_int8(folder: Path) -> str:
+    constants = read_constants(find(folder, "int8", "x", ONNX_INT8)[1], CONFIG, ONNX_INT8)
+    return sha256(b"".join(constants[name].tobytes() for name in sorted(constants)))
 
 
 def exports_format(folder: Path) -> Format:
-    statistics_file(folder)
-    return Format(folder / RECORD, lambda: read_statistics(folder))
+    int8_file(folder)
+    return Format(folder / RECORD, lambda: read_int8(folder))
 
 
 def int8_format(folder: Path) -> Format:
     def fit(data: bytes) -> bytes:
-        set_in_json(folder / RECORD, hashlib.sha256(data).hexdigest(), "int8", "files", STATISTICS)
+        set_in_json(folder / RECORD, hashlib.sha256(data).hexdigest(), "int8", "files", ONNX_INT8)
         return data
 
-    return Format(statistics_file(folder), lambda: read_statistics(folder), fit)
+    return Format(int8_file(folder), lambda: read_int8(folder), fit)
 
 
 def checkpoint_format(folder: Path) -> Format:
@@ -283,8 +287,9 @@ def _read_all(made: Format, part: range, seed: int) -> Iterator[str]:
     data = whole[made.file]
     ends = [*range(min(len(data), 3000)), *range(max(len(data) - 6000, 0), len(data))]
     for number in part:
-        for file, content in whole.items():
-            file.write_bytes(content)
+        for file, content in whole.items():  # reading is cheaper, and `read` may have removed it
+            if not file.exists() or file.read_bytes() != content:
+                file.write_bytes(content)
         fits = number % 2 == 1 and made.fit is not None
         rng = np.random.default_rng([seed, number])
         is_json = made.file.suffix == ".json" and number % 4 < 2

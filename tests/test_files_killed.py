@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from pathlib import Path
@@ -104,6 +105,29 @@ def test_what_is_being_written_is_not_a_leftover(tmp_path: Path) -> None:
             assert export.exists()
             write_model(tmp_path / "model", "new")  # which does not mind the export
     assert read_model(tmp_path / "model") == {"new"}
+
+
+def test_a_leftover_is_held_while_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a process that has just made a file, and locks it now, would take it for its own."""
+    for _ in killed_at_each_step(lambda: write_bytes(tmp_path / "file", b"x")):
+        if leftovers(tmp_path):
+            break
+    held = []
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        with self.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(self)
+        os.unlink(self)  # noqa: PTH108
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    clear_leftovers(tmp_path)
+    assert len(held) == 1
+    assert not leftovers(tmp_path)
 
 
 def test_files_of_a_set_are_never_of_two_sets(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from squeezenet_paddle.processes import ProcessDiedError, map_in_processes
 PATIENCE = 120  # seconds; only a process that hangs takes as long
 
 NAPPING = """
-import sys, time
+import signal, sys, time
 from squeezenet_paddle.processes import map_in_processes
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored
     for done in map_in_processes(time.sleep, [0.0, 0.0, 600.0, 600.0], [bool] * 2):
         print("semaphores" if "multiprocessing.synchronize" in sys.modules else "none", flush=True)
 """

@@ -59,7 +59,7 @@ def read_constants(model: bytes, config: ModelConfig, source: str) -> dict[str, 
     """
     try:
         graph = ModelProto.FromString(model).graph
-    except DecodeError as error:
+    except (DecodeError, ValueError) as error:  # protobuf 3: names that are no text
         raise InputError(f"{source}: no ONNX file ({error}).") from error
     found = {each.name: each for each in graph.initializer}
     return {
