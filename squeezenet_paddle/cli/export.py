@@ -1,4 +1,4 @@
-"""Export a model for other programs: Paddle Inference, ONNX, Caffe; as C code, or as a bundle.
+"""Export a model: for ONNX, Paddle Inference or Caffe, as C code, as a web page, or as a bundle.
 
     squeezenet export --model_dir pretrained/squeezenet_v1.1 --format onnx --image cat.jpg
 
@@ -8,18 +8,18 @@ the images named (without --image, on drawn ones). The other formats:
     paddle  inference.json and inference.pdiparams (inference.pdmodel from Paddle 2): the static
             graph, with which eval and infer take --engine paddle
     caffe   deploy.prototxt and model.caffemodel, checked by OpenCV's Caffe importer
-    c       a folder, c/: a classifier in C99 that needs a compiler alone, resizes images as
-            these commands do, and has a Makefile, a program and pictures to check it by; --embed
+    c       a folder, c/: a classifier in C99 that needs only a C compiler and resizes images as
+            these commands do, with a Makefile, a program and images to check it by; --embed also
             puts the weights into the program
     html    model.html, one page with everything in it that opens in any browser without a server
             and classifies there; checked by wasmtime, compiled by ziglang (the extra `page`)
 
-Beside them, labels.json holds the class names and says what each file takes and gives. An ONNX file
-says the same in its metadata (input, preprocess, output, classes), a prototxt in comments. The
-authors' weights and those trained from them want the channels in the order B, G, R (OpenCV's, not
-Pillow's), pixels of 0 to 255, squashed to 256 x 256, the middle 227 x 227, minus the mean 104, 117,
-123. ONNX and Paddle graphs give logits, of which softmax makes probabilities; Caffe's give
-probabilities.
+Beside ONNX, Paddle and Caffe files, labels.json holds the class names and says what each file takes
+and gives. An ONNX file says the same in its metadata (input, preprocess, output, classes), a
+prototxt in comments. The authors' weights and those trained from them want the channels in the
+order B, G, R (OpenCV's, not Pillow's), pixels of 0 to 255, squashed to 256 x 256, the middle 227 x
+227, minus the mean 104, 117, 123. ONNX and Paddle graphs give logits, of which softmax makes
+probabilities; Caffe's give probabilities.
 
 --with_preprocess moves the subtraction of the mean into the graph, which then takes pixels as they
 are, uint8 [N, H, W, 3]; decoding, resizing and cropping stay outside. --precision int8 writes

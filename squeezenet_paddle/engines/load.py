@@ -187,8 +187,10 @@ def load_features(
 
             use_device(device)
             run = features_run(network_of(config, state, "the network"), trained_from, device)
-            count = threads if device == "cpu" else 1
-            return FeatureEngine(version_of(name), lambda _, streams: [run] * streams, size, count)
+            # A cache tells features of a GPU, which has other last bits, or TF32, from a CPU's.
+            count, where = (threads, "") if device == "cpu" else (1, " on a GPU")
+            engine = f"{version_of(name)}{where}"
+            return FeatureEngine(engine, lambda _, streams: [run] * streams, size, count)
         compile_for = _onnx_compile(name, config, state, preprocess, outputs=outputs)
         return FeatureEngine(version_of(name), compile_for, size, threads)
 

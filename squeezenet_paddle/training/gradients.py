@@ -25,6 +25,7 @@ from ..network.heads import HEADS
 from ..network.model import SqueezeNet, unpacked
 
 Forward = Callable[..., paddle.Tensor]  # (x, dropout mask) -> logits, as `SqueezeNet.forward`
+Result = Callable[[], "tuple[float, int]"]  # waits, and gives the sum of the losses and the hits
 Frozen = Callable[[paddle.Tensor], "list[paddle.Tensor]"]  # x -> maps, as `SqueezeNet.front`
 
 
@@ -97,17 +98,26 @@ class Gradients:
             The sum of the losses (as `Loss` has it, not scaled), and the number of images whose
             largest logit is that of the label.
         """
-        return self._add(self._forward, batch, epoch, slice(0, len(batch.labels)))
+        return self.start(batch, epoch)()
 
-    def _add(self, forward: Forward, batch: Batch, epoch: int, part: slice) -> tuple[float, int]:
-        """`add` for a part of a batch, in micro-batches."""
+    def start(self, batch: Batch, epoch: int) -> Result:
+        """`add` that does not wait for a GPU, which computes while the next batch is prepared.
+
+        Returns:
+            A function that waits, and returns what `add` does. The batch is not needed any more.
+        """
+        return self._start(self._forward, batch, epoch, slice(0, len(batch.labels)))
+
+    def _start(self, forward: Forward, batch: Batch, epoch: int, part: slice) -> Result:
+        """`start` for a part of a batch, in micro-batches."""
         parts = micro_batches(part, batch.inputs, self._micro_pixels)
-        return _total(self._add_at_once(forward, batch, epoch, each) for each in parts)
+        results = [self._start_at_once(forward, batch, epoch, each) for each in parts]
+        return lambda: _total(result() for result in results)
 
-    def _add_at_once(
-        self, forward: Forward, batch: Batch, epoch: int, part: slice
-    ) -> tuple[float, int]:
-        x, mask = paddle.to_tensor(batch.inputs[part]), self._mask(batch, epoch, part)
+    def _start_at_once(self, forward: Forward, batch: Batch, epoch: int, part: slice) -> Result:
+        # The copy of the batch waits for what the GPU computes, and the masks do not.
+        mask = self._mask(batch, epoch, part)
+        x = paddle.to_tensor(batch.inputs[part])
         if self._amp is None:
             logits = forward(x, mask)
         else:
@@ -124,10 +134,11 @@ class Gradients:
         mask = dropout_masks(config, size, self._seed, epoch, batch.indices[part])
         return None if mask is None else paddle.to_tensor(mask)
 
-    def _backward(self, logits: paddle.Tensor, labels: np.ndarray) -> tuple[float, int]:
+    def _backward(self, logits: paddle.Tensor, labels: np.ndarray) -> Result:
         loss = self._loss(logits, labels)
         (loss * self.loss_scale).backward()
-        return loss.item(), int((logits.numpy().argmax(axis=1) == labels).sum())
+        loss, logits = loss.detach(), logits.detach()
+        return lambda: (loss.item(), int((logits.numpy().argmax(axis=1) == labels).sum()))
 
 
 class ThreadedGradients(Gradients):
@@ -161,11 +172,16 @@ class ThreadedGradients(Gradients):
 
         def work(i: int) -> tuple[float, int]:
             forward = partial(self._forward, leaves=leaves[i])
-            return self._add(forward, batch, epoch, parts[i])
+            return self._start(forward, batch, epoch, parts[i])()
 
         total = _total(self._threads.map(work, range(len(parts))))
         self._take(leaves)
         return total
+
+    def start(self, batch: Batch, epoch: int) -> Result:
+        """See `Gradients.start`; on a CPU there is nothing to wait for."""
+        total = self.add(batch, epoch)
+        return lambda: total
 
     def _take(self, leaves: list[dict[str, paddle.Tensor]]) -> None:
         """Adds the threads' gradients to the network's."""
@@ -203,7 +219,7 @@ class WholeHeadGradients(ThreadedGradients):
         x = paddle.concat([each.detach() for own in inputs for each in own])
         x.stop_gradient = self._trained_from == "head"
         logits = fast_cpu.head(self._network, x, self._mask(batch, epoch, whole))
-        total = self._backward(logits, batch.labels)
+        total = self._backward(logits, batch.labels)()
         if x.stop_gradient:
             return total
         lengths = [len(each) for own in inputs for each in own]

@@ -240,7 +240,7 @@ class Trainer:
         readable = done > 0  # whether the epoch has images, as those before `done` may have been
         with contextlib.closing(batches):
             while done * iter_size < parts:
-                loss = hits = count = 0.0
+                count, results = 0, []
                 self._network.train()
                 for _ in range(min(iter_size, parts - done * iter_size)):
                     waiting = time.perf_counter()
@@ -249,10 +249,10 @@ class Trainer:
                     is_first = self.step == 0 and not count and len(batch.labels)
                     if report is not None and is_first and self.inputs.features_size is None:
                         report.images(self.step, batch.inputs, batch.labels)
-                    part_loss, part_hits = self._solver.gradients.add(batch, epoch)
-                    loss, hits = loss + part_loss, hits + part_hits
+                    results.append(self._solver.gradients.start(batch, epoch))
                     count += len(batch.labels)
-                totals = [loss, hits, count, self._interrupted]
+                part_losses, part_hits = zip(*(result() for result in results))
+                totals = [sum(part_losses), sum(part_hits), count, self._interrupted]
                 loss, hits, count, stop = self._group.sum(np.array(totals, "float64")).tolist()
                 if not math.isfinite(loss):
                     raise self._divergence(f"loss is {loss / count}")

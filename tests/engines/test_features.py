@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 
 import numpy as np
+import paddle
 import pytest
 from networks import random_state
 from spoiled import spoil_onnxruntime
@@ -86,3 +88,19 @@ def test_features_beyond_float16_are_cut_off() -> None:
     for engine in ("onnxruntime", "dynamic"):
         found = load_features(config, state, preprocess, "head", name=engine).features(INPUTS[:1])
         assert found.max() == np.finfo("float16").max
+
+
+def test_features_of_a_gpu_have_a_name_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a part of the key of their cache."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.6.2")
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(paddle.device, "set_device", lambda name: None)
+    config = ModelConfig(num_classes=4)
+    preprocess = Preprocess(resize_size=40, crop_size=SIZE)
+    state = random_state(config)
+    of_cpu = load_features(config, state, preprocess, "head", "cpu", "dynamic")
+    of_gpu = load_features(config, state, preprocess, "head", "gpu")
+    assert of_gpu.engine == f"{of_cpu.engine} on a GPU"
+    found, expected = (engine.features(INPUTS[:1]) for engine in (of_gpu, of_cpu))
+    np.testing.assert_allclose(found, expected, rtol=2e-3)

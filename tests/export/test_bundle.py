@@ -248,10 +248,14 @@ def test_forms_of_output(folder: Path, images: Path, model_dir: Path, call_tool:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["/nowhere"], 2, "/nowhere: there is no such file or folder"),
+        (["/nowhere"], 2, "/nowhere: cannot be read (No such file or directory)"),
+        (["x" * 300], 2, "xxx: cannot be read (File name too long)"),
         ([], 2, "name an image, or give --check"),
         (["golden", "--top", "0"], 2, "at least 1 was expected"),
         (["x", "--model", "/no.onnx"], 2, "/no.onnx: there is no such file"),
+        (["mine/golden", "--model", "mine/README.md"], 2, "README.md: no ONNX file that says"),
+        (["--check", "mine/golden"], 2, "--check: goes without images and other options"),
+        (["--check", "--top", "3"], 2, "--check: goes without images and other options"),
         (["mine/README.md", "mine/golden"], 1, "README.md: not an image, or damaged"),
     ],
 )
@@ -260,6 +264,46 @@ def test_mistakes_are_one_line(folder: Path, arguments: list[str], code: int, me
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_of_other_inputs_is_refused(folder: Path, model_dir: Path, tmp_path: Path) -> None:
+    what = Export("onnx", 41, 4)
+    image = np.zeros((60, 60, 3), "uint8")
+    export(model_dir, read_info(model_dir), what, [image], tmp_path)
+    done = predict(folder, "mine/golden", "--csv", "--model", tmp_path / "model.onnx")
+    assert_user_error(done, "takes tensor(float) of [4, 3, 41, 41]")
+    assert done.stdout == ""  # no head of a table
+
+
+def test_a_check_that_checks_nothing_fails(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    shutil.copy(folder / "predict.py", tmp_path / "mine")
+    assert_user_error(predict(tmp_path / "mine", "--check"), "has no model.onnx")
+    shutil.copy(folder / "model.onnx", tmp_path / "mine")
+    assert_user_error(predict(tmp_path / "mine", "--check"), "golden.json: missing or damaged")
+
+
+def test_json_is_valid_in_every_locale(folder: Path, images: Path) -> None:
+    command = [sys.executable, "-B", str(folder / "predict.py"), "--json", str(images / "grey.jpg")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    [result] = json.loads(done.stdout)
+    assert {each["name"] for each in result["classes"]} >= set(NAMES)
+
+
+def test_a_reader_that_stops_early_sees_no_traceback(folder: Path) -> None:
+    command = [
+        sys.executable,
+        "-B",
+        str(folder / "predict.py"),
+        str(folder / "golden" / "disc_stripes.png"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_a_missing_package_is_named(folder: Path, lacking: Path) -> None:

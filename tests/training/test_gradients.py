@@ -384,6 +384,24 @@ def test_nothing_for_a_cpu_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     assert take_gradients(network).keys() == dict(network.named_parameters()).keys()
 
 
+@pytest.mark.parametrize("variant", [{}, {"data_format": "NHWC"}], ids=["threads", "plain"])
+def test_batches_may_be_overwritten_once_they_are_started(variant: dict[str, Any]) -> None:
+    """As the reader does with its memory when the next one is asked for."""
+    network = build(**variant)
+    gradients = make_gradients(network, "cpu", 3, threads=1)
+    first, second = (batch_of(5, network.config.data_format, seed) for seed in (1, 2))
+    expected = [gradients.add(batch, epoch=5) for batch in (first, second)]
+    summed = take_gradients(network)
+    shared = np.empty_like(first.inputs)
+    started = []
+    for batch in (first, second):
+        shared[:] = batch.inputs
+        started.append(gradients.start(Batch(batch.indices, shared, batch.labels), epoch=5))
+        shared[:] = np.nan
+    np.testing.assert_allclose([wait() for wait in started], expected, rtol=1e-6)
+    assert_same(take_gradients(network), summed)
+
+
 def test_amp_needs_a_gpu() -> None:
     with pytest.raises(InputError, match="`amp`: mixed precision needs a GPU"):
         make_gradients(build(), "cpu", 0, amp=Amp("O1", "bfloat16"))

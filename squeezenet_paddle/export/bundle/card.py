@@ -29,7 +29,7 @@ _FILES = {
     record.ONNX_INT8: "the same in 8-bit integers: smaller and faster, a little less exact",
     record.LABELS: "class names, and what each file takes and gives",
     record.PAGE: "classifies in a browser, without a server or a network: open it",
-    record.C_FOLDER: "the network in C, which needs a compiler alone: see README.md there",
+    record.C_FOLDER: "the network in C, which needs only a compiler: see README.md there",
     "golden": "drawn images, and the logits that the files give for them",
 }
 

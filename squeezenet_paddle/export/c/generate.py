@@ -15,7 +15,7 @@ from ...model_dir import ModelInfo
 from ...network.centers import centers
 from ...network.config import FIRE9_CHANNELS, ModelConfig, layers, output_shapes
 from ...network.heads import HEADS
-from .layers import Code, code_of
+from .layers import MAX_BLOCKS, Code, code_of
 
 SOURCE = Path(__file__).parent / "source"
 _MAX_SIDE = 1 << 24  # of an image
@@ -106,6 +106,7 @@ def _opening(info: ModelInfo) -> str:
         "ELU": int(config.activation == "elu"),
         "POOLS_FIRES": int(head.pools_fires),
         "FIRE9_CHANNELS": FIRE9_CHANNELS,
+        "MAX_BLOCKS": MAX_BLOCKS,
     }
     normalised = next((x for x in layers(config) if x.type == "BatchNorm"), None)
     if normalised is not None:

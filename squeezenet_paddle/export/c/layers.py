@@ -10,6 +10,7 @@ from ...network.heads import HEADS
 from .memory import Memory
 
 TILE = 12  # positions that a kernel computes at once, at most; it may read so many too far
+MAX_BLOCKS = 8  # of rows of conv1, which threads share
 _DECODER = 16384 * 3 // 2  # floats that the tables of a weights file's decoder take
 
 
@@ -163,26 +164,16 @@ class _Writer:
     def _conv1(self) -> str:
         layer = self._layers["conv1"]
         channels, height, width = self._size("conv1")
-        kernel, row = layer.kernel, width * channels
-        self._steps.add(6)
+        kernel = layer.kernel
         out = self._map("pool1")
-        self._memory.add("CONV1_ROWS", 3 * row)
+        self._memory.add("CONV1_ROWS", MAX_BLOCKS * 3 * width * channels)
         _, out_height, out_width = self._size("pool1")
         self._say(
             f"conv1: 3 -> {channels}, {kernel}x{kernel}, stride 2, {height} x {width}; "
             f"pool1: {out_height} x {out_width}",
-            f"for (int i = 0, ready = 0; i < {out_height}; i++) {{",
-            "    const float *rows[3];",
-            f"    const int last = 2 * i + 3 < {height} ? 2 * i + 3 : {height};",
-            "    for (; ready < last; ready++)",
-            f"        convolution_6(m + INPUT + 2 * ready * {3 * self._side}, {width}, {kernel}, "
-            f"{3 * self._side}, {3 * kernel},",
-            "            w + CONV1_WEIGHT, w + CONV1_BIAS, "
-            f"{channels}, m + CONV1_ROWS + ready % 3 * {row}, {channels}, ACTIVATED);",
-            f"    for (int j = 0; j < 3; j++) rows[j] = m + CONV1_ROWS + (2 * i + j) % 3 * {row};",
-            f"    pool_row(rows, last - 2 * i, {width}, {channels}, "
-            f"m + POOL1 + i * {(out_width + 1) * channels});",
-            "}",
+            f"conv1_and_pool1(m + INPUT, {kernel}, w + CONV1_WEIGHT, w + CONV1_BIAS, {channels}, "
+            f"{height}, {width},",
+            f"                m + CONV1_ROWS, m + {out});",
         )
         self._memory.step("INPUT", out, "CONV1_ROWS")
         return out

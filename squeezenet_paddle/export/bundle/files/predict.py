@@ -6,9 +6,9 @@
     python predict.py --model model_int8.onnx --json cat.jpg
     python predict.py --check
 
-It prints each image with its most likely classes: probability, class id and name. A model that
-knows when an image is none of its classes puts "none of these" first. --check compares the answers
-for the images of golden/ with those of the program that made this folder.
+It prints each image with its most likely classes: probability, class id and name. Where the model
+can tell that an image is none of its classes, "none of these" comes first. --check compares the
+answers for the images of golden/ with those that were noted when this folder was made.
 
 This file needs numpy, onnxruntime, and OpenCV or Pillow: pip install numpy onnxruntime pillow.
 With OpenCV alone it reads JPEG and PNG files, with Pillow all usual ones. From Python:
@@ -276,10 +276,29 @@ def weighted_sum(image, indices, weights, axis, shift=0):
     return total
 
 
+def load(file):
+    """Opens a model, or ends the program with a line that says why it cannot."""
+    if not file.is_file():
+        fail(f"{file}: there is no such file")
+    try:
+        model = Model(file)
+    except Exception:  # ONNX Runtime raises many
+        fail(f"{file}: no ONNX file that says in its metadata what it takes; see README.md")
+    [data] = model.session.get_inputs()
+    if data.type != "tensor(float)" or (isinstance(data.shape[0], int) and data.shape[0] != 1):
+        fail(
+            f"{file}: takes {data.type} of {data.shape}; one image at a time was expected, float32"
+        )
+    return model
+
+
 def check(file):
     """Whether a model gives the answers that were noted for the golden images; prints how far."""
-    golden = json.loads((HERE / "golden" / "golden.json").read_text(encoding="utf-8"))
-    model, limit = Model(file), LARGEST_ERROR[file.name]
+    try:
+        golden = json.loads((HERE / "golden" / "golden.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        fail(f"{HERE / 'golden' / 'golden.json'}: missing or damaged")
+    model, limit = load(file), LARGEST_ERROR[file.name]
     worst, same = 0.0, 0
     for image in golden["images"]:
         logits, _ = model.outputs(HERE / "golden" / image["file"])
@@ -299,8 +318,10 @@ def check(file):
 def find_files(names):
     """The files that were named, and those in folders, sorted."""
     for path in map(Path, names):
-        if not path.exists():
-            fail(f"{path}: there is no such file or folder")
+        try:
+            path.stat()
+        except OSError as error:
+            fail(f"{path}: cannot be read ({error.strerror})")
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
             if not inside:
@@ -336,7 +357,7 @@ def as_json(results):
             {"id": i, "probability": None if i is None else share, "name": name}
             for i, name, share in classes
         ]
-        yield start + json.dumps({"image": str(path), "classes": items}, ensure_ascii=False) + "\n"
+        yield start + json.dumps({"image": str(path), "classes": items}) + "\n"
         start = ","
     yield "]\n" if start == "," else "[]\n"
 
@@ -360,18 +381,20 @@ def main():
     args = parser.parse_args()
     sys.stdout.reconfigure(errors="backslashreplace")  # names may be no text in this locale
     if args.check:
+        if sys.argv[1:] != ["--check"]:
+            parser.error("--check: goes without images and other options")
         files = [HERE / name for name in LARGEST_ERROR if (HERE / name).is_file()]
+        if not files:
+            fail(f"{HERE}: has no {' and no '.join(LARGEST_ERROR)}")
         return int(not np.all([check(file) for file in files]))
     if not args.image:
         parser.error("name an image, or give --check")
     if args.top < 1:
         parser.error("--top: a whole number of at least 1 was expected")
-    if not args.model.is_file():
-        fail(f"{args.model}: there is no such file")
+    model = load(args.model)
     paths, unreadable = list(find_files(args.image)), []
 
     def results():
-        model = Model(args.model)
         for path in paths:
             try:
                 classes = model(path, args.top)
@@ -389,4 +412,8 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

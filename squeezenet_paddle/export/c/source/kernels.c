@@ -35,8 +35,10 @@ enum { LINEAR, ACTIVATED, ADDED }; /* what becomes of the outputs of a convoluti
 
 #ifdef SQZ_THREADS
 #define PARALLEL_FOR _Pragma("omp parallel for schedule(static)")
+#define BLOCKS MAX_BLOCKS /* of rows of conv1 that threads compute at the same time */
 #else
 #define PARALLEL_FOR
+#define BLOCKS 1
 #endif
 
 static float activation(float x)
@@ -124,17 +126,20 @@ static void tile(const float *x, size_t step, int count, int rows, size_t pitch,
 }
 #endif
 
-/* One chunk of a convolution; see `tile`. `weights` are packed: panel, window, output. */
-INLINE void chunk(int first, const float *x, size_t step, int count, int rows, size_t pitch,
-                  size_t run, const float *weights, const float *bias, int outputs, float *y,
-                  size_t y_step, int mode)
+#define CHUNKS(count) (((count) + CHUNK - 1) / CHUNK)
+
+/* CHUNK positions of one panel of a convolution; see `tile`. Part 0 is the first panel of the first
+ * chunk, part 1 its second panel. `weights` are packed: panel, window, output. */
+INLINE void part(int index, const float *x, size_t step, int count, int rows, size_t pitch,
+                 size_t run, const float *weights, const float *bias, int outputs, float *y,
+                 size_t y_step, int mode)
 {
+    const int panel = index % PANELS(outputs), first = index / PANELS(outputs) * CHUNK;
     const int last = first + CHUNK < count ? first + CHUNK : count;
-    for (int panel = 0; panel < PANELS(outputs); panel++)
-        for (int at = first; at < last; at += TILE)
-            tile(x + at * step, step, last - at, rows, pitch, run,
-                 weights + panel * rows * run * PANEL, bias + panel * PANEL,
-                 outputs - panel * PANEL, y + at * y_step + panel * PANEL, y_step, mode);
+    for (int at = first; at < last; at += TILE)
+        tile(x + at * step, step, last - at, rows, pitch, run,
+             weights + panel * rows * run * PANEL, bias + panel * PANEL, outputs - panel * PANEL,
+             y + at * y_step + panel * PANEL, y_step, mode);
 }
 
 /* Defines a convolution whose windows are STEP numbers apart, a constant for the compiler. */
@@ -143,10 +148,10 @@ INLINE void chunk(int first, const float *x, size_t step, int count, int rows, s
                                    const float *weights, const float *bias, int outputs,         \
                                    float *y, size_t y_step, int mode)                            \
     {                                                                                            \
+        const int parts = CHUNKS(count) * PANELS(outputs);                                       \
         PARALLEL_FOR                                                                             \
-        for (int first = 0; first < count; first += CHUNK)                                       \
-            chunk(first, x, STEP, count, rows, pitch, run, weights, bias, outputs, y, y_step,    \
-                  mode);                                                                         \
+        for (int i = 0; i < parts; i++)                                                          \
+            part(i, x, STEP, count, rows, pitch, run, weights, bias, outputs, y, y_step, mode);  \
     }
 
 /* The frame of zeros that a 3x3 convolution reads: `x` starts with it. */
@@ -180,6 +185,31 @@ static void max_pool(const float *x, int height, int width, size_t channels, flo
         const float *from[3];
         for (int j = 0; j < 3; j++) from[j] = x + (2 * i + j) * row;
         pool_row(from, 2 * i + 2 < height ? 3 : 2, width, channels, y + i * y_row);
+    }
+}
+
+/* conv1, of stride 2, and pool1. A block of rows of pool1 has room for 3 rows of conv1, of which a
+ * new one takes the place of the oldest. The row between two blocks is computed for both. */
+static void conv1_and_pool1(const float *x, int kernel, const float *weights, const float *bias,
+                            int channels, int height, int width, float *rows, float *y)
+{
+    const size_t row = (size_t)width * channels, y_row = (size_t)(width / 2 + 1) * channels;
+    const int parts = CHUNKS(width) * PANELS(channels);
+    PARALLEL_FOR
+    for (int block = 0; block < BLOCKS; block++) {
+        const int first = height / 2 * block / BLOCKS, end = height / 2 * (block + 1) / BLOCKS;
+        float *ring = rows + block * 3 * row;
+        for (int i = first, ready = 2 * first; i < end; i++) {
+            const float *from[3];
+            const int last = 2 * i + 3 < height ? 2 * i + 3 : height;
+            for (; ready < last; ready++)
+                for (int j = 0; j < parts; j++)
+                    part(j, x + ready * 2 * 3 * SQZ_SIDE, 6, width, kernel, 3 * SQZ_SIDE,
+                         3 * kernel, weights, bias, channels, ring + ready % 3 * row, channels,
+                         ACTIVATED);
+            for (int j = 0; j < 3; j++) from[j] = ring + (2 * i + j) % 3 * row;
+            pool_row(from, last - 2 * i, width, channels, y + i * y_row);
+        }
     }
 }
 

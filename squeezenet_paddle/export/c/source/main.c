@@ -4,8 +4,8 @@
  *     squeezenet [-k COUNT] [-w model.sqz] [IMAGE.ppm ...]
  *     squeezenet -r WIDTHxHEIGHT < pixels.rgb
  *
- * Exit code 0: all were classified; 1: one could not be read; 2: the arguments or the weights are
- * not usable. */
+ * Exit code 0: all were classified; 1: one could not be read, or the output not be written; 2: the
+ * arguments or the weights are not usable. */
 
 #include "squeezenet.h"
 
@@ -43,7 +43,7 @@ static unsigned char *read_all(FILE *stream, size_t *bytes)
 static long number(const unsigned char *data, size_t bytes, size_t *at)
 {
     long value = -1;
-    while (*at < bytes && (strchr(" \t\r\n", data[*at]) || data[*at] == '#')) {
+    while (*at < bytes && ((data[*at] && strchr(" \t\r\n", data[*at])) || data[*at] == '#')) {
         if (data[*at] == '#')
             while (*at < bytes && data[*at] != '\n') ++*at;
         else
@@ -91,11 +91,18 @@ static int classify(sqz_net *net, FILE *stream, const char *name, int width, int
     size_t bytes;
     unsigned char *data = read_all(stream, &bytes);
     int ok = data && top, error = SQZ_OK;
-    if (ok && width)
-        ok = bytes / 3 / (size_t)width >= (size_t)height;
-    else if (ok)
+    if (!ok) {
+        fprintf(stderr, "%s: cannot read this image\n", name);
+    } else if (width) {
+        ok = bytes % 3 == 0 && bytes / 3 % (size_t)width == 0
+             && bytes / 3 / (size_t)width == (size_t)height;
+        if (!ok)
+            fprintf(stderr, "%s: %d x %d x 3 bytes were expected, %lu were found\n", name, width,
+                    height, (unsigned long)bytes);
+    } else {
         ok = decode(&data, bytes, &width, &height);
-    if (!ok) fprintf(stderr, "%s: no PPM or PGM file of 8 bits, or not all of one\n", name);
+        if (!ok) fprintf(stderr, "%s: no PPM or PGM file of 8 bits, or not all of one\n", name);
+    }
     if (ok) error = sqz_classify(net, data, width, height, 3 * (size_t)width, top, count);
     if (error) fprintf(stderr, "%s: %s\n", name, sqz_message(error));
     if (ok && !error) {
@@ -114,7 +121,7 @@ static int classify(sqz_net *net, FILE *stream, const char *name, int width, int
 int main(int argc, char **argv)
 {
     int count = SQZ_CLASSES < 5 ? SQZ_CLASSES : 5, width = 0, height = 0, at = 1, failed = 0, error;
-    const char *weights = "model.sqz";
+    const char *weights = NULL;
     const unsigned char *file = NULL;
     unsigned char *data = NULL;
     size_t bytes = 0;
@@ -124,11 +131,11 @@ int main(int argc, char **argv)
         char rest;
         int good = 1;
         if (argv[at][1] == 'k')
-            good = sscanf(argv[at + 1], "%d%c", &count, &rest) == 1 && count >= 1;
+            good = sscanf(argv[at + 1], "%9d%c", &count, &rest) == 1 && count >= 1;
         else if (argv[at][1] == 'w')
             weights = argv[at + 1];
         else if (argv[at][1] == 'r')
-            good = sscanf(argv[at + 1], "%dx%d%c", &width, &height, &rest) == 2 && width >= 1
+            good = sscanf(argv[at + 1], "%9dx%9d%c", &width, &height, &rest) == 2 && width >= 1
                    && height >= 1;
         else
             break;
@@ -140,10 +147,13 @@ int main(int argc, char **argv)
     }
     if (count > SQZ_CLASSES) count = SQZ_CLASSES;
 #ifdef SQZ_EMBEDDED
-    file = model_sqz;
-    bytes = model_sqz_bytes;
+    if (!weights) {
+        file = model_sqz;
+        bytes = model_sqz_bytes;
+    }
 #endif
-    if (!file || strcmp(weights, "model.sqz")) {
+    if (!weights) weights = "model.sqz";
+    if (!file) {
         FILE *stream = fopen(weights, "rb");
         if (stream) {
             file = data = read_all(stream, &bytes);
@@ -174,5 +184,9 @@ int main(int argc, char **argv)
         if (stream && stream != stdin) fclose(stream);
     }
     free(arena);
+    if (fflush(stdout) || ferror(stdout)) {
+        fprintf(stderr, "%s: the output cannot be written\n", argv[0]);
+        return 1;
+    }
     return failed;
 }
