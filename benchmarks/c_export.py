@@ -41,7 +41,7 @@ PACKAGES = {"ONNX Runtime": "onnxruntime", "ncnn": "ncnn", "OpenCV": "cv2"}
 REPEATS = 60
 
 
-def c_code(folder: Path, classes: int) -> Logits:
+def c_code(folder: Path) -> Logits:
     """The C code, as a shared library."""
     library = ctypes.CDLL(str(folder / "squeezenet.so"))
     library.sqz_arena_bytes.restype = ctypes.c_size_t
@@ -52,7 +52,7 @@ def c_code(folder: Path, classes: int) -> Logits:
         ctypes.byref(net), data, ctypes.c_size_t(len(data)), arena, ctypes.c_size_t(size)
     )
     assert error == 0
-    logits = np.empty(classes, "float32")
+    logits = np.empty(int((folder / "classes").read_text()), "float32")
     out = ctypes.c_void_p(logits.ctypes.data)
 
     def run(x: np.ndarray) -> np.ndarray:
@@ -177,14 +177,14 @@ def prepare(folder: Path, model_dir: Path) -> None:
     subprocess.run(["cc", *flags, *target], check=True)
     x = info.preprocess(reference_image(side))
     np.save(folder / "input.npy", np.ascontiguousarray(x))
+    (folder / "classes").write_text(str(info.network.num_classes))
 
 
 def child(folder: Path, name: str, repeats: int) -> None:
     """Measures one program and prints the milliseconds of an image, and saves its logits."""
     x = np.load(folder / "input.npy")
-    classes = len(np.load(folder / "expected.npy")) if (folder / "expected.npy").exists() else 1000
-    make = {"ONNX Runtime": onnxruntime, "OpenCV": opencv, "ncnn": ncnn}
-    run = c_code(folder, classes) if name == "C code" else make[name](folder)
+    make = {"C code": c_code, "ONNX Runtime": onnxruntime, "OpenCV": opencv, "ncnn": ncnn}
+    run = make[name](folder)
     logits = run(x).copy()
     times = []
     for _ in range(repeats):
@@ -260,7 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model_dir", type=Path)
+    parser.add_argument("--model_dir", type=Path, default=Path("pretrained/squeezenet_v1.1"))
     parser.add_argument("--rounds", type=common.positive_int, default=5)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -273,7 +273,8 @@ def main() -> None:
         folder = Path(temporary)
         prepare(folder, args.model_dir)
         facts = machine(1)
-        print(f"{facts['processor']}, {facts['system']}, {facts['versions']}")
+        versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+        print(f"{facts['processor']}, {facts['system']}, {versions}")
         for row in rows(folder, args.rounds):
             print(row, flush=True)
 

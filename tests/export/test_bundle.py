@@ -304,6 +304,23 @@ def test_a_reader_that_stops_early_sees_no_traceback(folder: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "predict.py: the output cannot be written (No space left on device).\n"
+
+
+def test_names_do_not_command_the_terminal(folder: Path, tmp_path: Path) -> None:
+    image = tmp_path / "a\x1b[31m.png"
+    shutil.copy(folder / "golden" / "disc_stripes.png", image)
+    done = predict(folder, image, tmp_path / "b\x1b[31m.png")
+    assert "\x1b" not in done.stdout + done.stderr
+    (tmp_path / "b\x1b[31m.png").write_text("no image")
+    done = predict(folder, image, tmp_path / "b\x1b[31m.png")
+    assert done.returncode == 1
+    assert r"a\x1b[31m.png" in done.stdout
+    assert r"b\x1b[31m.png: not an image" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
 
 
 def test_a_missing_package_is_named(folder: Path, lacking: Path) -> None:

@@ -59,9 +59,10 @@ class _Writer:
         self._memory = Memory()
         self._lines: list[str] = []
         places, table = self._arrays()
-        self._memory.add("SCRATCH", max(scratch, _DECODER))
+        self._memory.add("SCRATCH", scratch)
+        self._memory.add("DECODER", _DECODER)
         self._memory.add("INPUT", 3 * side * side + 6 * TILE + 64)
-        self._memory.step("SCRATCH", "INPUT")
+        self._memory.step()
         x = self._conv1()
         for fire in FIRES:
             x = self._fire(fire, x)
@@ -69,6 +70,7 @@ class _Writer:
         largest = max((h * w for _, h, w in map(self._shapes.get, self._mapped())), default=0)  # type: ignore[misc]
         self._memory.add("MAP", largest)
         self._memory.keep("MAP")
+        self._memory.keep("SCRATCH")  # another image may be preprocessed before a map is asked for
         if self._head.pools_fires:
             self._memory.keep("INPUT")
         size = self._memory.place()

@@ -43,8 +43,13 @@ LARGEST_ERROR = {"model.onnx": 1e-3, "model_int8.onnx": 0.05}  # a share of the 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")  # Pillow's names
 
 
+def shown(text):
+    """Text for a terminal, which control characters in a name might command."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 def fail(message):
-    print(f"predict.py: {message}.", file=sys.stderr)
+    print(f"predict.py: {shown(message)}.", file=sys.stderr)
     sys.exit(2)
 
 
@@ -333,11 +338,11 @@ def find_files(names):
 
 def as_text(results):
     for path, classes in results:
-        yield f"{path}\n"
+        yield f"{shown(path)}\n"
         for class_id, name, share in classes:
             number = "-" if class_id is None else class_id
-            shown = "-" if class_id is None else f"{share:.4f}"
-            yield f"  {shown:<6}  {number:>4}  {name or ''}".rstrip() + "\n"
+            probability = "-" if class_id is None else f"{share:.4f}"
+            yield f"  {probability:<6}  {number:>4}  {shown(name or '')}".rstrip() + "\n"
 
 
 def as_csv(results):
@@ -345,8 +350,9 @@ def as_csv(results):
     for path, classes in results:
         for rank, (class_id, name, share) in enumerate(classes, 1):
             line = io.StringIO()
-            shown = None if class_id is None else f"{share:.7f}"
-            csv.writer(line, lineterminator="\n").writerow([path, rank, class_id, shown, name])
+            probability = None if class_id is None else f"{share:.7f}"
+            row = [path, rank, class_id, probability, name]
+            csv.writer(line, lineterminator="\n").writerow(row)
             yield line.getvalue()
 
 
@@ -400,7 +406,7 @@ def main():
                 classes = model(path, args.top)
             except ValueError as error:
                 unreadable.append(path)
-                print(f"predict.py: {error}.", file=sys.stderr)
+                print(f"predict.py: {shown(error)}.", file=sys.stderr)
             else:
                 yield path, classes
 
@@ -414,6 +420,10 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BrokenPipeError:  # whoever read the output has enough
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:  # of the output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # whoever read it has enough
+            fail(f"the output cannot be written ({error.strerror})")
         sys.exit(1)

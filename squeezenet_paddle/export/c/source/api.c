@@ -21,7 +21,7 @@ int sqz_load(sqz_net **net, const void *file, size_t bytes, void *arena, size_t 
     float *w = (float *)(void *)(at + ALIGNED(sizeof(sqz_net)));
     loaded->weights = w;
     loaded->maps = w + ALIGNED(WEIGHTS * sizeof(float)) / sizeof(float);
-    error = read_file(file, bytes, w, (decoder *)(void *)loaded->maps);
+    error = read_file(file, bytes, w, (decoder *)(void *)(loaded->maps + DECODER));
     if (error) return error;
     memset(loaded->maps, 0, MAPS * sizeof(float));
     memset(loaded->logits, 0, sizeof loaded->logits);
