@@ -49,10 +49,11 @@ def _is_amd_with_avx2() -> bool:
 
 
 def keep_signals_from_paddle() -> None:
-    """Lets SIGTERM and SIGHUP wait while Paddle is loaded, and then end this process as usual.
+    """Lets signals that end this process wait while Paddle is loaded, and then act as usual.
 
     Paddle takes SIGTERM for a crash, of which it prints the C++ stack; one that comes while it is
-    loaded or computes can hang it for ever. Does nothing where Paddle is loaded already.
+    loaded or computes can hang it for ever. Ctrl-C it takes for a missing library, and says so.
+    Does nothing where Paddle is loaded already.
     """
     if "paddle" not in sys.modules and not any(type(f) is _PaddleFinder for f in sys.meta_path):
         sys.meta_path.insert(0, _PaddleFinder())
@@ -73,13 +74,13 @@ class _PaddleFinder:
         execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            held = {signal.SIGTERM, signal.SIGHUP}
+            held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
             before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
             try:
                 execute(module)
                 module.disable_signal_handler()
             finally:
-                for number in held:
+                for number in held[1:]:
                     if callable(handler := signal.getsignal(number)):  # Paddle has removed it
                         signal.signal(number, handler)
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)

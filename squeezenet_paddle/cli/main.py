@@ -9,8 +9,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
+import signal
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -47,7 +50,8 @@ def main() -> None:
     elif verb == "--version":
         print(f"squeezenet_paddle {import_module(__package__.partition('.')[0]).__version__}")
     else:
-        from . import common  # takes a moment, as it loads OpenCV
+        with _quiet_interrupt():
+            from . import common  # takes a moment, as it loads OpenCV
 
         module = VERBS.get(verb, verb.replace("-", "_"))
         if module not in VERBS.values():
@@ -59,6 +63,18 @@ def main() -> None:
             lambda: import_module(f".{module}", __package__).main(sys.argv[2:]),
             f"squeezenet {verb}",
         )
+
+
+@contextlib.contextmanager
+def _quiet_interrupt() -> Iterator[None]:
+    """Lets Ctrl-C end the process without a traceback, as there is nothing to clear up yet."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _table() -> str:

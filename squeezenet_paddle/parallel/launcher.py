@@ -69,8 +69,8 @@ def launch(count: int, device: str) -> int:
     """Runs the current command in several processes; when one fails, all end.
 
     The output of the first process is shown as usual. Of the others, only the one that fails first
-    shows its last lines. SIGINT (Ctrl-C), SIGTERM and SIGHUP are passed on, so that the processes
-    can save and end; a second SIGINT kills them.
+    shows its last lines. SIGTERM, SIGHUP and, as SIGTERM, SIGINT (Ctrl-C) are passed on, so that
+    the processes can save and end; a second SIGINT kills them.
 
     Args:
         count: number of processes.
@@ -112,9 +112,13 @@ class _Job:
         while self._running:
             if signals and not passed_on:
                 passed_on = True
-                self._send(signals[0])
+                # SIGINT ends a process that does not handle it yet as if it had saved.
+                self._send(signal.SIGTERM if signals[0] == signal.SIGINT else signals[0])
             for process, code in self._wait():
-                if code not in (0, INTERRUPTED) and not (signals and -code in signals):
+                if signals and -code in (*signals, signal.SIGTERM):
+                    self.end(_ENDING_SECONDS)  # it has not saved, and without it nobody can
+                    return INTERRUPTED
+                if code not in (0, INTERRUPTED):
                     return self._fail(process, code)
                 if passed_on:
                     deadline = min(deadline, time.monotonic() + _SAVING_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -134,3 +135,21 @@ def test_processes_of_a_run_start_from_any_folder(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "final" / "model.pdparams").is_file()
+
+
+def test_ctrl_c_while_the_command_starts_is_no_traceback() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from squeezenet_paddle.cli.main import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def audit(event, args):\n"
+        "    if event == 'import' and args[0] == 'cv2':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.addaudithook(audit)\n"
+        "sys.argv = ['squeezenet', 'summary']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

@@ -332,3 +332,26 @@ def test_a_signal_while_paddle_is_loaded(tmp_path: Path, number: signal.Signals)
     assert "loaded" not in done.stdout
     assert "Traceback" not in done.stderr
     assert "SIGTERM" not in done.stderr
+
+
+def test_ctrl_c_while_paddle_is_loaded(tmp_path: Path) -> None:
+    """It waits, as Paddle would take it for a library that cannot be loaded."""
+    code = (
+        "import os, signal, sys\n"
+        "from squeezenet_paddle.process_settings import keep_signals_from_paddle\n"
+        "keep_signals_from_paddle()\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def audit(event, args):\n"
+        "    if event == 'import' and args[0] == 'paddle.nn':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        print('sent', flush=True)\n"
+        "sys.addaudithook(audit)\n"
+        "try:\n"
+        "    import paddle\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.stdout.split() == ["sent", "interrupted"]
+    assert done.stderr == ""
