@@ -252,9 +252,13 @@ def outcomes(name: str, count: int, seed: int = 0) -> Counter[str]:
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as temporary:
         made = FORMATS[name](Path(temporary))
+        folder = made.file.parent
+        whole = {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
         for start in range(0, count, PER_PROCESS):
             part = range(start, min(start + PER_PROCESS, count))
-            total.update(_in_a_child(lambda part=part: _read_all(made, part, seed), len(part)))  # type: ignore[misc]
+            total.update(
+                _in_a_child(lambda part=part: _read_all(made, whole, part, seed), len(part))
+            )  # type: ignore[misc]
     return total
 
 
@@ -280,9 +284,9 @@ def _in_a_child(work: Callable[[], Iterator[str]], count: int) -> list[str]:
     return found + ["dead"] * (len(found) < count)
 
 
-def _read_all(made: Format, part: range, seed: int) -> Iterator[str]:
-    folder = made.file.parent
-    whole = {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+def _read_all(made: Format, whole: dict[Path, bytes], part: range, seed: int) -> Iterator[str]:
+    for file, content in whole.items():
+        file.write_bytes(content)
     expected = repr(made.read())
     data = whole[made.file]
     ends = [*range(min(len(data), 3000)), *range(max(len(data) - 6000, 0), len(data))]
