@@ -11,6 +11,8 @@ are read in processes of their own, whose time and memory the operating system l
 from __future__ import annotations
 
 import argparse
+import copy
+import functools
 import hashlib
 import json
 import logging
@@ -242,7 +244,7 @@ def mutate_json(data: bytes, rng: np.random.Generator) -> bytes:
             elif kind < 0.3 and isinstance(place, dict):
                 place[f"{key}_"] = place.pop(key)
             else:
-                place[key] = VALUES[rng.integers(len(VALUES))]
+                place[key] = copy.deepcopy(VALUES[rng.integers(len(VALUES))])
             break
     return json.dumps(content).encode()
 
@@ -252,9 +254,12 @@ def outcomes(name: str, count: int, seed: int = 0) -> Counter[str]:
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as temporary:
         made = FORMATS[name](Path(temporary))
+        folder = made.file.parent
+        whole = {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
         for start in range(0, count, PER_PROCESS):
             part = range(start, min(start + PER_PROCESS, count))
-            total.update(_in_a_child(lambda part=part: _read_all(made, part, seed), len(part)))  # type: ignore[misc]
+            work = functools.partial(_read_all, made, whole, part, seed)
+            total.update(_in_a_child(work, len(part)))
     return total
 
 
@@ -280,9 +285,9 @@ def _in_a_child(work: Callable[[], Iterator[str]], count: int) -> list[str]:
     return found + ["dead"] * (len(found) < count)
 
 
-def _read_all(made: Format, part: range, seed: int) -> Iterator[str]:
-    folder = made.file.parent
-    whole = {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+def _read_all(made: Format, whole: dict[Path, bytes], part: range, seed: int) -> Iterator[str]:
+    for file, content in whole.items():
+        file.write_bytes(content)
     expected = repr(made.read())
     data = whole[made.file]
     ends = [*range(min(len(data), 3000)), *range(max(len(data) - 6000, 0), len(data))]
