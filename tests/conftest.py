@@ -11,7 +11,7 @@ from typing import Callable
 
 import pytest
 
-from squeezenet_paddle.cli.common import fail
+from squeezenet_paddle.cli.common import Parser, fail
 from squeezenet_paddle.errors import InputError, RunError
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +48,12 @@ def run_tool() -> Run:
         )
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _no_running_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages spell settings as the flags of the command that runs, and none does yet."""
+    monkeypatch.setattr(Parser, "flags", {})
 
 
 @pytest.fixture
