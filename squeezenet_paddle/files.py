@@ -26,7 +26,8 @@ _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}" + re.escape(TEMPORARY))
 _MOVED_AWAY = re.compile(r"\.(.+)\.old" + re.escape(TEMPORARY))
 _SYNCED_ONE_BY_ONE = 100  # files; where there are more, the system writes out all that it has
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's fcntl.h and fs.h
-_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP}
+# Also of containers that forbid what they do not know; plain renames then say what is wrong else.
+_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.EPERM}
 
 
 @contextmanager

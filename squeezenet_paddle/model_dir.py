@@ -321,7 +321,7 @@ def _tell_unproven(file: Path) -> None:
     """Says once that damage of some weights would not be seen."""
     _log.warning(
         "%s: %s is of a version that kept no %s, so that damaged weights cannot be told from good "
-        "ones; writing the model directory again adds it.",
+        "ones; converting or training it again adds it.",
         *(file, CONFIG, _DIGEST),
     )
 

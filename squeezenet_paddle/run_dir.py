@@ -84,8 +84,12 @@ def locked(path: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(f"`output_dir` {path}: another run is writing there.") from error
+        except OSError as error:  # as on some network file systems
+            raise InputError(
+                f"`output_dir` {path}: cannot be locked against other runs ({error.strerror})."
+            ) from error
         yield
 
 
@@ -164,12 +168,19 @@ def size(path: Path) -> int:
 
 
 def remove(paths: list[Path]) -> None:
-    """Removes files and directories."""
+    """Removes files and directories.
+
+    Raises:
+        InputError: one of them cannot be removed.
+    """
     for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be removed ({error.strerror}).") from error
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,28 @@ def test_entries_are_sized_and_removed(tmp_path: Path) -> None:
     assert [(path.name, size(path)) for path in found] == [("checkpoints", 10), ("train.log", 5)]
     remove(found)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_what_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoints").mkdir()
+
+    def rmtree(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "step_00000010.ckpt")
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)  # as of a folder that is read-only
+    with pytest.raises(InputError, match="/checkpoints: cannot be removed .Permission denied"):
+        remove([tmp_path / "checkpoints"])
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match="cannot be locked .*No locks"), locked(tmp_path):
+        pass
 
 
 def test_changes_of_the_future_are_told_and_of_the_past_refused() -> None:

@@ -137,6 +137,9 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
         program: its name in usage and errors; None: the name of the file that was started.
     """
     Parser.program = program or Path(sys.argv[0]).name
+    for name in ("stdout", "stderr"):  # the shell's ">&-" closes one
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     # Paddle warns at import when ccache is missing, which only matters to those who compile it.
     warnings.filterwarnings("ignore", message="No ccache found")
     os.environ.setdefault("GLOG_minloglevel", "2")

@@ -6,13 +6,13 @@ has made itself is run.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..data.preprocess import Preprocess
+from ..files import temporary_directory
 from .batches import Outputs, Run
 from .threads import PinnedThreads, micro_batches
 
@@ -42,9 +42,9 @@ class PaddleEngine:
         from .static_graph import save_static_graph  # Paddle
 
         count = PinnedThreads(threads).count
-        with tempfile.TemporaryDirectory(prefix="squeezenet_paddle.") as folder:
+        with temporary_directory() as folder:
             graph, parameters = save_static_graph(
-                *(network, preprocess, None, False, Path(folder)), with_means=with_means
+                *(network, preprocess, None, False, folder), with_means=with_means
             )
             self._run = compile_paddle(graph, parameters, count)
         self._num_classes = network.config.num_classes

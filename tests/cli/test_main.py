@@ -153,3 +153,20 @@ def test_ctrl_c_while_the_command_starts_is_no_traceback() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_closed_standard_output_is_no_traceback(tmp_path: Path) -> None:
+    """As the shell's ">&-" leaves it."""
+    model = small_model_dir(tmp_path / "model", VARIANTS[0])
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((50, 50, 3), 128, np.uint8))
+    command = [sys.executable, "-m", "squeezenet_paddle", "infer", "--model_dir", str(model)]
+    done = subprocess.run(
+        [*command, "--image", str(tmp_path / "grey.png")],
+        preexec_fn=lambda: os.close(1),
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
