@@ -26,9 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
+from killed import alive
 from runs import finetune_flags, flags, make_image_folder, make_pretrained, make_tiny_data, tool
 
-from squeezenet_paddle.files import leftovers
+from squeezenet_paddle.temporaries import leftovers
 
 KILLS = 5  # in one place, before the command is let to its end
 FORKS = multiprocessing.get_context("forkserver")
@@ -159,19 +160,6 @@ def start(arguments: list[str], log: Path) -> Any:
     process = FORKS.Process(target=_run, args=(arguments, str(log)))
     process.start()
     return process
-
-
-def alive(group: int) -> list[int]:
-    """The processes of a group that have not ended."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(of) == group and state not in "ZX":
-            found.append(int(entry.name))
-    return found
 
 
 def rounds(

@@ -1,4 +1,4 @@
-"""Kills a process at each of its file operations, one after the other."""
+"""Kills a process at each of its file operations, and finds the processes that are left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable
 
 _EVENTS = {"open", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "fcntl.flock", "ctypes.dlsym"}
@@ -42,3 +43,16 @@ def _run(action: Callable[[], object], kill_at: int) -> None:
         code = 0
     finally:
         os._exit(code)
+
+
+def alive(group: int) -> list[int]:
+    """The processes of a group that have not ended."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(of) == group and state not in "ZX":
+            found.append(int(entry.name))
+    return found

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from killed import alive
 
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.processes import ProcessDiedError, map_in_processes
@@ -42,22 +43,9 @@ def test_results_come_in_order_and_errors_as_they_are() -> None:
         list(map_in_processes(square, [5, 9]))
 
 
-def group(number: int) -> list[int]:
-    """The processes of a group that have not ended."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, of = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(of) == number and state not in "ZX":
-            found.append(int(entry.name))
-    return found
-
-
 def wait_for_the_end_of(number: int) -> None:
     deadline = time.monotonic() + PATIENCE
-    while group(number):
+    while alive(number):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -77,7 +65,7 @@ def test_no_helper_outlives_its_parent(
     )
     assert parent.stdout is not None
     assert [parent.stdout.readline() for _ in range(2)] == [b"none\n"] * 2
-    assert len(group(parent.pid)) >= 3
+    assert len(alive(parent.pid)) >= 3
     (os.killpg if whole_group else os.kill)(parent.pid, number)
     parent.wait(PATIENCE)
     parent.stdout.close()
