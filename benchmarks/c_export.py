@@ -27,7 +27,7 @@ from typing import Callable
 
 import numpy as np
 
-from squeezenet_paddle.cli import common
+from squeezenet_paddle.cli import shared_flags
 from squeezenet_paddle.export.c.write import write_c
 from squeezenet_paddle.model_dir import read_info, read_weights
 from squeezenet_paddle.network.config import Layer, ModelConfig, layers
@@ -261,7 +261,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model_dir", type=Path, default=Path("pretrained/squeezenet_v1.1"))
-    parser.add_argument("--rounds", type=common.positive_int, default=5)
+    parser.add_argument("--rounds", type=shared_flags.positive_int, default=5)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, help=argparse.SUPPRESS)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from squeezenet_paddle.caffe.deep_compression import CONFIG, parse
-from squeezenet_paddle.cli import common
+from squeezenet_paddle.cli import common, shared_flags
 from squeezenet_paddle.cli.compress import inputs_of
 from squeezenet_paddle.compression.compress import Cost
 from squeezenet_paddle.compression.post import Compressor
@@ -55,11 +55,11 @@ class Point:
 
 def parse_arguments() -> argparse.Namespace:
     parser = common.parser(__doc__)
-    common.add_model_dir(parser)
+    shared_flags.add_model_dir(parser)
     parser.add_argument("--image", nargs="+", required=True, help="to fit to (required)")
-    parser.add_argument("--num_images", type=common.positive_int, default=512)
-    common.add_list(parser, "--test_list", required=True)
-    common.add_data_dir(parser)
+    parser.add_argument("--num_images", type=shared_flags.positive_int, default=512)
+    shared_flags.add_list(parser, "--test_list", required=True)
+    shared_flags.add_data_dir(parser)
     parser.add_argument("--net", type=Path, help="the authors' release (default: left out)")
     parser.add_argument("--picture", type=Path, help="(default: none)")
     return parser.parse_args()

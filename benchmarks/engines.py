@@ -32,7 +32,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from squeezenet_paddle.cli import common
+from squeezenet_paddle.cli import common, shared_flags
 from squeezenet_paddle.data.lists import ImageList, read_list
 from squeezenet_paddle.data.loader import Loader
 from squeezenet_paddle.data.preprocess import EvalTransform
@@ -74,16 +74,18 @@ Rates = dict[tuple[str, int], list[float]]  # images a second of each round, by 
 
 def main() -> None:
     parser = common.parser(__doc__)
-    common.add_model_dir(parser)
-    common.add_list(parser, "--list", required=True)
-    common.add_data_dir(parser)
+    shared_flags.add_model_dir(parser)
+    shared_flags.add_list(parser, "--list", required=True)
+    shared_flags.add_data_dir(parser)
     parser.add_argument("--peers", type=Path, help="a program (default: none)")
     parser.add_argument(
         "--peers_python", type=Path, default=sys.executable, help="what runs it (default: this one)"
     )
-    common.add_threads(parser)
-    parser.add_argument("--repeat", type=common.positive_int, default=15, help="(default: 15)")
-    parser.add_argument("--rounds", type=common.positive_int, default=3, help="(default: 3)")
+    shared_flags.add_threads(parser)
+    parser.add_argument(
+        "--repeat", type=shared_flags.positive_int, default=15, help="(default: 15)"
+    )
+    parser.add_argument("--rounds", type=shared_flags.positive_int, default=3, help="(default: 3)")
     parser.add_argument(
         "--only", choices=("forward", "files", "start", "predictions"), help="(default: all)"
     )

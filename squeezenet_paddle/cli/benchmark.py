@@ -31,13 +31,13 @@ from ..files import check_file_target, write_text
 from ..model_dir import read_info
 from ..profiling import benchmark
 from ..profiling.benchmark import NotRun, Row, Task
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to measure")
-    common.add_model_dir(what)
+    shared_flags.add_model_dir(what)
     what.add_argument(
         "--engine", nargs="+", choices=("all", *ENGINES), default=["all"], help="(default: all)"
     )
@@ -50,27 +50,27 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     what.add_argument(
         "--batch_size",
-        type=common.positive_int,
+        type=shared_flags.positive_int,
         nargs="+",
         default=[1, 32],
         help="images per batch; files are run in the largest (default: 1 32)",
     )
     what.add_argument(
         "--repeat",
-        type=common.positive_int,
+        type=shared_flags.positive_int,
         default=30,
         help="runs per batch size (default: 30)",
     )
     files = parser.add_argument_group("from files")
     which = files.add_mutually_exclusive_group()
-    common.add_list(which, "--list")
+    shared_flags.add_list(which, "--list")
     which.add_argument(
         "--image", nargs="+", metavar="PATH", help="files, folders or globs (default: none)"
     )
-    common.add_data_dir(files)
+    shared_flags.add_data_dir(files)
     running = parser.add_argument_group("running")
-    common.add_threads(running)
-    common.add_reading(running)
+    shared_flags.add_threads(running)
+    shared_flags.add_reading(running)
     result = parser.add_argument_group("result")
     result.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the numbers there (default: none)"

@@ -50,11 +50,11 @@ from ..conversion import build_network
 from ..data.decode import read_image
 from ..data.preprocess import Preprocess
 from ..errors import InputError
-from ..files import temporary_directory
 from ..labels import read_labels
 from ..model_dir import ModelInfo, check_target, write_model_dir
 from ..network.config import CHOICES, layer_table
-from . import common
+from ..temporaries import temporary_directory
+from . import common, shared_flags
 
 if TYPE_CHECKING:
     from ..network.model import SqueezeNet
@@ -90,7 +90,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="descriptions of the network to check: deploy, train_val (default: none)",
     )
-    common.add_labels(files)
+    shared_flags.add_labels(files)
     network = parser.add_argument_group(
         "network (recognised from the file; an error if it is another)"
     )
@@ -101,18 +101,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="the layer that is the classifier, where the file has several (default: as found)",
     )
-    common.add_new_classifier(network)
+    shared_flags.add_new_classifier(network)
     proof = parser.add_argument_group("proof")
     proof.add_argument(
         "--verify",
         action="store_true",
         help="compare every layer with OpenCV's Caffe importer (default: off)",
     )
-    common.add_compared_images(proof)
+    shared_flags.add_compared_images(proof)
     inputs = parser.add_argument_group(
         "preprocessing (default: what the files say, else the authors')"
     )
-    common.add_geometry(inputs, "227", "squash", "--input_size * 256 / 227", "cubic")
+    shared_flags.add_geometry(inputs, "227", "squash", "--input_size * 256 / 227", "cubic")
     mean = inputs.add_mutually_exclusive_group()
     mean.add_argument(
         "--mean",

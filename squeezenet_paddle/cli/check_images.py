@@ -45,7 +45,7 @@ from ..errors import InputError
 from ..files import check_file_target
 from ..model_dir import read_info
 from ..run_dir import CHECK_PAGE, CHECK_TABLE, LEFT_OUT, LISTS
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,8 +55,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     which.add_argument(
         "--images", type=Path, metavar="DIR", help="a folder with a folder for each class"
     )
-    common.add_list(which, "--list")
-    common.add_data_dir(images)
+    shared_flags.add_list(which, "--list")
+    shared_flags.add_data_dir(images)
     images.add_argument(
         "--synset_word_list",
         type=Path,
@@ -68,7 +68,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="REGEX",
         help="as for squeezenet finetune (default: the folder's name)",
     )
-    common.add_class_level(images)
+    shared_flags.add_class_level(images)
     images.add_argument(
         "--group_pattern",
         metavar="REGEX",
@@ -106,7 +106,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="SHARE",
         help="of the lists (default: 0, or what the folders have)",
     )
-    result.add_argument("--seed", type=common.seed, help="of the lists (default: 0)")
+    result.add_argument("--seed", type=shared_flags.seed, help="of the lists (default: 0)")
     network = parser.add_argument_group("network")
     network.add_argument(
         "--pretrained",
@@ -116,8 +116,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the model directory whose features tell the images apart (required)",
     )
     running = parser.add_argument_group("running")
-    common.add_reading(running)
-    common.add_device(running)
+    shared_flags.add_reading(running)
+    shared_flags.add_device(running)
     return parser.parse_args(argv)
 
 

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import clear_leftovers, leftovers
 from ..run_dir import LOCK, MODELS, REPORT_DIR, RUNS, entries, locked, remove, resume_entries, size
+from ..temporaries import clear_leftovers, leftovers
 from . import common
 
 

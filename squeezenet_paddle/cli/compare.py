@@ -31,7 +31,7 @@ from ..evaluation.evaluate import score_list
 from ..evaluation.metrics import second_k
 from ..model_dir import read_info
 from ..predict import Predictor
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,19 +45,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="model directories (required)",
     )
-    common.add_list(what, "--test_list", required=True)
-    common.add_data_dir(what)
-    common.add_synset_word_list(what)
+    shared_flags.add_list(what, "--test_list", required=True)
+    shared_flags.add_data_dir(what)
+    shared_flags.add_synset_word_list(what)
     result = parser.add_argument_group("result")
     result.add_argument(
         "--format", choices=tuple(compare.FORMATS), default="text", help="(default: text)"
     )
     images = parser.add_argument_group("images that cannot be read")
-    common.add_skip_unreadable(images)
+    shared_flags.add_skip_unreadable(images)
     running = parser.add_argument_group("running")
-    common.add_loading(running)
-    common.add_device(running)
-    common.add_engine(running, several=True)
+    shared_flags.add_loading(running)
+    shared_flags.add_device(running)
+    shared_flags.add_engine(running, several=True)
     return parser.parse_args(argv)
 
 

@@ -49,14 +49,14 @@ from ..model_dir import (
 from ..predict import Predictor
 from ..progress import Progress
 from ..run_dir import model_dir_of
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__, leading=("--model_dir", "--image"))
     what = parser.add_argument_group("what to compress")
-    common.add_model_dir(what)
-    common.add_untrained(what)
+    shared_flags.add_model_dir(what)
+    shared_flags.add_untrained(what)
     what.add_argument(
         "--image",
         nargs="+",
@@ -66,7 +66,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     what.add_argument(
         "--num_images",
-        type=common.positive_int,
+        type=shared_flags.positive_int,
         default=768,
         help="of more images, that many spread evenly are used (default: 768)",
     )
@@ -74,7 +74,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     how = parser.add_argument_group("how small")
     limit = how.add_mutually_exclusive_group()
     limit.add_argument(
-        "--max_bytes", type=common.positive_int, help=f"of model.sqz (default: {MAX_BYTES})"
+        "--max_bytes", type=shared_flags.positive_int, help=f"of model.sqz (default: {MAX_BYTES})"
     )
     limit.add_argument(
         "--max_loss", type=points, help="of top-1 in points, as the images have it (default: none)"
@@ -92,13 +92,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="put the class names into model.sqz too, for readers that have it alone "
         "(default: off)",
     )
-    how.add_argument("--seed", type=common.seed, default=0, help="(default: 0)")
+    how.add_argument("--seed", type=shared_flags.seed, default=0, help="(default: 0)")
     scores = parser.add_argument_group("scores before and after")
-    common.add_list(scores, "--test_list")
-    common.add_data_dir(scores)
+    shared_flags.add_list(scores, "--test_list")
+    shared_flags.add_data_dir(scores)
     running = parser.add_argument_group("running")
-    common.add_threads(running)
-    common.add_reading(running)
+    shared_flags.add_threads(running)
+    shared_flags.add_reading(running)
     return parser.parse_args(argv)
 
 

@@ -74,7 +74,7 @@ from ..files import check_file_target, write_text
 from ..model_dir import read_info
 from ..parallel import launcher
 from ..predict import Predictor
-from . import common
+from . import common, shared_flags
 
 if TYPE_CHECKING:
     from ..parallel.group import Group
@@ -83,9 +83,9 @@ if TYPE_CHECKING:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__, leading=("--model_dir", "--test_list"))
     what = parser.add_argument_group("what to score")
-    common.add_model_dir(what)
+    shared_flags.add_model_dir(what)
     which = what.add_mutually_exclusive_group(required=True)
-    common.add_list(which, "--test_list")
+    shared_flags.add_list(which, "--test_list")
     which.add_argument(
         "--images",
         type=Path,
@@ -93,9 +93,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a folder that has a folder for each class, named as the model's classes "
         "(default: none)",
     )
-    common.add_class_level(what)
-    common.add_data_dir(what)
-    common.add_synset_word_list(what)
+    shared_flags.add_class_level(what)
+    shared_flags.add_data_dir(what)
+    shared_flags.add_synset_word_list(what)
     what.add_argument(
         "--ten_crop",
         action="store_true",
@@ -126,12 +126,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="decode every image first; if some are bad, write their lines to FILE and stop "
         "(default: off)",
     )
-    common.add_skip_unreadable(images)
+    shared_flags.add_skip_unreadable(images)
     running = parser.add_argument_group("running")
-    common.add_loading(running)
-    common.add_device(running)
-    common.add_engine(running)
-    common.add_processes(running)
+    shared_flags.add_loading(running)
+    shared_flags.add_device(running)
+    shared_flags.add_engine(running)
+    shared_flags.add_processes(running)
     return parser.parse_args(argv)
 
 
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "`unknown` needs a model with a calibration, as finetune makes it, and the center crop."
         )
     classes = info.network.num_classes
-    names = common.class_names(args, info)
+    names = shared_flags.class_names(args, info)
     images = images_to_score(args, classes, names)
     for path in (args.metrics_json, args.check_files):
         if path is not None:

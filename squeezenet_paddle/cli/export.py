@@ -63,14 +63,14 @@ from ..model_dir import COMPRESSED, ModelInfo, read_info, weights_file
 from ..network.config import layer_table
 from ..onnx.quantise import CALIBRATION_IMAGES
 from ..run_dir import model_dir_of
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to write")
-    common.add_model_dir(what)
-    common.add_untrained(what)
+    shared_flags.add_model_dir(what)
+    shared_flags.add_untrained(what)
     formats = (*FORMATS, "c", "html", "bundle")
     what.add_argument("--format", choices=formats, required=True, help="(required)")
     what.add_argument(
@@ -95,7 +95,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     graph = parser.add_argument_group("the graph")
     graph.add_argument(
         "--input_size",
-        type=common.positive_int,
+        type=shared_flags.positive_int,
         help="side of the images in pixels (default: that of the model directory)",
     )
     graph.add_argument(
@@ -124,12 +124,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         f"{CHECKED_IMAGES} to check the export, {CALIBRATION_IMAGES} to fit int8 to "
         "(default: drawn images, for the check)",
     )
-    common.add_verbose(proof)
+    shared_flags.add_verbose(proof)
     return parser.parse_args(argv)
 
 
 def batch(text: str) -> int | None:
-    return None if text == "dynamic" else common.positive_int(text)
+    return None if text == "dynamic" else shared_flags.positive_int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

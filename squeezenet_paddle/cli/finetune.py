@@ -38,7 +38,7 @@ from ..finetuning.config import FinetuneConfig
 from ..finetuning.run import finetune
 from ..model_dir import read_info
 from ..run_dir import REPORT_DIR, TEST_LIST, VAL_LIST
-from . import common
+from . import common, shared_flags
 from .config_flags import add_config, config_of
 
 
@@ -46,7 +46,7 @@ def parser() -> common.Parser:
     """The flags, made of the fields of `FinetuneConfig`."""
     parser = common.parser(__doc__, leading=("--images",))
     add_config(parser, FinetuneConfig)
-    common.add_verbose(parser)
+    shared_flags.add_verbose(parser)
     # What is the default now.
     parser.add_argument("--skip_unreadable", action="store_true", help=argparse.SUPPRESS)
     return parser

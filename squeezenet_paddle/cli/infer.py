@@ -54,13 +54,13 @@ from ..data.video import EVERY, camera_frames, video_frames
 from ..data.web import fetch_image, is_url
 from ..errors import ImageError, InputError
 from ..explain import Explainer, PngFolder, explain
-from ..files import temporary_directory
 from ..model_dir import ModelInfo, read_info
 from ..predict import BATCH_SIZE, Predictor, predict
 from ..progress import Progress
 from ..sorting import SortedFolder
+from ..temporaries import temporary_directory
 from ..training.config import MachineConfig
-from . import common
+from . import common, shared_flags
 
 TOP_K = 5  # classes of an image
 UNSURE_BELOW = 0.5  # the probability of the first class, where images are sorted by it
@@ -69,17 +69,17 @@ UNSURE_BELOW = 0.5  # the probability of the first class, where images are sorte
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__, leading=("--model_dir", "--image"))
     what = parser.add_argument_group("what to classify")
-    common.add_model_dir(what)
-    common.add_untrained(what)
+    shared_flags.add_model_dir(what)
+    shared_flags.add_untrained(what)
     which = what.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--image", nargs="+", metavar="PATH", help="files, folders, globs or URLs (default: none)"
     )
-    common.add_list(which, "--test_list")
+    shared_flags.add_list(which, "--test_list")
     which.add_argument("--video", type=Path, metavar="FILE", help="a video file (default: none)")
     which.add_argument(
         "--camera",
-        type=common.non_negative_int,
+        type=shared_flags.non_negative_int,
         metavar="N",
         help="a camera, 0 for the first, until Ctrl-C (default: none)",
     )
@@ -89,15 +89,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of a video or camera: a line for the first frame of each second, or for each frame "
         "(default: second)",
     )
-    common.add_data_dir(what)
+    shared_flags.add_data_dir(what)
     result = parser.add_argument_group("result")
-    common.add_synset_word_list(result)
+    shared_flags.add_synset_word_list(result)
     result.add_argument(
         "--top_k",
-        type=common.positive_int,
+        type=shared_flags.positive_int,
         help="classes per image (default: 5; of a video or camera 1)",
     )
-    common.add_min_probability(result)
+    shared_flags.add_min_probability(result)
     result.add_argument(
         "--format", choices=tuple(WRITERS), default="text", help="of the output (default: text)"
     )
@@ -121,9 +121,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="with --sort_into: links in place of copies (default: copies)",
     )
     running = parser.add_argument_group("running")
-    common.add_loading(running)
-    common.add_device(running)
-    common.add_engine(running)
+    shared_flags.add_loading(running)
+    shared_flags.add_device(running)
+    shared_flags.add_engine(running)
     return parser.parse_args(argv)
 
 
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     info = read_info(args.model_dir)
     info.check_trained(args.untrained)
-    names = common.class_names(args, info)
+    names = shared_flags.class_names(args, info)
     check_combinations(args)
     if args.video is not None or args.camera is not None:
         return classify_frames(args, names)

@@ -51,7 +51,7 @@ def main() -> None:
         print(f"squeezenet_paddle {import_module(__package__.partition('.')[0]).__version__}")
     else:
         with _quiet_interrupt():
-            from . import common  # takes a moment, as it loads OpenCV
+            from . import common  # takes a moment
 
         module = VERBS.get(verb, verb.replace("-", "_"))
         if module not in VERBS.values():

@@ -37,7 +37,7 @@ from pathlib import Path
 from ..data.image_files import describe_left_out, write_left_out
 from ..datasets.folders import read_tree, split_tree, table, write_lists
 from ..run_dir import LEFT_OUT
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -70,16 +70,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="share of the images for the final test; 0: no such list (default: 0, or what the "
         "folders have)",
     )
-    common.add_old_flag(parser, "--val", "val_share", float)
-    common.add_old_flag(parser, "--test", "test_share", float)
-    parser.add_argument("--seed", type=common.seed, default=0, help="of the split (default: 0)")
+    shared_flags.add_old_flag(parser, "--val", "val_share", float)
+    shared_flags.add_old_flag(parser, "--test", "test_share", float)
+    parser.add_argument(
+        "--seed", type=shared_flags.seed, default=0, help="of the split (default: 0)"
+    )
     parser.add_argument(
         "--class_name_pattern",
         metavar="REGEX",
         help="a regular expression searched for in each folder's name; its first group, or the "
         "whole match, is the class name (default: the folder's name)",
     )
-    common.add_class_level(parser)
+    shared_flags.add_class_level(parser)
     return parser.parse_args(argv)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..datasets.samples import NAMES, make_sample_data
-from . import common
+from . import common, shared_flags
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,24 +44,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     group.add_argument(
         "--seed",
-        type=common.seed,
+        type=shared_flags.seed,
         default=0,
         help="the same seed gives the same images (default: 0)",
     )
     group.add_argument(
         "--train_images",
-        type=common.positive_int,
+        type=shared_flags.positive_int,
         default=64,
         metavar="N",
         help="training images of each class (default: 64)",
     )
     group.add_argument(
         "--val_images",
-        type=common.positive_int,
+        type=shared_flags.positive_int,
         default=16,
         metavar="N",
         help="validation images of each class (default: 16)",
     )
-    common.add_old_flag(parser, "--train", "train_images", common.positive_int)
-    common.add_old_flag(parser, "--val", "val_images", common.positive_int)
+    shared_flags.add_old_flag(parser, "--train", "train_images", shared_flags.positive_int)
+    shared_flags.add_old_flag(parser, "--val", "val_images", shared_flags.positive_int)
     return parser.parse_args(argv)

@@ -33,7 +33,7 @@ from ..data.preprocess import INTERPOLATIONS, Preprocess
 from ..datasets.prepare import FORMATS, Output, prepare
 from ..errors import InputError
 from ..files import write_text
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -47,7 +47,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="list files: 'path label' on each line, or CSV (required)",
     )
-    common.add_data_dir(group)
+    shared_flags.add_data_dir(group)
     group.add_argument(
         "--output_dir",
         type=Path,
@@ -75,7 +75,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="squash to a square, or bring the shorter side to the size (default: squash)",
     )
     group.add_argument(
-        "--resize_size", type=common.positive_int, default=256, help="in pixels (default: 256)"
+        "--resize_size",
+        type=shared_flags.positive_int,
+        default=256,
+        help="in pixels (default: 256)",
     )
     group.add_argument(
         "--interpolation", choices=tuple(INTERPOLATIONS), default="cubic", help="(default: cubic)"
@@ -93,11 +96,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     group.add_argument(
         "--num_workers",
-        type=common.positive_int,
+        type=shared_flags.positive_int,
         default=os.cpu_count() or 1,
         help="processes (default: the number of CPUs)",
     )
-    common.add_verbose(group)
+    shared_flags.add_verbose(group)
     return parser.parse_args(argv)
 
 

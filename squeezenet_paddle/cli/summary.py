@@ -15,21 +15,21 @@ from collections.abc import Sequence
 from ..errors import InputError
 from ..model_dir import read_info
 from ..network.config import CHOICES, ModelConfig, Row, layer_table
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__, leading=("--model_dir",))
-    common.add_model_dir(parser, required=False)
+    shared_flags.add_model_dir(parser, required=False)
     parser.add_argument("--version", choices=CHOICES["version"], help="(default: 1.1)")
     parser.add_argument("--bypass", choices=CHOICES["bypass"], help="(default: none)")
     parser.add_argument("--head", choices=CHOICES["head"], help="(default: conv)")
     parser.add_argument(
-        "--num_classes", type=common.positive_int, help="number of classes (default: 1000)"
+        "--num_classes", type=shared_flags.positive_int, help="number of classes (default: 1000)"
     )
     parser.add_argument(
         "--input_size",
-        type=common.positive_int,
+        type=shared_flags.positive_int,
         help="side of the input in pixels (default: 227, or the model directory's)",
     )
     return parser.parse_args(argv)

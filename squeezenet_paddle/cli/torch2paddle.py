@@ -36,7 +36,7 @@ from ..labels import read_labels
 from ..model_dir import ModelInfo, check_target, write_model_dir
 from ..network.config import layer_table
 from ..pytorch.convert import TORCHVISION, read_weights
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,12 +52,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     files.add_argument(
         "--output_dir", type=Path, required=True, help="the model directory to write (required)"
     )
-    common.add_labels(files)
+    shared_flags.add_labels(files)
     network = parser.add_argument_group(
         "network (recognised from the file; an error if it is another)"
     )
     network.add_argument("--version", choices=("1.0", "1.1"), help="(default: as found)")
-    common.add_new_classifier(network)
+    shared_flags.add_new_classifier(network)
     proof = parser.add_argument_group("proof")
     proof.add_argument(
         "--verify",
@@ -65,9 +65,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="ONNX",
         help="compare with this file, which PyTorch exported from the same network (default: none)",
     )
-    common.add_compared_images(proof)
+    shared_flags.add_compared_images(proof)
     inputs = parser.add_argument_group("preprocessing (torchvision's by default)")
-    common.add_geometry(inputs, "224", "short_side", "--input_size * 256 / 224", "area")
+    shared_flags.add_geometry(inputs, "224", "short_side", "--input_size * 256 / 224", "area")
     for name in ("mean", "std"):
         inputs.add_argument(
             f"--{name}",

@@ -21,24 +21,27 @@ from pathlib import Path
 from ..device import choose_device
 from ..files import check_file_target
 from ..model_dir import read_info
-from . import common
+from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common.parser(__doc__, leading=("--model_dir",))
     what = parser.add_argument_group("what to trace")
     which = what.add_mutually_exclusive_group(required=True)
-    common.add_model_dir(which, required=False)
+    shared_flags.add_model_dir(which, required=False)
     which.add_argument("--train", action="store_true", help="training steps (default: inference)")
     what.add_argument(
-        "--batch_size", type=common.positive_int, default=32, help="images per step (default: 32)"
+        "--batch_size",
+        type=shared_flags.positive_int,
+        default=32,
+        help="images per step (default: 32)",
     )
     what.add_argument(
-        "--steps", type=common.positive_int, default=5, help="steps traced (default: 5)"
+        "--steps", type=shared_flags.positive_int, default=5, help="steps traced (default: 5)"
     )
     running = parser.add_argument_group("running")
-    common.add_device(running)
-    common.add_threads(running)
+    shared_flags.add_device(running)
+    shared_flags.add_threads(running)
     result = parser.add_argument_group("result")
     result.add_argument(
         "--output",

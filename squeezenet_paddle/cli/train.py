@@ -39,7 +39,7 @@ from ..parallel import launcher
 from ..training.config import TrainConfig
 from ..training.plan import make_plan
 from ..training.run import TrainResult, finished_result, train
-from . import common
+from . import common, shared_flags
 from .config_flags import add_config, config_of
 
 
@@ -47,7 +47,7 @@ def parser() -> common.Parser:
     """The flags, made of the fields of `TrainConfig`."""
     parser = common.parser(__doc__, leading=("--train_list",))
     add_config(parser, TrainConfig)
-    common.add_verbose(parser)
+    shared_flags.add_verbose(parser)
     return parser
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, assert_user_error
 
-from squeezenet_paddle.cli import common
+from squeezenet_paddle.cli import common, shared_flags
 from squeezenet_paddle.data import remarks
 from squeezenet_paddle.progress import say
 
@@ -21,8 +21,8 @@ def parser() -> common.Parser:
     parser.add_argument("--image", nargs="+")
     parser.add_argument("--lr", type=float)
     parser.add_argument("--init", dest="pretrained")
-    common.add_verbose(parser)
-    common.add_old_flag(parser, "--rate", "lr", float)
+    shared_flags.add_verbose(parser)
+    shared_flags.add_old_flag(parser, "--rate", "lr", float)
     return parser
 
 

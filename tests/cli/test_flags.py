@@ -56,7 +56,8 @@ def names_read(*paths: Path) -> set[str]:
 def test_every_flag_is_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parser = parser_of(name, monkeypatch)
     flags = {action.dest for action in parser._actions} - {"help", "verbose"}
-    read = names_read(PACKAGE / "cli" / f"{name}.py", PACKAGE / "cli" / "common.py")
+    shared = [PACKAGE / "cli" / file for file in ("common.py", "shared_flags.py")]
+    read = names_read(PACKAGE / "cli" / f"{name}.py", *shared)
     if name in ("train", "finetune"):  # their flags are the fields of a configuration
         config = TrainConfig if name == "train" else FinetuneConfig
         assert flags >= {setting for setting, _ in settings_of(config)}
