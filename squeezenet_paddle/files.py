@@ -1,29 +1,27 @@
-"""Atomic and durable writing of files and directories, and reading with errors that name the file.
-
-What is being written has a name that ends in `TEMPORARY` and is locked by whoever writes it, so
-that everybody can tell what a killed process has left from what is still in use.
-"""
+"""Atomic and durable writing, and reading with errors that name the file."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import functools
 import hashlib
 import os
-import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .errors import InputError
+from .temporaries import (
+    clear_once,
+    is_temporary,
+    moved_away,
+    recover,
+    temporary_directory,
+    temporary_file,
+)
 
-TEMPORARY = ".sqz-tmp"  # how the names of all temporary files and directories of ours end
-_TEMPORARY = re.compile(r"\.[a-z0-9_]{8}" + re.escape(TEMPORARY))
-_MOVED_AWAY = re.compile(r"\.(.+)\.old" + re.escape(TEMPORARY))
 _SYNCED_ONE_BY_ONE = 100  # files; where there are more, the system writes out all that it has
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's fcntl.h and fs.h
 # Also of containers that forbid what they do not know; plain renames then say what is wrong else.
@@ -46,8 +44,8 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     path = _resolved(path)  # a link stays, and its target is replaced
     with named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_once(path.parent)
-        with _temporary_file(path.parent) as temporary:
+        clear_once(path.parent)
+        with temporary_file(path.parent) as temporary:
             yield temporary
             _give_usual_mode(temporary)
             if durable:
@@ -75,7 +73,7 @@ def atomic_directory(
     path = _resolved(path)
     with named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_once(path.parent)
+        clear_once(path.parent)
         with temporary_directory(path.parent) as temporary:
             yield temporary
             _give_usual_mode(temporary)
@@ -105,10 +103,10 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
         check_file_target(target)
     with named_errors(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        _clear_once(folder)
+        clear_once(folder)
         written: list[tuple[Path, Path]] = []
         for name, content in contents.items():
-            temporary = stack.enter_context(_temporary_file(targets[name].parent))
+            temporary = stack.enter_context(temporary_file(targets[name].parent))
             temporary.write_bytes(content)
             _give_usual_mode(temporary)
             _sync(temporary)
@@ -143,7 +141,7 @@ def _swap(new: Path, path: Path) -> None:
     """Puts a directory in the place of another one, which it takes the name of or removes."""
     if exchange(new, path):
         return
-    old = _moved_away(path)
+    old = moved_away(path)
     shutil.rmtree(old, ignore_errors=True)
     path.replace(old)  # not a mount point, which raises an error
     try:
@@ -152,150 +150,6 @@ def _swap(new: Path, path: Path) -> None:
         shutil.rmtree(path)
         new.replace(path)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(path: Path) -> None:
-    """Gives a directory its name back that a killed process had moved away to replace it.
-
-    That happens where names cannot be exchanged. Whoever reads a directory that
-    `atomic_directory` may have written calls this first.
-    """
-    old = _moved_away(path)
-    with suppress(OSError):  # its successor has come, another reader was faster, or no access
-        if old.is_dir() and not path.exists():
-            old.rename(path)
-
-
-def _moved_away(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old{TEMPORARY}") if path.name else path
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a name is one that this module gives to what it has not finished writing."""
-    return bool(_TEMPORARY.fullmatch(name) or _MOVED_AWAY.fullmatch(name))
-
-
-def leftovers(folder: Path, below: bool = False) -> list[Path]:
-    """What killed processes have left in a folder: temporaries that no process holds.
-
-    Args:
-        folder: it need not exist.
-        below: look into its folders, too.
-    """
-    if not folder.is_dir():
-        return []
-    if not below:
-        names = [name for name in os.listdir(folder) if is_temporary(name)]  # noqa: PTH208
-        found = []
-        for path in (folder / name for name in sorted(names)):
-            with _held_if_abandoned(path) as is_abandoned:
-                if is_abandoned:
-                    found.append(path)
-        return found
-    found = leftovers(folder)
-    for parent, folders, _ in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_temporary(name))
-        found += [path for name in folders for path in leftovers(Path(parent, name))]
-    return found
-
-
-def clear_leftovers(folder: Path, below: bool = False) -> None:
-    """Removes `leftovers`; directories that were moved away and not replaced come back."""
-    for path in leftovers(folder, below):
-        with _held_if_abandoned(path) as is_abandoned:
-            if is_abandoned:  # still
-                _clear(path)
-
-
-def _clear(path: Path) -> None:
-    if moved_away := _MOVED_AWAY.fullmatch(path.name):
-        recover(path.with_name(moved_away[1]))
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):  # another process was faster, or it is another user's
-            path.unlink()
-
-
-_clear_once = functools.lru_cache(1024)(clear_leftovers)  # it takes a listing of the folder
-
-
-@contextmanager
-def _temporary_file(folder: Path) -> Iterator[Path]:
-    """A new file in a folder, which is removed at the end if it still has its name."""
-    descriptor = None
-    while descriptor is None:
-        handle, name = tempfile.mkstemp(TEMPORARY, ".", folder)
-        os.close(handle)
-        descriptor = _hold(name)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-@contextmanager
-def temporary_directory(folder: Path | None = None) -> Iterator[Path]:
-    """Yields a new directory; what has its name at the end is removed.
-
-    Args:
-        folder: where it lies; None: in the system's folder for such.
-    """
-    if folder is None:
-        folder = Path(tempfile.gettempdir())
-        _clear_once(folder)
-    descriptor = None
-    while descriptor is None:
-        name = tempfile.mkdtemp(TEMPORARY, ".", folder)
-        descriptor = _hold(name)
-    try:
-        yield Path(name)
-    finally:
-        shutil.rmtree(name, ignore_errors=True)
-        os.close(descriptor)
-
-
-def _hold(name: str) -> int | None:
-    """Locks a temporary as long as this process lives; None if `clear_leftovers` was faster."""
-    try:
-        descriptor = os.open(name, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    with suppress(OSError):  # not every file system can, and there nothing is cleared
-        _lock(descriptor)
-    if Path(name).exists():
-        return descriptor
-    os.close(descriptor)
-    return None
-
-
-@contextmanager
-def _held_if_abandoned(path: Path) -> Iterator[bool]:
-    """Whether a temporary was left by a process that has ended; if so, nobody can take it now.
-
-    A process that has just made it, and not locked it yet, waits in `_hold` until this ends.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
-            _lock(descriptor, wait=False)
-            is_abandoned = True
-        except OSError:  # it is held, or cannot be
-            is_abandoned = False
-        yield is_abandoned
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, wait: bool = True) -> None:
-    import fcntl  # Unix alone has it
-
-    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def _sync(path: Path) -> None:
@@ -393,10 +247,8 @@ def read_bytes(path: Path, what: str) -> bytes:
     Raises:
         InputError: it does not exist, is a directory, or may not be read.
     """
-    try:
+    with _reading(path, what):
         return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this {what} ({error.strerror}).") from error
 
 
 def read_regular(path: Path, what: str, largest: int) -> bytes:
@@ -406,16 +258,30 @@ def read_regular(path: Path, what: str, largest: int) -> bytes:
         InputError: it cannot be read, is larger, or is no regular file: a pipe would be waited for,
             and a device has no end.
     """
-    check_regular(path, what, largest)
-    return read_bytes(path, what)
+    with _reading(path, what):
+        # Without O_NONBLOCK opening a pipe would wait for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+            _check_status(os.fstat(file.fileno()), path, what, largest)
+            return file.read()
 
 
 def check_regular(path: Path, what: str, largest: int) -> None:
-    """Raises the error of `read_regular`."""
+    """Raises the errors of `read_regular`, but for those of the reading itself."""
+    with _reading(path, what):
+        _check_status(path.stat(), path, what, largest)
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
     try:
-        status = path.stat()
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot read this {what} ({error.strerror}).") from error
+    except ValueError as error:  # a NUL in the name
+        raise InputError(f"{path}: cannot read this {what} ({error}).") from error
+
+
+def _check_status(status: os.stat_result, path: Path, what: str, largest: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path}: a regular file was expected as {what}.")
     if status.st_size > largest:

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .files import recover
+from .temporaries import recover
 
 CHECKPOINTS, BEST, FINAL = "checkpoints", "best", "final"
 SETTINGS, TRAIN_LOG, METRICS = "settings.json", "train.log", "metrics.jsonl"

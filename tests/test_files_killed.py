@@ -13,15 +13,8 @@ from killed import killed_at_each_step
 
 from squeezenet_paddle import files
 from squeezenet_paddle.errors import InputError
-from squeezenet_paddle.files import (
-    atomic_directory,
-    atomic_path,
-    clear_leftovers,
-    leftovers,
-    recover,
-    write_bytes,
-    write_together,
-)
+from squeezenet_paddle.files import atomic_directory, atomic_path, write_bytes, write_together
+from squeezenet_paddle.temporaries import clear_leftovers, leftovers, recover
 
 NAMES = ("config.json", "weights")
 

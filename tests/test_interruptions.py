@@ -20,7 +20,7 @@ from runs import assert_same_weights, flags, make_pretrained, make_tiny_data, to
 
 from squeezenet_paddle.cli import common
 from squeezenet_paddle.errors import RunError
-from squeezenet_paddle.files import is_temporary
+from squeezenet_paddle.temporaries import is_temporary
 from squeezenet_paddle.training.log import RunLog
 
 PATIENCE = 300  # seconds; only a process that hangs takes as long

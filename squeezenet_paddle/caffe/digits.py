@@ -23,7 +23,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ..errors import InputError
-from ..files import read_bytes, temporary_directory
+from ..files import read_bytes
+from ..temporaries import temporary_directory
 
 MOST_MEMBERS = 10_000
 LARGEST_MEMBER = 256 << 20  # bytes, of a file that is unpacked

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import os
-import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,8 +17,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-from ..errors import ImageError, RunError
+from ..errors import ImageError, InputError, RunError
 from ..file_kinds import START, image_kind
+from ..files import read_regular
 from .headers import JPEG, PNG, Header, read_jpeg_header, read_png_header, without_animation
 from .remarks import as_remarks
 
@@ -56,21 +55,9 @@ def read_file(path: str | Path) -> bytes:
         ImageError: it cannot be read, is no regular file or too large.
     """
     try:
-        # A pipe would be waited for.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(f"{path}: an image file was expected, this is no regular file.")
-            if status.st_size > MAX_BYTES:
-                raise ImageError(
-                    f"{path}: a file of {status.st_size:,} bytes is over the limit of "
-                    f"{MAX_BYTES:,}."
-                )
-            return file.read()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot read this image ({error.strerror}).") from error
-    except ValueError as error:  # a NUL in the name
-        raise ImageError(f"{path}: cannot read this image ({error}).") from error
+        return read_regular(Path(path), "image", MAX_BYTES)
+    except InputError as error:
+        raise ImageError(str(error)) from error
 
 
 @cache

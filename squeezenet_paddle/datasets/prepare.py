@@ -28,16 +28,10 @@ from ..data.image_files import IMAGE_SUFFIXES
 from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
 from ..errors import ImageError, InputError, RunError, describe_problems
-from ..files import (
-    clear_leftovers,
-    read_bytes,
-    read_lines,
-    write_bytes,
-    write_text,
-    write_together,
-)
+from ..files import read_bytes, read_lines, write_bytes, write_text, write_together
 from ..processes import ProcessDiedError, map_in_processes
 from ..progress import Progress
+from ..temporaries import clear_leftovers
 
 FORMATS = ("jpg", "png")
 SETTINGS = "prepare.json"

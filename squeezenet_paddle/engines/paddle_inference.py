@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.preprocess import Preprocess
-from ..files import temporary_directory
+from ..temporaries import temporary_directory
 from .batches import Outputs, Run
 from .threads import PinnedThreads, micro_batches
 

@@ -27,11 +27,12 @@ from ..engines.load import check_installed, version_of
 from ..engines.onnxruntime import compile_onnx
 from ..engines.paddle_inference import compile_paddle
 from ..errors import InputError, RunError
-from ..files import named_errors, temporary_directory, write_together
+from ..files import named_errors, write_together
 from ..model_dir import ModelInfo, Weights, network_of, read_info, read_weights
 from ..network.config import layers
 from ..onnx.writer import GraphInput, onnx_model
 from ..run_dir import model_dir_of
+from ..temporaries import temporary_directory
 from .description import describe
 
 CHECKED_IMAGES = 32

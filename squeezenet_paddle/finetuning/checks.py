@@ -15,10 +15,10 @@ from ..data.contents import read_contents
 from ..data.lists import ImageList, read_list, read_names
 from ..errors import describe_problems
 from ..features.compute import image_features, paths_of
-from ..files import temporary_directory
 from ..model_dir import read_info
 from ..progress import say
 from ..run_dir import CHECK_PAGE, CONTENTS, FEATURES
+from ..temporaries import temporary_directory
 from .config import FinetuneConfig
 from .growth import Record
 from .lists import Images, Lists

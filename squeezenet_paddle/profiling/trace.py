@@ -16,9 +16,10 @@ from paddle import profiler
 
 from ..data.loader import Batch
 from ..device import use_device
-from ..files import atomic_path, temporary_directory
+from ..files import atomic_path
 from ..network.model import squeezenet1_1
 from ..predict import Predictor
+from ..temporaries import temporary_directory
 from ..training.gradients import make_gradients
 from ..training.optim import make_optimizer, scale_gradients
 

@@ -21,8 +21,9 @@ import numpy as np
 
 from ..array_files import read_npz
 from ..errors import InputError, RunError
-from ..files import clear_leftovers, read_regular, write_bytes
+from ..files import read_regular, write_bytes
 from ..safe_pickle import one_line
+from ..temporaries import clear_leftovers
 
 logger = logging.getLogger(__name__)
 

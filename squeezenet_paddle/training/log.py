@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from ..errors import RunError
-from ..files import clear_leftovers, write_bytes
+from ..files import write_bytes
 from ..progress import say
 from ..run_dir import METRICS, TRAIN_LOG
+from ..temporaries import clear_leftovers
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from ..device import use_device
 from ..errors import InputError
-from ..files import clear_leftovers, recover
 from ..model_dir import check_target, load_network, read_info, read_weights
 from ..network.heads import HEADS
 from ..network.stages import STAGES, state_stages
@@ -35,6 +34,7 @@ from ..run_dir import (
     overwritten_entries,
     remove,
 )
+from ..temporaries import clear_leftovers, recover
 from . import checkpoint
 from .checkpoint import Checkpoint, decoded, encoded
 from .config import TrainConfig

@@ -123,13 +123,13 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")  # which a reader would wait for
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "zero.jpg"):
-        with pytest.raises(ImageError, match=f"{name}: an image file was expected"):
+        with pytest.raises(ImageError, match=f"{name}: a regular file was expected as image"):
             read_file(tmp_path / name)
     with pytest.raises(ImageError, match=r"cannot read this image \(Is a directory\)"):
         read_image(tmp_path)
     with (tmp_path / "sparse.jpg").open("wb") as file:
         file.truncate(100_000_000_000)
-    with pytest.raises(ImageError, match="100,000,000,000 bytes is over the limit of 500,000,000"):
+    with pytest.raises(ImageError, match="at most 500,000,000 bytes .* found 100,000,000,000"):
         read_file(tmp_path / "sparse.jpg")
 
 

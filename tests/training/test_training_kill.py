@@ -23,7 +23,7 @@ from conftest import ROOT
 from runs import assert_same_weights, config, flags, make_tiny_data, metrics, weights
 
 from squeezenet_paddle.cli import common
-from squeezenet_paddle.files import temporary_directory
+from squeezenet_paddle.temporaries import temporary_directory
 from squeezenet_paddle.training import run as training_run
 
 KILLS = 20
