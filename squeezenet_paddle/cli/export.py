@@ -177,14 +177,25 @@ def checked(result: Result) -> str:
     )
 
 
-def export_c(args: argparse.Namespace, info: ModelInfo, size: int) -> None:
-    """Writes the C code."""
+def refuse_graph_settings(args: argparse.Namespace) -> None:
+    """Refuses the settings of graphs, for formats that take an image as it is.
+
+    Raises:
+        InputError: one of them is given.
+    """
     if args.batch not in (None, 1):
-        raise InputError("`batch`: the `format` c takes one image at a time.")
+        raise InputError(f"`batch`: the `format` {args.format} takes one image at a time.")
     if args.with_preprocess:
-        raise InputError("`with_preprocess`: the `format` c always does the preprocessing itself.")
+        raise InputError(
+            f"`with_preprocess`: the `format` {args.format} always does the preprocessing itself."
+        )
     if args.precision != "float32":
         raise InputError(f"`precision` {args.precision}: only the `format` onnx has it.")
+
+
+def export_c(args: argparse.Namespace, info: ModelInfo, size: int) -> None:
+    """Writes the C code."""
+    refuse_graph_settings(args)
     folder = args.output_dir or model_dir_of(args.model_dir) / C_FOLDER
     check_target(folder)
     info = dataclasses.replace(info, preprocess=info.preprocess.with_crop_size(size))
@@ -219,12 +230,7 @@ def write_bundle(args: argparse.Namespace, info: ModelInfo, size: int) -> None:
 
 def export_page(args: argparse.Namespace, info: ModelInfo) -> None:
     """Writes the page."""
-    if args.batch not in (None, 1):
-        raise InputError("`batch`: the `format` html takes one image at a time.")
-    if args.with_preprocess:
-        raise InputError("`with_preprocess`: the `format` html does the preprocessing anyway.")
-    if args.precision != "float32":
-        raise InputError(f"`precision` {args.precision}: only the `format` onnx has it.")
+    refuse_graph_settings(args)
     if args.input_size is not None:
         raise InputError("`input_size`: the `format` html has that of the model directory.")
     output_dir = args.output_dir or model_dir_of(args.model_dir)
