@@ -26,7 +26,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from squeezenet_paddle.cli.common import positive_int
+from squeezenet_paddle.cli.shared_flags import positive_int
 from squeezenet_paddle.network.config import FIRES, ModelConfig, layer_table
 from squeezenet_paddle.process_settings import use_fast_cpu_settings
 
