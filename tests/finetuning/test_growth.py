@@ -42,7 +42,14 @@ def first(tmp_path_factory: pytest.TempPathFactory, pretrained: Path) -> Path:
     """A folder of images, and a run on it beside it."""
     folder = tmp_path_factory.mktemp("first")
     images = make_image_folder(folder / "data", 4).rename(folder / "images")
+    paths = [images, *images.rglob("*")]
+    before = [path.stat() for path in paths]
+    for path in paths:  # nothing has to be written there
+        path.chmod(0o555 if path.is_dir() else 0o444)
     finetune(images, pretrained, folder / "run", "--num_epochs", 2)
+    assert [path.stat().st_mtime_ns for path in paths] == [each.st_mtime_ns for each in before]
+    for path, status in zip(paths, before):
+        path.chmod(status.st_mode)
     return folder
 
 
