@@ -134,7 +134,7 @@ def inspect_images(images: Images, config: FinetuneConfig) -> Images:
     """
     tree, output_dir, machine = images.tree, config.run.output_dir, config.machine
     contents = inspect_contents(
-        *([images.root / name for name in tree.names], output_dir / CONTENTS),
+        *([f"{images.root}/{name}" for name in tree.names], output_dir / CONTENTS),
         *(machine.num_workers, machine.max_pixels),
     )
     problems = contents.problems
