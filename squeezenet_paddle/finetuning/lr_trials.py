@@ -41,8 +41,8 @@ STILL = 1e-7  # moves logits by less than 0.1 in a whole run
 MOMENTUM_FACTOR = 10  # an update by momentum needs a larger rate than one by Adam
 UPDATES = 240  # of a trial, at most
 DISCRIMINANT = (
-    "so that the head stays the linear discriminant of the training images: no training validates "
-    "better by more than one image"
+    "so that the head stays the linear discriminant of the training images: what trainings "
+    "validate better is within chance"
 )
 
 
@@ -82,10 +82,20 @@ def best_rate(run: Run, inputs: Inputs, views: int) -> Chosen:
 
 
 def prefers_discriminant(still: Best, trained: Best, images: int) -> bool:
-    """Whether no more than one validation image speaks for the trained head."""
+    """Whether a trained head validates no better than the discriminant but for chance.
+
+    The difference has to be above its standard error, which is at most the root of the number of
+    images that one of the two mistakes.
+
+    Args:
+        still: the discriminant's best evaluation.
+        trained: that of the best training.
+        images: that validate.
+    """
     if still.top1 is None or trained.top1 is None:
         return trained.top1 is None
-    return round(images * trained.top1) - round(images * still.top1) <= 1
+    mistaken = [round(images * (1 - top1)) for top1 in (still.top1, trained.top1)]
+    return mistaken[0] - mistaken[1] <= math.sqrt(sum(mistaken))
 
 
 def discriminant_start(run: Run, inputs: Inputs, views: int) -> dict[str, np.ndarray] | None:
