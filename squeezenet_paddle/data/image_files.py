@@ -211,7 +211,7 @@ def inspect(
     num_workers: int = 2,
     max_pixels: int = MAX_PIXELS,
     known: Collection[str] = (),
-) -> list[Inspection]:
+) -> Iterator[Inspection]:
     """Reads and decodes every file once, with a progress bar on standard error.
 
     Args:
@@ -220,20 +220,18 @@ def inspect(
         max_pixels: a larger image is a problem.
         known: SHA-256 of files that can be decoded, which is then not tried again.
 
-    Returns:
+    Yields:
         What was found out about each file, in their order.
     """
 
     def inspect_one(path: str | Path) -> Inspection:
         return _inspected(path, max_pixels, known)
 
-    found: list[Inspection] = []
     with Progress("checking", len(paths)) as progress, ThreadPoolExecutor(num_workers or 1) as pool:
         for start in range(0, len(paths), _AT_ONCE):
             for result in pool.map(inspect_one, paths[start : start + _AT_ONCE]):
-                found.append(result)
+                yield result
                 progress.update()
-    return found
 
 
 def _inspected(path: str | Path, max_pixels: int, known: Collection[str]) -> Inspection:
