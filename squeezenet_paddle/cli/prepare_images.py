@@ -30,7 +30,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.preprocess import INTERPOLATIONS, Preprocess
-from ..datasets.prepare import FORMATS, Output, prepare
+from ..datasets.prepare import FORMATS, prepare
+from ..datasets.resize_jobs import Output
 from ..errors import InputError
 from ..files import write_text
 from . import common, shared_flags

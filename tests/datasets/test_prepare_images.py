@@ -22,14 +22,8 @@ from hypothesis import strategies as st
 from squeezenet_paddle.data.decode import read_image
 from squeezenet_paddle.data.lists import ImageList, read_list
 from squeezenet_paddle.data.preprocess import Preprocess
-from squeezenet_paddle.datasets.prepare import (
-    Output,
-    Report,
-    encode,
-    plan,
-    prepare,
-    statistics,
-)
+from squeezenet_paddle.datasets.prepare import Report, plan, prepare, statistics
+from squeezenet_paddle.datasets.resize_jobs import Output, encode
 from squeezenet_paddle.errors import ImageError, InputError, RunError
 
 MADE_WITH = {"prepare.json", "prepared.txt"}
