@@ -29,6 +29,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ JUNK = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--copies", type=float, default=0.06, help="share (default: 0.06)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     parser.add_argument("--build_only", action="store_true", help="do not walk through it")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     folder: Path = args.output_dir
     source = args.source
     if source is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import InputError
+from .files import sha256
 
 
 class SortedFolder:
@@ -36,6 +36,7 @@ class SortedFolder:
         self._path, self._link = path, link
         self._folders = None if names is None else [folder_name(name) for name in names]
         self.counts: Counter[str] = Counter()
+        self._numbers: Counter[Path] = Counter()
         self.present = 0
         if self._folders is not None:
             twins = [name for name, n in Counter(map(str.casefold, self._folders)).items() if n > 1]
@@ -44,12 +45,16 @@ class SortedFolder:
                     f"`sort_into`: two classes would have the folder {twins[0]!r}; other class "
                     "names were expected."
                 )
+        if path.exists() and not path.is_dir():
+            raise InputError(f"`sort_into` {path}: a folder was expected, found a file.")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._by_size: dict[int, list[Path]] = defaultdict(list)
+            # Files of a size are hashed once an image of that size comes.
+            self._unhashed: dict[int, list[Path]] = defaultdict(list)
+            self._hashes: set[str] = set()
             for file in _within(path):
                 if file.is_file():
-                    self._by_size[file.stat().st_size].append(file)
+                    self._unhashed[file.stat().st_size].append(file)
         except OSError as error:
             raise InputError(f"`sort_into` {path}: {error.strerror}.") from error
 
@@ -65,24 +70,25 @@ class SortedFolder:
         name = refusal or (self._folders[class_id] if self._folders else f"class {class_id}")
         folder = self._path / name
         try:
-            alike = self._by_size[image.stat().st_size]
-            if any(filecmp.cmp(image, other, shallow=False) for other in alike):
+            alike = self._unhashed.pop(image.stat().st_size, [])
+            self._hashes.update(sha256(other.read_bytes()) for other in alike)
+            if (content := sha256(image.read_bytes())) in self._hashes:
                 self.present += 1
                 return None
             folder.mkdir(exist_ok=True)
             target = self._put(image, folder)
         except OSError as error:
             raise InputError(f"`sort_into` {folder}: {error.strerror}.") from error
-        alike.append(target)
+        self._hashes.add(content)
         self.counts[name] += 1
         return target
 
     def _put(self, image: Path, folder: Path) -> Path:
-        number = 1
         while True:
+            self._numbers[folder / image.name] += 1  # of images of one name there may be many
+            number = self._numbers[folder / image.name]
             name = image.name if number == 1 else f"{image.stem}-{number}{image.suffix}"
             target = folder / name
-            number += 1
             try:
                 if self._link:
                     target.symlink_to(image.resolve())

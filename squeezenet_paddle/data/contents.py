@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from .decode import MAX_PIXELS, read_file
 from .image_files import inspect
 from .lists import ImageList
 
+SAVED_EVERY = 60.0  # seconds of decoding; a million files take 5 to save
 _AT_ONCE = 256  # files
 _SIZES, _READ = 10_000, 256  # files of a list that `summary` looks at: 0.1 s, however long it is
 _THREADS = 4  # reading and hashing leave the interpreter to the others
@@ -48,12 +50,12 @@ class _Known(NamedTuple):
     max_pixels: int = 0
 
 
-def content_hashes(paths: Sequence[Path]) -> list[str]:
+def content_hashes(paths: Sequence[str | Path]) -> list[str]:
     """The SHA-256 of each file; see `Contents`."""
     return read_contents(paths).hashes
 
 
-def read_contents(paths: Sequence[Path], memo: Path | None = None) -> Contents:
+def read_contents(paths: Sequence[str | Path], memo: Path | None = None) -> Contents:
     """Hashes files.
 
     Args:
@@ -78,9 +80,11 @@ def read_contents(paths: Sequence[Path], memo: Path | None = None) -> Contents:
 
 
 def inspect_contents(
-    paths: Sequence[Path], memo: Path, num_workers: int, max_pixels: int = MAX_PIXELS
+    paths: Sequence[str | Path], memo: Path, num_workers: int, max_pixels: int = MAX_PIXELS
 ) -> Contents:
     """Hashes files and decodes each, but those of which `memo` remembers that they decode.
+
+    What is found is remembered every now and then, so that after a kill the rest alone is left.
 
     Args:
         paths: the files.
@@ -96,6 +100,7 @@ def inspect_contents(
         or not 0 < _of(known, name).max_pixels <= max_pixels
     ]
     problems = {}
+    saved = time.monotonic()
     with _kept(known, memo if new else None):
         for i, found in zip(new, inspect([paths[i] for i in new], num_workers, max_pixels)):
             if found.problem is not None:
@@ -103,6 +108,9 @@ def inspect_contents(
             checked = max_pixels if found.problem is None else 0
             digest = found.sha256 or sha256(os.fsencode(names[i]))
             known[names[i]] = _Known(signatures[i], digest, checked)
+            if time.monotonic() - saved > SAVED_EVERY:
+                write_text(memo, json.dumps(known))
+                saved = time.monotonic()
     return Contents([known[name].sha256 for name in names], signatures, problems)
 
 
@@ -146,7 +154,7 @@ def _kept(known: dict[str, _Known], memo: Path | None) -> Iterator[None]:
             write_text(memo, json.dumps(known))
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def _names(paths: Sequence[str | Path]) -> list[str]:
     return [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links stay as they are
 
 

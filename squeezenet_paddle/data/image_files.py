@@ -179,7 +179,7 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> str:
         shown = [repr(each.path)[1:-1] for each in members[:_SHOWN]]
         shown += ["..."] if len(members) > _SHOWN else []
         reasons = {each.reason for each in members}
-        hint = f"; {reasons.pop()}" if len(reasons) == 1 and "" not in reasons else ""
+        hint = f"; {reasons.pop().rstrip('.')}" if len(reasons) == 1 and "" not in reasons else ""
         parts.append(f"{len(members)} {_noun(kind, len(members))} ({', '.join(shown)}{hint})")
     return f"left out: {', '.join(parts)}" if parts else ""
 

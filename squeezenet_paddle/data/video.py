@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable, TypeVar
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ import numpy as np
 from ..errors import InputError
 from ..file_kinds import START, image_kind
 from .decode import MAX_PIXELS
+from .remarks import as_remarks
+
+T = TypeVar("T")
 
 EVERY = ("second", "frame")
 
@@ -46,15 +50,20 @@ def video_frames(file: Path, every: str = "second") -> Iterator[Frame]:
         raise InputError(f"`video` {file}: no such file.")
     with file.open("rb") as content:
         kind = image_kind(content.read(START))
-    capture = _opened(file)
+
+    def quietly(read: Callable[[], T]) -> T:
+        with as_remarks(str(file)):
+            return read()
+
+    capture = quietly(lambda: _opened(file))
     try:
         if kind is not None:  # which FFmpeg takes for a video of one frame
-            if not (capture.grab() and capture.grab()):
+            if not quietly(lambda: capture.grab() and capture.grab()):
                 raise InputError(
                     f"`video` {file}: this is a still {kind} image; `image` classifies it."
                 )
             capture.release()
-            capture = _opened(file)
+            capture = quietly(lambda: _opened(file))
         size = [capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
         if size[0] * size[1] > MAX_PIXELS:
             raise InputError(
@@ -63,12 +72,12 @@ def video_frames(file: Path, every: str = "second") -> Iterator[Frame]:
             )
         rate = capture.get(cv2.CAP_PROP_FPS)
         number, due, found = 0, 0.0, False
-        while capture.grab():
+        while quietly(capture.grab):
             at = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if at <= 0 < number and rate > 0:  # some formats do not tell the time
                 at = number / rate
             if every == "frame" or at >= due:
-                is_good, image = capture.retrieve()
+                is_good, image = quietly(capture.retrieve)
                 if is_good:
                     found = True
                     due = float(int(at) + 1)

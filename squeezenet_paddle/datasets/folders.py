@@ -332,7 +332,7 @@ def split_tree(
     drawn = split(
         *(tree.labels[train], *shares),
         keys=(
-            content_hashes([root / tree.names[i] for i in train.tolist()])
+            content_hashes([f"{root}/{tree.names[i]}" for i in train.tolist()])
             if keys is None
             else [keys[i] for i in train.tolist()]
         ),

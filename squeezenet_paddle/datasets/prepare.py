@@ -225,7 +225,7 @@ def _claim(
                 f"{output.folder} was made with other settings ({'; '.join(differences)}); "
                 "give another `output_dir`."
             )
-    elif folder.exists() and not all(is_temporary(entry.name) for entry in folder.iterdir()):
+    elif folder.is_dir() and not all(is_temporary(path.name) for path in folder.iterdir()):
         raise InputError(
             f"{output.folder} is not empty and has no {SETTINGS}, so it was not made by this "
             "tool; give another `output_dir`."

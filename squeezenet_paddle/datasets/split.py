@@ -110,8 +110,8 @@ def check_class_sizes(
 
 def _places(keys: Sequence[str], groups: np.ndarray | None, seed: int) -> np.ndarray:
     """float64 [N] in 0..1, the same for images that belong together, whatever links them."""
-    distinct, ranks = np.unique(np.array(keys, str), return_inverse=True)
-    hashes = [sha256(f"{seed} {key}".encode())[:13] for key in distinct]
+    distinct, ranks = np.unique(np.array(keys, bytes), return_inverse=True)
+    hashes = [sha256(b"%d %s" % (seed, key))[:13] for key in distinct.tolist()]
     places = np.array([int(each, 16) / 16**13 for each in hashes])
     if groups is None:
         return places[ranks]

@@ -22,7 +22,7 @@ import numpy as np
 from ..data.lists import ImageList
 from ..errors import InputError
 from ..evaluation.evaluate import Evaluation, score_list
-from ..files import read_bytes
+from ..files import read_bytes, sha256
 from ..predict import Predictor
 from ..run_dir import (
     CHECKPOINTS,
@@ -64,6 +64,11 @@ class Record:
         """The content of the file."""
         images = ",\n".join(json.dumps(image) for image in self.images)
         return f'{{"split": {json.dumps(self.split)}, "images": [\n{images}\n]}}\n'.encode()
+
+    def digest(self, part: str) -> str:
+        """What a part contains, whatever its files are called: a SHA-256, of which order counts."""
+        images = [(each.sha256, each.class_name) for each in self.images if each.part == part]
+        return sha256(json.dumps(images).encode())
 
     @property
     def parts(self) -> dict[str, str]:
@@ -131,6 +136,14 @@ def numbered_runs(output_dir: Path) -> list[Path]:
     return sorted(folders, key=lambda each: int(each.name))
 
 
+def in_order_of(images: Sequence[Image], earlier: Sequence[Image]) -> list[Image] | None:
+    """The images in the order of an earlier run's; None if more than their names has changed."""
+    orders = [sorted(range(len(each)), key=lambda i: each[i][::-1]) for each in (images, earlier)]
+    if [images[i][1:] for i in orders[0]] != [earlier[i][1:] for i in orders[1]]:
+        return None
+    return [images[i] for _, i in sorted(zip(orders[1], orders[0]))]
+
+
 def take_directory(
     output_dir: Path, record: Record | None, settings: Mapping[str, Path | None] | None = None
 ) -> str:
@@ -144,14 +157,17 @@ def take_directory(
         settings: files and directories that the new run reads, by the settings that name them.
 
     Returns:
-        What has changed and where the earlier run is, for the user; "" if nothing has.
+        What has changed and where the earlier run is, for the user; "" if nothing has. A run
+        whose images have new names alone stays where it is.
 
     Raises:
         InputError: the new run reads what would be moved.
     """
     earlier = read_record(output_dir)
-    if earlier is None or record is None or earlier.images == record.images:
+    if earlier is None or record is None:
         return ""
+    if [each[1:] for each in earlier.images] == [each[1:] for each in record.images]:
+        return _describe_renamed(earlier.images, record.images)
     text = describe_changes(earlier.images, record.images)
     present = entries(output_dir, OWN_ENTRIES)  # the record is the last one
     moving = f"the images are others than those of the run in {output_dir}; keeping it would move"
@@ -183,6 +199,13 @@ def describe_changes(before: Sequence[Image], after: Sequence[Image]) -> str:
         if names:
             text += f"; {what} class{'es' if len(names) > 1 else ''} {', '.join(sorted(names))}"
     return text
+
+
+def _describe_renamed(before: Sequence[Image], after: Sequence[Image]) -> str:
+    """How many images have another name than in the run that goes on with them; "" for none."""
+    old, new = (Counter((each.sha256, each.path) for each in i) for i in (before, after))
+    renamed = sum((new - old).values())
+    return f"images: +0 -0, {renamed} renamed; the run goes on with them" if renamed else ""
 
 
 def _by_content(images: Mapping[tuple[str, str], int]) -> Counter[str]:

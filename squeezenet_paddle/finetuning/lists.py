@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..files import write_bytes
 from ..model_dir import read_info
 from ..run_dir import CONTENTS, IMAGES, LEFT_OUT, NAMES, TEST_LIST, TRAIN_LIST, VAL_LIST
 from .config import FinetuneConfig
-from .growth import Image, Record, earlier_record
+from .growth import Image, Record, earlier_record, in_order_of, read_record
 
 UNREADABLE = "image that cannot be read"
 
@@ -65,6 +65,7 @@ class Lists:
         record: of the images that were split; None where the user gave both lists.
         notes: how the folder was read and what was left out, a line for each.
         left_out: what in the folder is not taken.
+        replaced: what `written` may replace: the same lists with the names that the images had.
     """
 
     train_list: Path
@@ -76,6 +77,7 @@ class Lists:
     record: Record | None = None
     notes: Sequence[str] = ()
     left_out: Sequence[LeftOut] = ()
+    replaced: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def read_images(config: FinetuneConfig) -> Images | Lists:
@@ -132,7 +134,7 @@ def inspect_images(images: Images, config: FinetuneConfig) -> Images:
     """
     tree, output_dir, machine = images.tree, config.run.output_dir, config.machine
     contents = inspect_contents(
-        *([images.root / name for name in tree.names], output_dir / CONTENTS),
+        *([f"{images.root}/{name}" for name in tree.names], output_dir / CONTENTS),
         *(machine.num_workers, machine.max_pixels),
     )
     problems = contents.problems
@@ -187,17 +189,18 @@ def split_images(images: Images, config: FinetuneConfig, groups: np.ndarray | No
         earlier=None if earlier is None else earlier.parts,
     )
     part_of = {int(i): part for part, indices in parts.items() for i in indices}
-    record = [
+    record: Sequence[Image] = [
         Image(name, tree.classes[label], part_of[i], images.hashes[i])
         for i, (name, label) in enumerate(zip(tree.names, tree.labels.tolist()))
         if i in part_of
     ]
-    labels = tree.labels if images.ids is None else images.ids[tree.labels]
-    written = {
-        file: "".join(f"{tree.names[i]} {labels[i]}\n" for i in parts[part]).encode()
-        for file, part in ((TRAIN_LIST, "train"), (VAL_LIST, "val"), (TEST_LIST, "test"))
-        if part in parts
-    }
+    ids = range(len(tree.classes)) if images.ids is None else images.ids.tolist()
+    class_ids = dict(zip(tree.classes, ids))
+    replaced = {}
+    current = None if config.run.overwrite else read_record(output_dir)
+    if current is not None and (same := in_order_of(record, current.images)) is not None:
+        record, replaced = same, _texts(current.images, class_ids)
+    written = _texts(record, class_ids)
     names_file, notes = images.names_file, list(images.notes)
     if images.ids is None:
         names_file = output_dir / NAMES
@@ -217,7 +220,17 @@ def split_images(images: Images, config: FinetuneConfig, groups: np.ndarray | No
         Record(settings, record),
         notes,
         tree.left_out,
+        replaced,
     )
+
+
+def _texts(images: Sequence[Image], class_ids: Mapping[str, int]) -> dict[str, bytes]:
+    """The list files of images, by their names."""
+    lines: dict[str, list[str]] = {}
+    for image in images:
+        lines.setdefault(image.part, []).append(f"{image.path} {class_ids[image.class_name]}\n")
+    files = {"train": TRAIN_LIST, "val": VAL_LIST, "test": TEST_LIST}
+    return {files[part]: "".join(each).encode() for part, each in lines.items()}
 
 
 def _same_contents(
@@ -260,13 +273,14 @@ def write_lists(lists: Lists, folder: Path) -> None:
     """
     for name, content in lists.written.items():
         path = folder / name
-        if not path.exists():
-            write_bytes(path, content)
-        elif path.read_bytes() != content:
+        present = path.read_bytes() if path.exists() else None
+        if present not in (None, content, lists.replaced.get(name)):
             raise InputError(
                 f"{path} is of other images, and {folder} does not say of which; `overwrite` "
                 "starts from scratch, another `output_dir` leaves that list as it is."
             )
+        if present != content:
+            write_bytes(path, content)
     if lists.record is not None:
         write_left_out(folder / LEFT_OUT, lists.left_out)
         write_bytes(folder / IMAGES, lists.record.json())

@@ -16,7 +16,7 @@ from ..run_dir import CHECKPOINTS, FIRST_STAGE, RUN_ENTRIES, Settings, entries
 from ..settings import settings_of
 from ..training import checkpoint
 from ..training.config import Interval, TrainConfig
-from ..training.plan import Plan, make_plan
+from ..training.plan import TRAIN_CONTENT, VAL_CONTENT, Plan, make_plan
 from .config import (
     EPOCHS,
     FEWEST_UPDATES,
@@ -157,7 +157,13 @@ def _stage(
         "keep_checkpoints": 2,
     }
     views = config.features.views or VIEWS
-    plan = make_plan(TrainConfig.from_settings(**{**shared, **stage}), {"views": views})
+    compared = Settings({"views": views}, {})
+    if lists.record is not None:  # whatever the images are called
+        compared = Settings(
+            {"views": views, TRAIN_CONTENT: lists.record.digest("train")},
+            {VAL_CONTENT: lists.record.digest("val")},
+        )
+    plan = make_plan(TrainConfig.from_settings(**{**shared, **stage}), compared)
     return Stage(plan, config.run.output_dir, views, config.features.cache, lr is None)
 
 

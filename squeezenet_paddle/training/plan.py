@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,8 @@ from .config import (
     TrainConfig,
 )
 
-VAL_CONTENT = "the content of `val_list`"  # among what a resume compares
+# Among what a resume compares.
+TRAIN_CONTENT, VAL_CONTENT = "the content of `train_list`", "the content of `val_list`"
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ class Plan:
         )
 
 
-def make_plan(config: TrainConfig, must_match: Mapping[str, Any] | None = None) -> Plan:
+def make_plan(config: TrainConfig, compared: Settings | None = None) -> Plan:
     """Reads the lists and what the pretrained model says of itself.
 
     Args:
         config: the settings.
-        must_match: what else a resume has to find unchanged, by name.
+        compared: what a resume compares beside them, or in place of what the lists say.
 
     Raises:
         InputError: something is not as it should be.
@@ -152,7 +152,7 @@ def make_plan(config: TrainConfig, must_match: Mapping[str, Any] | None = None) 
             f"`warmup_steps`: at most the {plan.max_steps} updates of the run were expected, found "
             f"{config.solver.warmup_steps}."
         )
-    return dataclasses.replace(plan, settings=_settings(plan, must_match or {}))
+    return dataclasses.replace(plan, settings=_settings(plan, compared or Settings({}, {})))
 
 
 def _model_config(config: TrainConfig, pretrained: ModelConfig | None, classes: int) -> ModelConfig:
@@ -250,7 +250,7 @@ def effective_settings(plan: Plan) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=str))
 
 
-def _settings(plan: Plan, also: Mapping[str, Any]) -> Settings:
+def _settings(plan: Plan, also: Settings) -> Settings:
     """What a resume compares."""
     values, pretrained = effective_settings(plan), plan.config.network.pretrained
     names: dict[str | None, dict[str, Any]] = {MUST_MATCH: {}, MAY_CHANGE: {}, None: {}}
@@ -261,16 +261,17 @@ def _settings(plan: Plan, also: Mapping[str, Any]) -> Settings:
         weights = sha256(read_bytes(weights_file(pretrained), "file of weights"))
     must_match = {
         **names[MUST_MATCH],
-        **also,
         "a moving average by `ema_decay`": plan.solver.ema_decay is not None,
         "the weights of `pretrained`": weights,
-        "the content of `train_list`": _content(plan.train),
+        TRAIN_CONTENT: _content(plan.train),
+        **also.must_match,
     }
     may_change = {
         **names[MAY_CHANGE],
         VAL_CONTENT: None if plan.val is None else _content(plan.val),
         "what the images of `train_list` are": summary(plan.train),
         "what the images of `val_list` are": None if plan.val is None else summary(plan.val),
+        **also.may_change,
     }
     return Settings(must_match, may_change)
 

@@ -110,7 +110,9 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert into.summary() == f"{tmp_path / 'sorted'}: 2 a_b, 1 already there"
     with pytest.raises(InputError, match="`sort_into`: two classes would have the folder 'a_b'"):
         SortedFolder(tmp_path / "more", ["a/b", "A\\b"])
-    with pytest.raises(InputError, match="`sort_into`"):
+    with pytest.raises(
+        InputError, match="`sort_into` .*1.png: a folder was expected, found a file"
+    ):
         SortedFolder(image, None)
     assert folder_name("../x") == "_x"
     assert folder_name(" .. ") == "_"
@@ -187,6 +189,7 @@ def test_videos(folder: Path, call_tool: Run) -> None:
     ("flags", "message"),
     [
         (["--image", "a", "--every", "frame"], "--every goes with --video or --camera"),
+        (["--image", "ftp://a/b.png"], "--image ftp://a/b.png: of addresses, http and https"),
         (["--image", "a", "--link"], "--link goes with --sort_into"),
         (["--video", "a.mp4", "--sort_into", "s"], "--sort_into is for image files, and --video"),
         (["--camera", "0", "--explain", "maps"], "--explain is for image files, and --camera"),

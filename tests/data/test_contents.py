@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Callable
 
 import pytest
+from PIL import Image
 
-from squeezenet_paddle.data.contents import content_hashes, read_contents
+from squeezenet_paddle.data import contents, image_files
+from squeezenet_paddle.data.contents import content_hashes, inspect_contents, read_contents
+from squeezenet_paddle.data.decode import decode
 
 
 def files(folder: Path, count: int) -> list[Path]:
@@ -49,6 +53,34 @@ def test_what_has_not_changed_is_not_read_again(
     assert opened == [paths[3].name]
     moved = paths[0].rename(tmp_path / "other.bin")
     assert read_contents([moved], memo).hashes == before[:1]
+
+
+def test_what_was_inspected_before_a_kill_is_not_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(9)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(path)
+    decoded: list[str] = []
+    monkeypatch.setattr(contents, "SAVED_EVERY", 0)
+
+    def killed_at(count: float) -> Callable[..., object]:
+        def noted(data: bytes, name: str, *args: object, **options: object) -> object:
+            decoded.append(Path(name).name)
+            if len(decoded) > count:
+                raise KeyboardInterrupt
+            return decode(data, name, *args, **options)  # type: ignore[arg-type]
+
+        return noted
+
+    monkeypatch.setattr(image_files, "decode", killed_at(6))
+    with pytest.raises(KeyboardInterrupt):
+        inspect_contents(paths, tmp_path / "memo.json", 1)
+    decoded.clear()
+    monkeypatch.setattr(image_files, "decode", killed_at(9))
+    found = inspect_contents(paths, tmp_path / "memo.json", 1)
+    assert found.hashes == hashes(paths)
+    assert decoded == [path.name for path in paths[6:]]
 
 
 @pytest.mark.parametrize("memo", [b"", b"{", b"[1]", b'{"a": 3}', b"\xff"])

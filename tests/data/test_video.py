@@ -39,7 +39,7 @@ def test_the_first_frame_of_every_second(film: Path) -> None:
     ]
 
 
-def test_no_video(tmp_path: Path) -> None:
+def test_no_video(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(InputError, match="`video` .*text.mp4: no frame of it can be read"):
         list(video_frames(tmp_path / "text.mp4"))
@@ -47,6 +47,11 @@ def test_no_video(tmp_path: Path) -> None:
         list(video_frames(tmp_path / "none.mp4"))
     with pytest.raises(InputError, match="`camera` 99: there is no such camera"):
         list(camera_frames(99))
+    (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(64))
+    capfd.readouterr()
+    with pytest.raises(InputError, match="`video` .*cut.mp4: no frame of it can be read"):
+        list(video_frames(tmp_path / "cut.mp4"))
+    assert capfd.readouterr() == ("", "")  # FFmpeg says "moov atom not found"
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tiff"])

@@ -42,7 +42,14 @@ def first(tmp_path_factory: pytest.TempPathFactory, pretrained: Path) -> Path:
     """A folder of images, and a run on it beside it."""
     folder = tmp_path_factory.mktemp("first")
     images = make_image_folder(folder / "data", 4).rename(folder / "images")
+    paths = [images, *images.rglob("*")]
+    before = [path.stat() for path in paths]
+    for path in paths:  # nothing has to be written there
+        path.chmod(0o555 if path.is_dir() else 0o444)
     finetune(images, pretrained, folder / "run", "--num_epochs", 2)
+    assert [path.stat().st_mtime_ns for path in paths] == [each.st_mtime_ns for each in before]
+    for path, status in zip(paths, before):
+        path.chmod(status.st_mode)
     return folder
 
 
@@ -148,6 +155,64 @@ def test_it_is_what_a_run_on_its_lists_would_be(
         flags = finetune_flags(images, pretrained, tmp_path / name, "--num_epochs", 2, *more)
         finetuning.finetune(finetune_config([*lists, *flags[2:]]))
         assert_same_weights(run / "final", tmp_path / name / "final")
+
+
+def rename_some(images: Path, run: Path) -> None:
+    """New names that sort otherwise: two images swap theirs, and the first one comes last."""
+    record = growth.read_record(run)
+    assert record is not None
+    of_a_class = sorted(i.path for i in record.images if i.class_name == "ring_noise")
+    a, b, *_ = (images / path for path in of_a_class)
+    a.rename(images / "swapped")
+    b.rename(a)
+    (images / "swapped").rename(b)
+    for folder in ("cross_noise", "square_dots"):
+        path = min((images / folder).iterdir())
+        path.rename(path.with_name("zz.jpg"))
+
+
+def test_new_names_alone_keep_the_run(
+    first: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(first, tmp_path / "grown"))
+    images, run = folder / "images", folder / "run"
+    before = {path: path.read_bytes() for path in (run / "best").rglob("*") if path.is_file()}
+    earlier = growth.read_record(run)
+    assert earlier is not None
+    rename_some(images, run)
+    capsys.readouterr()
+    result = finetune(images, pretrained, run, "--num_epochs", 2)
+    log = capsys.readouterr().err
+    assert "images: +0 -0, 4 renamed; the run goes on with them\n" in log
+    assert "this run is finished" in log
+    assert result.comparison is None
+    assert not (run / "runs").exists()
+    assert {path: path.read_bytes() for path in before} == before
+    record = growth.read_record(run)
+    assert record is not None
+    assert [image[1:] for image in record.images] == [image[1:] for image in earlier.images]
+    for part in ("train", "val"):
+        lines = (run / f"{part}_list.txt").read_text().splitlines()
+        paths = [line.rsplit(" ", 1)[0] for line in lines]
+        assert paths == [image.path for image in record.images if image.part == part]
+        assert all((images / path).is_file() for path in paths)
+    finetune(images, pretrained, run, "--num_epochs", 2)
+    assert "renamed" not in capsys.readouterr().err
+
+
+def test_a_run_goes_on_under_new_names_as_under_the_old_ones(
+    first: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    """Bit for bit: neither the order of the images nor their views depend on names."""
+    for name in ("renamed", "as they were"):
+        folder = Path(shutil.copytree(first, tmp_path / name))
+        if name == "renamed":
+            rename_some(folder / "images", folder / "run")
+        finetune(folder / "images", pretrained, folder / "run", "--num_epochs", 3)
+        assert read_info(folder / "run" / "final").source["step"] == 6
+    assert_same_weights(
+        *(tmp_path / name / "run" / "final" for name in ("renamed", "as they were"))
+    )
 
 
 def test_new_and_lost_classes(
