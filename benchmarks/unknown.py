@@ -46,6 +46,7 @@ sports car, steam locomotive, streetcar, submarine, tank, thresher, tow truck, t
 trailer truck, tricycle, trimaran, trolleybus, unicycle, warplane, yawl"""
 FIRST_FOOD, LAST_FOOD = "plate", "eggnog"
 PLANTS = ("cardoon", "Granny Smith", "jackfruit", "hay")  # of which photographs show the plant
+SCORES = ("prob", "energy", "conf", "like", "kin", "close", "overlap", "all")
 PAIRS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 
 
@@ -70,10 +71,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="splits of food (default: 3)")
     parser.add_argument("--head", default="compact", help="(default: compact)")
     args = parser.parse_args()
-    columns = ("prob", "energy", "conf", "like", "kin", "all", "unknown", "known", "ece", "ece T")
-    print(f"{'':<14} top-1  " + " ".join(f"{column:>7}" for column in columns), flush=True)
+    columns = (*SCORES, "unknown", "known", "ece", "ece T")
+    print(f"{'':<19} top-1  " + " ".join(f"{column:>7}" for column in columns), flush=True)
     for case in cases(args):
-        print(f"{case.name:<14} {row(case)}", flush=True)
+        print(f"{case.name:<19} {row(case)}", flush=True)
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:
@@ -154,31 +155,33 @@ def row(case: Case) -> str:
     evaluation = score_list(predictor, known_images)
     trust = evaluation.trust
     assert trust is not None
-    familiarity = calibration.familiarity
-    scores = [
-        [
-            softmax(logits).max(axis=1),
-            logsumexp(logits, axis=1),
-            *standard(calibration, logits, means),
-        ]
-        for logits, means in (known, unknown)
+    of_known, of_unknown = (scores(calibration, *each) for each in (known, unknown))
+    numbers = [
+        auroc(of_known[name], of_unknown[name]) if name in of_known else float("nan")
+        for name in SCORES
     ]
-    numbers = [auroc(a, b) for a, b in zip(*scores)]
-    if len(familiarity.groups) == 0:
-        numbers.insert(4, float("nan"))
     numbers += [float(calibration.refuses(*unknown).mean()), trust["refused"]]
     numbers += [trust["ece_uncalibrated"], trust["ece"]]
     top1 = evaluation.summary()["top1"]
     return f"{top1:>5.1%}  " + " ".join(f"{number:>7.3f}" for number in numbers)
 
 
-def standard(calibration: Calibration, logits: np.ndarray, means: np.ndarray) -> list[np.ndarray]:
-    """Each term of the familiarity, standardised, and their mean."""
+def scores(
+    calibration: Calibration, logits: np.ndarray, means: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What is to tell unknown images, by column; the terms of the familiarity are standardised."""
     familiarity = calibration.familiarity
     given = logits.argmax(axis=1)
     terms = familiarity.terms(logits, means)
     terms = (terms - familiarity.center[given]) / familiarity.spread[given]
-    return [*terms.T, terms.mean(axis=1)]
+    counts = (1, 1, len(familiarity.groups), len(familiarity.axes), len(familiarity.known))
+    names = [name for name, count in zip(SCORES[2:], counts) if count]
+    return {
+        "prob": softmax(logits).max(axis=1),
+        "energy": logsumexp(logits, axis=1),
+        **dict(zip(names, terms.T)),
+        "all": terms.mean(axis=1),
+    }
 
 
 def outputs(predictor: Predictor, images: ImageList) -> tuple[np.ndarray, np.ndarray]:

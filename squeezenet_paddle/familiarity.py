@@ -1,7 +1,7 @@
 """Whether an image is like those that a model was trained on, from what it computes anyway.
 
-A network names a class for every image. What tells an image of none of its classes apart is a sum
-of up to three terms, each of which is counted from its mean, in standard deviations, over the
+A network names a class for every image. What tells an image of none of its classes apart is the
+mean of up to five terms, each of which is counted from its mean, in standard deviations, over the
 validation images that are given the same class:
 
     confidence   the log-odds of the class, as a logit has it
@@ -9,10 +9,16 @@ validation images that are given the same class:
                  affinity) and the nearest of a few prototypes of the class's training images
     kinship      the same images as the classifier of the pretrained network sees them: how likely
                  groups of its classes are, beside what is usual for the class
+    closeness    how much nearer the image is to the class's mean than to that of all images, along
+                 the few directions in which classes differ most: the relative Mahalanobis distance
+                 (Ren et al. 2021, arXiv:2106.09022) with one covariance for all classes, in which
+                 all other directions cancel out
+    overlap      the logarithm of how likely those groups are that training images of any class show
 
-The prototypes and groups are kept as 8-bit integers, half a kilobyte each. Temperature scaling is
-that of Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599. No Paddle
-here.
+Calibrations of earlier versions lack the last two, and those of networks that were not trained from
+ImageNet's classes kinship and overlap. The prototypes and groups are kept as 8-bit integers, half a
+kilobyte each. Temperature scaling is that of Guo et al. 2017, "On Calibration of Modern Neural
+Networks", arXiv:1706.04599. No Paddle here.
 """
 
 from __future__ import annotations
@@ -32,17 +38,26 @@ from .network.logits import softmax
 NONE = "none of these"  # the name of an image that is refused
 UNSURE = "unsure"  # the name of an image whose classes are all less probable than was asked for
 REFUSALS = (NONE, UNSURE)  # and of the folders that sorting makes for them
-_ARRAYS = {  # name: dtype and axes: C classes, P prototypes of each, M means, G groups, T terms
+# name: dtype and axes: C classes, P prototypes of each, M means, G groups, D directions, K groups
+# or none, T terms
+_ARRAYS = {
     "prototypes": ("uint8", "CPM"),
     "groups": ("int8", "GM"),
     "group_scale": ("float32", ""),
     "group_sizes": ("int32", "G"),
     "usual": ("float32", "CG"),
+    "axes": ("float32", "DM"),
+    "places": ("float32", "CD"),
+    "middle": ("float32", "D"),
+    "narrowing": ("float32", "D"),
+    "known": ("float32", "K"),
     "center": ("float32", "CT"),
     "spread": ("float32", "CT"),
 }
+_LATER = ("axes", "places", "middle", "narrowing", "known")  # which earlier versions did not write
 SHARPNESS = 2.0  # of the groups' softmax; measured
 _LARGEST = float(np.finfo("float32").max)
+LEAST_OVERLAP = 1e-4
 LARGEST_ODDS = 1e3  # odds of the rest against the class are not counted beyond this many nats
 
 
@@ -57,6 +72,13 @@ class Familiarity:
         group_scale: float32 [], the step of these integers.
         group_sizes: int32 [G], classes in each group.
         usual: float32 [C, G], sums of these groups whose direction is usual for a class.
+        axes: float32 [D, M], directions in which the classes' means differ; D is 0 in calibrations
+            of earlier versions.
+        places: float32 [C, D], where along these the mean of a class's images is.
+        middle: float32 [D], where the mean of all images is.
+        narrowing: float32 [D], the variance within a class, which is 1, over that of all images.
+        known: float32 [G], how much each group is one that training images show, 0..1; [0] in
+            calibrations of earlier versions.
         center, spread: float32 [C, T], mean and standard deviation of the terms of the validation
             images that are given a class.
     """
@@ -66,6 +88,11 @@ class Familiarity:
     group_scale: np.ndarray
     group_sizes: np.ndarray
     usual: np.ndarray
+    axes: np.ndarray
+    places: np.ndarray
+    middle: np.ndarray
+    narrowing: np.ndarray
+    known: np.ndarray
     center: np.ndarray
     spread: np.ndarray
 
@@ -83,7 +110,10 @@ class Familiarity:
                 raise InputError(f"{name}: finite numbers were expected.")
         if not extents["P"] or (self.group_sizes < 1).any():
             raise InputError("prototypes, group_sizes: at least one of each was expected.")
-        if extents["T"] != (3 if extents["G"] else 2) or not (self.spread > 0).all():
+        if extents["K"] not in (0, extents["G"]):
+            raise InputError("known: a number for each of the groups was expected.")
+        terms = 2 + sum(extents[axis] > 0 for axis in "GDK")
+        if extents["T"] != terms or not (self.spread > 0).all():
             raise InputError("center, spread: a mean and a deviation of each term were expected.")
 
     def terms(self, logits: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -98,13 +128,21 @@ class Familiarity:
         """
         given, rows = logits.argmax(axis=1), np.arange(len(logits))
         columns = [log_odds(logits)]
-        likeness = directions(means) @ unit(self.prototypes.astype("float64")).transpose(0, 2, 1)
+        roots = directions(means)
+        likeness = roots @ unit(self.prototypes.astype("float64")).transpose(0, 2, 1)
         columns.append(likeness.max(axis=2)[given, rows])  # of [C, N, P]
         if len(self.groups):
             weights = self.groups * float(self.group_scale)
-            seen = unit(group_shares(means, weights, self.group_sizes) @ kin(weights))
+            shares = group_shares(means, weights, self.group_sizes)
+            seen = unit(shares @ kin(weights))
             usual = unit(self.usual.astype("float64") @ kin(weights))
             columns.append((seen @ usual.T)[rows, given])
+        if len(self.axes):
+            along = roots @ self.axes.T.astype("float64")
+            from_all = (along - self.middle) ** 2 @ self.narrowing.astype("float64")
+            columns.append(from_all - ((along - self.places[given]) ** 2).sum(axis=1))
+        if len(self.known):
+            columns.append(np.log(shares @ self.known.astype("float64") + LEAST_OVERLAP))
         return np.stack(columns, axis=1)
 
     def __call__(self, logits: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -118,7 +156,8 @@ class Familiarity:
     def to_bytes(self) -> bytes:
         """The contents of an .npz file."""
         file = io.BytesIO()
-        np.savez(file, **{name: getattr(self, name) for name in _ARRAYS})
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        np.savez(file, **{n: array for n, array in arrays.items() if n not in _LATER or array.size})
         return file.getvalue()
 
     @staticmethod
@@ -129,8 +168,12 @@ class Familiarity:
             InputError: it is damaged.
         """
         try:
-            return Familiarity(**read_npz(data, "not the arrays that were expected"))
-        except TypeError as error:
+            arrays = read_npz(data, "not the arrays that were expected")
+            classes, _, means = arrays["prototypes"].shape
+            shapes = ((0, means), (classes, 0), (0,), (0,), (0,))
+            empty = {name: np.empty(shape, "float32") for name, shape in zip(_LATER, shapes)}
+            return Familiarity(**{**empty, **arrays})
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not the arrays that were expected ({error}).") from error
 
 

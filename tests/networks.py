@@ -101,16 +101,24 @@ def small_model_dir(path: Path, config: ModelConfig, crop_size: int = 40, seed: 
     return path
 
 
-def small_calibration(classes: int, groups: int = 4, threshold: float = 0.0) -> Calibration:
-    """A calibration of random numbers."""
+def small_calibration(
+    classes: int, groups: int = 4, threshold: float = 0.0, axes: int = 3
+) -> Calibration:
+    """A calibration of random numbers; without `axes` one of an earlier version."""
     rng = np.random.default_rng(classes)
-    terms = 3 if groups else 2
+    known = groups if axes else 0
+    terms = 2 + sum(count > 0 for count in (groups, axes, known))
     familiarity = Familiarity(
         rng.integers(0, 256, (classes, 2, 512)).astype("uint8"),
         rng.integers(-127, 128, (groups, 512)).astype("int8"),
         np.array(1e-3, "float32"),
         rng.integers(1, 9, groups).astype("int32"),
         rng.uniform(0, 1, (classes, groups)).astype("float32"),
+        rng.normal(0, 1, (axes, 512)).astype("float32"),
+        rng.normal(0, 1, (classes, axes)).astype("float32"),
+        rng.normal(0, 1, axes).astype("float32"),
+        rng.uniform(0, 1, axes).astype("float32"),
+        rng.uniform(0, 1, known).astype("float32"),
         rng.normal(0, 1, (classes, terms)).astype("float32"),
         rng.uniform(0.5, 2, (classes, terms)).astype("float32"),
     )

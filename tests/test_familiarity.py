@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,26 @@ def by_hand(f: Familiarity, logits: np.ndarray, means: np.ndarray) -> list[float
             seen = sum(s * k for s, k in zip(shares / shares.sum(), kin))
             usual = sum(s * k for s, k in zip(f.usual[c], kin))
             terms.append(seen @ usual / np.linalg.norm(seen) / np.linalg.norm(usual))
+        if len(f.axes):
+            along = [axis.astype("float64") @ root / np.linalg.norm(root) for axis in f.axes]
+            offsets = zip(along, f.middle, f.narrowing, f.places[c])
+            terms.append(sum((u - m) ** 2 * n - (u - p) ** 2 for u, m, n, p in offsets))
+        if len(f.known):
+            terms.append(np.log((shares / shares.sum()) @ f.known + 1e-4))
         result.append(np.mean((np.array(terms) - f.center[c]) / f.spread[c]))
     return result
 
 
-@pytest.mark.parametrize("groups", [0, 4])
-def test_the_definition(groups: int) -> None:
-    familiarity = small_calibration(5, groups).familiarity
+@pytest.mark.parametrize(("groups", "axes"), [(0, 0), (4, 0), (0, 3), (4, 3)])
+def test_the_definition(groups: int, axes: int) -> None:
+    familiarity = small_calibration(5, groups, axes=axes).familiarity
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 2, (7, 5)).astype("float32")
     means = rng.uniform(0, 1, (7, 512)).astype("float32")
     expected = by_hand(familiarity, logits, means)
     np.testing.assert_allclose(familiarity(logits, means), expected, rtol=1e-5)
     assert familiarity(logits[:0], means[:0]).shape == (0,)
-    calibration = dataclasses.replace(small_calibration(5, groups), threshold=expected[2])
+    calibration = Calibration(2.0, expected[2], familiarity, 40, 0.05, (0.1, 0.05))
     assert calibration.refuses(logits, means).tolist() == [
         value < expected[2] for value in familiarity(logits, means)
     ]
@@ -59,6 +66,18 @@ def test_certain_answers_have_finite_odds() -> None:
         pytest.approx(np.log(3)),
         1e3,
     ]
+
+
+@pytest.mark.parametrize("groups", [0, 4])
+def test_files_of_earlier_versions_are_read_and_written_as_they_are(groups: int) -> None:
+    old = small_calibration(5, groups, axes=0).familiarity
+    names = ("prototypes", "groups", "group_scale", "group_sizes", "usual", "center", "spread")
+    file = io.BytesIO()
+    np.savez(file, **{name: getattr(old, name) for name in names})
+    again = Familiarity.from_bytes(file.getvalue())
+    for name, array in vars(old).items():
+        np.testing.assert_array_equal(getattr(again, name), array)
+    assert again.to_bytes() == file.getvalue()
 
 
 def test_a_model_directory_keeps_it(tmp_path: Path) -> None:
@@ -129,6 +148,10 @@ def test_arrays_must_fit_each_other() -> None:
         ("prototypes", familiarity.prototypes[:, :0]),
         ("group_sizes", familiarity.group_sizes * 0),
         ("usual", familiarity.usual[:, :2]),
+        ("known", familiarity.known[:2]),
+        ("known", familiarity.known[:0]),
+        ("axes", familiarity.axes[:2]),
+        ("places", familiarity.places[:3]),
         ("center", familiarity.center[:, :2]),
         ("spread", familiarity.spread * 0),
         ("group_scale", np.array(np.inf, "float32")),

@@ -22,7 +22,7 @@ BYTES = "same file"
 
 _DIRECTIONS = 128  # of the features, each with the same weight
 _NEIGHBOURS = 10
-_LEAST_COSINE = 0.45
+_LEAST_COSINE = 0.4  # an image of 32 pixels at half its size is as far
 _BLOCK = 1024  # images that are compared with all others at once
 _LOOKS = 1024  # images that are held for a close comparison
 

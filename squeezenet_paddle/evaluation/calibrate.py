@@ -24,6 +24,8 @@ MOST_IMAGES = 2048  # of training, spread evenly, that say what the classes look
 OF_EACH_CLASS = 8  # of these, where there are many classes
 REFUSED = 0.05  # the largest share of the validation images that may be refused
 PROTOTYPES, MOST_PROTOTYPES = 8, 64  # of each class; of all, as far as each class has one
+MOST_AXES = 16  # along which classes are told from all images
+SHRINKAGE = 0.3  # of the covariance within classes towards a multiple of the identity
 GROUPS = 128  # of the pretrained network's classes
 _PRIOR = 10  # images that the mean and deviation of all classes count as, in those of each
 
@@ -176,8 +178,9 @@ def _familiarity(
     arrays: Mapping[str, np.ndarray] = {
         "prototypes": _prototypes(train, classes),
         **_groups(train, classes, classifier),
+        **_axes(train, classes),
     }
-    terms = 2 + (classifier is not None)
+    terms = 2 + sum(len(arrays[name]) > 0 for name in ("groups", "axes", "known"))
     as_they_are = (np.zeros((classes, terms), "float32"), np.ones((classes, terms), "float32"))
     familiarity = Familiarity(**arrays, center=as_they_are[0], spread=as_they_are[1])
     values = familiarity.terms(val.logits, val.means)
@@ -252,6 +255,7 @@ def _groups(
             "group_scale": np.array(1, "float32"),
             "group_sizes": np.empty(0, "int32"),
             "usual": np.empty((classes, 0), "float32"),
+            "known": np.empty(0, "float32"),
         }
     members = KMeans(GROUPS, n_init=1, random_state=0).fit_predict(kin(classifier))
     sizes = np.bincount(members, minlength=GROUPS)
@@ -260,14 +264,47 @@ def _groups(
     integers = np.rint(weights / scale).astype("int8")
     weights = integers * float(scale)
     shares = group_shares(train.means, weights, sizes)
+    # A group is known where training images show it as often as the average one, or more often.
+    known = np.minimum(GROUPS * _class_means(shares, train.labels, classes).mean(axis=0), 1)
     shares /= np.linalg.norm(shares @ kin(weights), axis=1, keepdims=True)
-    usual = [
-        (shares[train.labels == label] if (train.labels == label).any() else shares).mean(axis=0)
-        for label in range(classes)
-    ]
+    usual = _class_means(shares, train.labels, classes)
     return {
         "groups": integers,
         "group_scale": np.array(scale, "float32"),
         "group_sizes": sizes.astype("int32"),
-        "usual": np.stack(usual).astype("float32"),
+        "usual": usual.astype("float32"),
+        "known": known.astype("float32"),
     }
+
+
+def _axes(train: Observed, classes: int) -> Mapping[str, np.ndarray]:
+    """The arrays of `Familiarity` that are about the directions in which classes differ.
+
+    Along these the covariance within classes, shrunk, is the identity, and that of all images a
+    diagonal matrix.
+    """
+    from scipy.linalg import eigh
+
+    vectors = directions(train.means)
+    means, middle = _class_means(vectors, train.labels, classes), vectors.mean(axis=0)
+    around = vectors - means[train.labels]
+    within = around.T @ around / len(vectors)
+    size, count = len(within), min(classes - 1, MOST_AXES)
+    level = max(np.trace(within) / size, 1e-6)
+    within = (1 - SHRINKAGE) * within + SHRINKAGE * level * np.eye(size)
+    apart = (means - middle) * np.sqrt(np.bincount(train.labels, minlength=classes))[:, None]
+    variances, axes = eigh(apart.T @ apart / len(vectors), within)
+    axes = axes.T[::-1][:count].astype("float32")
+    narrowing = 1 / (1 + np.maximum(variances[::-1][:count], 0))
+    return {
+        "axes": axes,
+        "places": (means @ axes.T).astype("float32"),
+        "middle": (axes @ middle).astype("float32"),
+        "narrowing": narrowing.astype("float32"),
+    }
+
+
+def _class_means(values: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """[C, ...]: the mean of each class's rows; of all where it has none that could be read."""
+    own = (values[labels == label] for label in range(classes))
+    return np.stack([(each if len(each) else values).mean(axis=0) for each in own])

@@ -7,7 +7,7 @@ from typing import Callable
 
 import numpy as np
 
-from ..familiarity import LARGEST_ODDS, SHARPNESS, Familiarity, kin, unit
+from ..familiarity import LARGEST_ODDS, LEAST_OVERLAP, SHARPNESS, Familiarity, kin, unit
 from .schema import DATA_TYPES
 
 AddNode = Callable[..., str]  # (operator, inputs, output, **attributes) -> output
@@ -88,6 +88,26 @@ def add_familiarity(
         length = add("Max", [length, numbers("groups/tiny", 1e-12)], "groups/length/positive")
         alike = add("MatMul", [shares, numbers("usual", directions @ usual.T)], "kinship/all")
         terms.append(of_given(add("Div", [alike, length], "kinship/cosine"), "kinship"))
+
+    if len(familiarity.axes):
+        along = add("MatMul", [direction, numbers("axes", familiarity.axes.T)], "along")
+        place = add("MatMul", [given, numbers("places", familiarity.places)], "place")
+        middle = numbers("middle", familiarity.middle[None])
+        distances = []
+        for name, origin, weights in (
+            ("all", middle, familiarity.narrowing),
+            ("own", place, np.ones(len(familiarity.axes))),
+        ):
+            offset = add("Sub", [along, origin], f"closeness/{name}/offset")
+            square = add("Mul", [offset, offset], f"closeness/{name}/square")
+            column = numbers(f"closeness/{name}/weights", weights[:, None])
+            distances.append(add("MatMul", [square, column], f"closeness/{name}"))
+        terms.append(add("Sub", distances, "closeness"))
+
+    if len(familiarity.known):
+        overlap = add("MatMul", [shares, numbers("known", familiarity.known[:, None])], "known/sum")
+        overlap = add("Add", [overlap, numbers("known/least", LEAST_OVERLAP)], "known/positive")
+        terms.append(add("Log", [overlap], "overlap"))
 
     standardised = []
     for i, term in enumerate(terms):

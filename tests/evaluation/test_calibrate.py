@@ -95,6 +95,44 @@ def test_the_prototypes_are_of_the_class() -> None:
         assert int(np.argmax(cosines)) == label
 
 
+def test_closeness_is_the_relative_mahalanobis_distance() -> None:
+    """By the covariances themselves, in all 512 directions."""
+    train, images = observed(200, 3), observed(20, 5)
+    found = fit(train, train).familiarity
+    given = images.logits.argmax(axis=1)
+    vectors, others = (np.sqrt(each.means.astype("float64")) for each in (train, images))
+    vectors, others = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (vectors, others))
+    means = np.stack([vectors[train.labels == label].mean(axis=0) for label in range(3)])
+    within = np.cov((vectors - means[train.labels]).T, bias=True)
+    within = 0.7 * within + 0.3 * np.trace(within) / 512 * np.eye(512)
+    between = np.cov(means[train.labels].T, bias=True)
+
+    def distances(offsets: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        return np.sum(offsets * np.linalg.solve(covariance, offsets.T).T, axis=1)
+
+    expected = distances(others - vectors.mean(axis=0), within + between)
+    expected -= distances(others - means[given], within)
+    assert found.axes.shape == (2, 512)
+    terms = found.terms(images.logits, images.means)
+    np.testing.assert_allclose(terms[:, 2], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_groups_that_training_images_lack_do_not_overlap() -> None:
+    """Of two kinds of a network's classes, the training images show one."""
+    rng = np.random.default_rng(0)
+    classifier = np.zeros((1000, 512))
+    classifier[np.arange(1000), np.arange(1000) % 512] = 30
+    classifier += rng.normal(0, 0.1, classifier.shape)
+    train, strange = observed(200, 3), observed(50, 4)
+    train.means[:, 256:] *= 0.01
+    strange.means[:, :256] *= 0.01
+    familiarity = fit(train, train, classifier).familiarity
+    assert familiarity.known.min() >= 0
+    assert familiarity.known.max() == 1
+    own, other = (familiarity.terms(each.logits, each.means)[:, 4] for each in (train, strange))
+    assert own.min() > other.max() + 1
+
+
 def test_scores_by_other_judges(folder: Path) -> None:
     predictor = Predictor(folder / "model", "cpu", "onnxruntime")
     calibration = predictor.info.calibration

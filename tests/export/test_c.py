@@ -106,14 +106,14 @@ def test_every_network_gives_the_numbers_of_numpy(config: ModelConfig, tmp_path:
 
 def test_images_of_none_of_the_classes(tmp_path: Path) -> None:
     pictures = [image(seed=seed) // (1 + seed) for seed in range(6)]
-    for head, groups in (("compact", 4), ("conv", 0)):
+    for head, groups, axes in (("compact", 4, 3), ("conv", 0, 0)):
         model_dir = small_model_dir(tmp_path / head, ModelConfig("1.1", 5, head=head))
         info = read_info(model_dir)
         state = read_weights(model_dir, info).state
         inputs = np.stack([info.preprocess(each) for each in pictures])
         threshold = 0.0
         for _ in range(2):
-            calibration = small_calibration(5, groups, threshold)
+            calibration = small_calibration(5, groups, threshold, axes)
             write_model_dir(model_dir, dataclasses.replace(info, calibration=calibration), state)
             answers = Predictor(model_dir).answers(inputs)
             threshold = float(np.median([each.familiarity for each in answers if each.familiarity]))

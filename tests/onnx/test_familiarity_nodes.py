@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from squeezenet_paddle.onnx.familiarity import add_familiarity
 
 
-@pytest.mark.parametrize("groups", [0, 1, 4])
-def test_equal_logits_and_dead_maps(groups: int) -> None:
+@pytest.mark.parametrize(("groups", "axes"), [(0, 3), (1, 3), (4, 3), (4, 0)])
+def test_equal_logits_and_dead_maps(groups: int, axes: int) -> None:
     """A ReLU behind conv10 can make all logits 0: the image is given the first class, then."""
-    familiarity = small_calibration(5, groups).familiarity
+    familiarity = small_calibration(5, groups, axes=axes).familiarity
     nodes, constants = [], []
 
     def node(operator: str, inputs: list[str], output: str, **attributes: Any) -> str:

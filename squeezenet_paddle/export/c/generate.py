@@ -145,6 +145,8 @@ def _opening(info: ModelInfo) -> str:
         defines.update(
             PROTOTYPES=count,
             GROUPS=groups,
+            KNOWN=len(familiarity.known),
+            AXES=len(familiarity.axes),
             TERMS=terms,
             GROUP_SCALE=_float(float(familiarity.group_scale)),
         )
@@ -157,6 +159,13 @@ def _opening(info: ModelInfo) -> str:
                 "static const signed char groups[GROUPS * FIRE9_CHANNELS];",
                 "static const double group_sizes[GROUPS], usual[SQZ_CLASSES * GROUPS];",
             ]
+        if len(familiarity.axes):
+            declared += [
+                "static const float axes[AXES * FIRE9_CHANNELS];",
+                "static const double places[SQZ_CLASSES * AXES], middle[AXES], narrowing[AXES];",
+            ]
+        if len(familiarity.known):
+            declared.append("static const double known[GROUPS];")
     if info.names is not None:
         declared.append("static const char *const names[SQZ_CLASSES];")
     return template(
@@ -216,6 +225,11 @@ def _tables(info: ModelInfo) -> str:
         if len(f.groups):
             parts.append(_array("signed char", "groups", map(str, f.groups.ravel().tolist())))
             arrays.update(group_sizes=f.group_sizes, usual=f.usual)
+        if len(f.axes):
+            parts.append(_array("float", "axes", map(_float, f.axes.ravel())))
+            arrays.update(places=f.places, middle=f.middle, narrowing=f.narrowing)
+        if len(f.known):
+            arrays["known"] = f.known
         parts += [
             _array("double", name, map(repr, values.astype("float64").ravel().tolist()))
             for name, values in arrays.items()

@@ -20,48 +20,62 @@ static double log_odds(const float *logits, int class_id)
     return fmin(SQZ_CLASSES > 1 ? logits[class_id] - (largest + log(sum)) : INFINITY, 1e3);
 }
 
-/* The cosine between the square roots of means and the nearest prototype of a class. */
-static double likeness(const float *fire9, int class_id)
+/* Square roots of means, of length 1. */
+static void direction_of(const float *fire9, double *direction)
 {
-    double root[FIRE9_CHANNELS], nearest = -INFINITY;
-    for (size_t i = 0; i < FIRE9_CHANNELS; i++) root[i] = sqrtf(fmaxf(fire9[i], 0));
+    double length;
+    for (size_t i = 0; i < FIRE9_CHANNELS; i++) direction[i] = sqrtf(fmaxf(fire9[i], 0));
+    length = length_of(direction, FIRE9_CHANNELS);
+    for (size_t i = 0; i < FIRE9_CHANNELS; i++) direction[i] /= length;
+}
+
+/* The cosine between a direction and the nearest prototype of a class. */
+static double likeness(const double *direction, int class_id)
+{
+    double nearest = -INFINITY;
     for (size_t p = 0; p < PROTOTYPES; p++) {
         const unsigned char *each = prototypes + (class_id * PROTOTYPES + p) * FIRE9_CHANNELS;
         double dot = 0, square = 0;
         for (size_t i = 0; i < FIRE9_CHANNELS; i++) {
-            dot += root[i] * each[i];
+            dot += direction[i] * each[i];
             square += (double)each[i] * each[i];
         }
         nearest = fmax(nearest, dot / fmax(sqrt(square), 1e-12));
     }
-    return nearest / length_of(root, FIRE9_CHANNELS);
+    return nearest;
 }
 
 #if GROUPS
-/* The cosine between the groups of the pretrained network's classes that are seen in an image, and
- * those that are usual for a class. */
-static double kinship(const float *fire9, int class_id)
+/* How likely the groups of the pretrained network's classes are. */
+static void group_shares(const float *fire9, double *share)
 {
-    double center[FIRE9_CHANNELS] = {0}, seen[FIRE9_CHANNELS] = {0}, typical[FIRE9_CHANNELS] = {0};
-    double share[GROUPS], largest = -INFINITY, sum = 0, dot = 0;
+    double largest = -INFINITY, sum = 0;
     for (size_t g = 0; g < GROUPS; g++) {
         share[g] = 0;
-        for (size_t i = 0; i < FIRE9_CHANNELS; i++) {
-            const double weight = (double)groups[g * FIRE9_CHANNELS + i] * GROUP_SCALE;
-            share[g] += fire9[i] * weight;
-            center[i] += weight / GROUPS;
-        }
+        for (size_t i = 0; i < FIRE9_CHANNELS; i++)
+            share[g] += fire9[i] * ((double)groups[g * FIRE9_CHANNELS + i] * GROUP_SCALE);
         share[g] = 2 * share[g] + log(group_sizes[g]);
         largest = fmax(largest, share[g]);
     }
     for (size_t g = 0; g < GROUPS; g++) sum += share[g] = exp(share[g] - largest);
+    for (size_t g = 0; g < GROUPS; g++) share[g] /= sum;
+}
+
+/* The cosine between the groups that are seen in an image and those that are usual for a class. */
+static double kinship(const double *share, int class_id)
+{
+    double center[FIRE9_CHANNELS] = {0}, seen[FIRE9_CHANNELS] = {0}, typical[FIRE9_CHANNELS] = {0};
+    double dot = 0;
+    for (size_t g = 0; g < GROUPS; g++)
+        for (size_t i = 0; i < FIRE9_CHANNELS; i++)
+            center[i] += (double)groups[g * FIRE9_CHANNELS + i] * GROUP_SCALE / GROUPS;
     for (size_t g = 0; g < GROUPS; g++) {
         double kin[FIRE9_CHANNELS], length;
         for (size_t i = 0; i < FIRE9_CHANNELS; i++)
             kin[i] = (double)groups[g * FIRE9_CHANNELS + i] * GROUP_SCALE - center[i];
         length = length_of(kin, FIRE9_CHANNELS);
         for (size_t i = 0; i < FIRE9_CHANNELS; i++) {
-            seen[i] += share[g] / sum * kin[i] / length;
+            seen[i] += share[g] * kin[i] / length;
             typical[i] += usual[class_id * GROUPS + g] * kin[i] / length;
         }
     }
@@ -70,16 +84,54 @@ static double kinship(const float *fire9, int class_id)
 }
 #endif
 
+#if AXES
+/* How much nearer a direction is to the mean of a class than to that of all images. */
+static double closeness(const double *direction, int class_id)
+{
+    double difference = 0;
+    for (size_t a = 0; a < AXES; a++) {
+        double along = 0, from_all, from_class;
+        for (size_t i = 0; i < FIRE9_CHANNELS; i++)
+            along += direction[i] * axes[a * FIRE9_CHANNELS + i];
+        from_all = along - middle[a];
+        from_class = along - places[class_id * AXES + a];
+        difference += from_all * from_all * narrowing[a] - from_class * from_class;
+    }
+    return difference;
+}
+#endif
+
+#if KNOWN
+/* How likely the groups are that training images show. */
+static double overlap(const double *share)
+{
+    double sum = 0;
+    for (size_t g = 0; g < GROUPS; g++) sum += share[g] * known[g];
+    return log(sum + 1e-4);
+}
+#endif
+
 double sqz_familiarity(const sqz_net *net)
 {
     int best = 0;
-    double terms[TERMS], sum = 0;
+    double direction[FIRE9_CHANNELS], terms[TERMS], sum = 0, *term = terms;
+#if GROUPS
+    double share[GROUPS];
+#endif
     for (int i = 1; i < SQZ_CLASSES; i++)
         if (net->logits[i] > net->logits[best]) best = i;
-    terms[0] = log_odds(net->logits, best);
-    terms[1] = likeness(net->fire9, best);
+    direction_of(net->fire9, direction);
+    *term++ = log_odds(net->logits, best);
+    *term++ = likeness(direction, best);
 #if GROUPS
-    terms[2] = kinship(net->fire9, best);
+    group_shares(net->fire9, share);
+    *term++ = kinship(share, best);
+#endif
+#if AXES
+    *term++ = closeness(direction, best);
+#endif
+#if KNOWN
+    *term++ = overlap(share);
 #endif
     for (int t = 0; t < TERMS; t++)
         sum += (terms[t] - center[best * TERMS + t]) / spread[best * TERMS + t];
