@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from squeezenet_paddle.cli.common import Parser, fail
 from squeezenet_paddle.errors import InputError, RunError
@@ -28,6 +29,13 @@ def assets() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+# No test fails because the machine is busy.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
