@@ -38,7 +38,7 @@ from squeezenet_paddle.sqz.format import write
 
 State = dict[str, np.ndarray]
 OURS, K_MEANS, ROUNDING, RELEASE = "ours", "k-means", "plain rounding", "the authors' release"
-SIZES = (330_000, 380_000, 450_000, 560_000)
+SIZES = [330_000, 380_000, 450_000, 560_000]
 CODEBOOKS = (12, 16, 32, 64)
 STEPS = (0.2, 0.35, 0.5, 0.7)  # deviations of a layer's weights
 
@@ -60,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num_images", type=shared_flags.positive_int, default=512)
     shared_flags.add_list(parser, "--test_list", required=True)
     shared_flags.add_data_dir(parser)
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="of our files, in bytes")
     parser.add_argument("--net", type=Path, help="the authors' release (default: left out)")
     parser.add_argument("--picture", type=Path, help="(default: none)")
     return parser.parse_args()
@@ -138,7 +139,7 @@ def main() -> None:
     print(f"{'':22}{'bytes':>11}  {'top-1':>15}  {'same first':>8}  divergence")
     add("float32", expected, 4.0 * sum(v.size for v in state.values()), info.network)
     compressor = Compressor(info.network, state, fitted)
-    for size in SIZES:
+    for size in args.sizes:
         content, _ = compressor.compress(size)
         found = logits(info.network, content.state)
         add(OURS, found, len(write(content)[0]), info.network)
