@@ -28,7 +28,7 @@ from .walk import Walk
 HELD_BACK = 4  # every fourth image is only for measuring, or fewer, so that they are
 MOST_HELD_BACK = 128
 MAX_BYTES = 450_000
-STEPS = 1500  # of a distillation
+STEPS = 150  # of a distillation; more fit some hundred images instead of the network
 BATCH = 16  # images of a step
 _TRIES = 6  # of sizes, to find the one for a loss
 _FIRST_BITS = 3.0  # a weight, of the first try

@@ -107,7 +107,8 @@ def distil(
     if newest is not None:
         if newest.record["fingerprint"] != fingerprint:
             raise InputError(
-                f"{checkpoints} holds checkpoints of another distillation; remove it to start anew."
+                f"{checkpoints} holds checkpoints of another distillation; remove it to start from "
+                "scratch."
             )
         trained.load(newest.arrays, newest.record)
         done = newest.step
