@@ -38,7 +38,7 @@ from squeezenet_paddle.sqz.format import write
 
 State = dict[str, np.ndarray]
 OURS, K_MEANS, ROUNDING, RELEASE = "ours", "k-means", "plain rounding", "the authors' release"
-SIZES = (330_000, 380_000, 450_000, 560_000)
+SIZES = [330_000, 380_000, 450_000, 560_000]
 CODEBOOKS = (12, 16, 32, 64)
 STEPS = (0.2, 0.35, 0.5, 0.7)  # deviations of a layer's weights
 
@@ -60,6 +60,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num_images", type=shared_flags.positive_int, default=512)
     shared_flags.add_list(parser, "--test_list", required=True)
     shared_flags.add_data_dir(parser)
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, default=SIZES, help="of our files, in bytes"
+    )
     parser.add_argument("--net", type=Path, help="the authors' release (default: left out)")
     parser.add_argument("--picture", type=Path, help="(default: none)")
     return parser.parse_args()
@@ -138,7 +141,7 @@ def main() -> None:
     print(f"{'':22}{'bytes':>11}  {'top-1':>15}  {'same first':>8}  divergence")
     add("float32", expected, 4.0 * sum(v.size for v in state.values()), info.network)
     compressor = Compressor(info.network, state, fitted)
-    for size in SIZES:
+    for size in args.sizes:
         content, _ = compressor.compress(size)
         found = logits(info.network, content.state)
         add(OURS, found, len(write(content)[0]), info.network)
@@ -162,16 +165,14 @@ def draw(points: list[Point], file: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for method, style in ((OURS, "o-"), (K_MEANS, "s-"), (ROUNDING, "^-"), (RELEASE, "*")):
         some = sorted((p for p in points if p.method == method), key=lambda p: p.bytes)
-        axes[0].plot([p.bytes / 1e3 for p in some], [100 * p.top1 for p in some], style)
-        measured = [p for p in some if p.cost is not None]
-        axes[1].plot(
-            [p.bytes / 1e3 for p in measured], [p.cost.divergence for p in measured], style,
-            label=method,
-        )  # fmt: skip
+        sizes, top1 = [p.bytes / 1e3 for p in some], [100 * p.top1 for p in some]
+        axes[0].plot(sizes, top1, style, label=method)
+        measured = [(p.bytes / 1e3, p.cost.divergence) for p in some if p.cost is not None]
+        axes[1].plot([x for x, _ in measured], [y for _, y in measured], style)
     axes[0].axhline(100 * points[0].top1, color="gray", linestyle=":")
     axes[0].set(xlabel="size, KB", ylabel="top-1, % (dotted: float32, 4,942 KB)")
     axes[1].set(xlabel="size, KB", ylabel="divergence from float32, nats", yscale="log")
-    axes[1].legend()
+    axes[0].legend(loc="lower right")
     figure.savefig(file, dpi=110)
 
 

@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from .errors import RunError
 
 # What asks a program to end: Ctrl-C; kill, Slurm and systemd; the end of a terminal or of SSH.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_AT_ONCE = 2.0  # seconds within which signals are of the same cause: Slurm sends more than one
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,6 +41,39 @@ def handled_signals() -> tuple[signal.Signals, ...]:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return ENDING[:2]
     return ENDING
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, raised as Python raises Ctrl-C.
+
+    Attributes:
+        number: which of them.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = signal.Signals(number)
+
+
+def raise_signals() -> None:
+    """Makes SIGTERM and SIGHUP raise `Stopped`, so that work in progress is kept or cleared up.
+
+    One that comes later than 2 seconds after the first ends the process at once.
+    """
+    first: list[float] = []
+
+    def stop(number: int, _: object) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
+        if not first:
+            first.append(time.monotonic())
+            raise Stopped(number)
+        if time.monotonic() - first[0] > _AT_ONCE:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for number in handled_signals()[1:]:
+        signal.signal(number, stop)
 
 
 def leave_terminal() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import re
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Callable, TypeVar
 
 from tqdm import tqdm
+
+# tqdm's own lock is one of processes too: a semaphore that stays in shared memory after a kill.
+tqdm.set_lock(threading.RLock())
 
 INTERVAL = 15.0  # seconds between two lines
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_noinv_fmt}, ETA {remaining}"

@@ -13,6 +13,7 @@ from typing import Any, Callable
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from squeezenet_paddle.cli.common import Parser, fail
 from squeezenet_paddle.errors import InputError, RunError
@@ -31,6 +32,13 @@ def assets() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+# No test fails because the machine is busy.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

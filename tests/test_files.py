@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,6 +92,28 @@ def test_atomic_directory_replaces_what_it_wrote_and_leaves_nothing_of_it(tmp_pa
     (tmp_path / "in" / "model" / "more").write_text("old")
     write_model(tmp_path / "in" / "model")
     assert tree(tmp_path) == {"in/": "", "in/model/": "", "in/model/config.json": "new"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which file a descriptor is of")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_directory_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    if replaced:
+        write_model(tmp_path / "model", "old")
+    events, fsync = [], os.fsync
+
+    def watched(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        marker = tmp_path / "model" / MARKER
+        has_name = marker.exists() and marker.read_text() == "new"
+        events.append((path.name if path.is_file() else path.parent.name, has_name))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write_model(tmp_path / "model")
+    # The file, its directory in `tmp_path`, and then the name in `tmp_path`.
+    assert events == [(MARKER, False), (tmp_path.name, False), (tmp_path.parent.name, True)]
 
 
 def test_atomic_directory_takes_an_empty_directory(tmp_path: Path) -> None:

@@ -6,17 +6,32 @@ The rows of docs/interruptions.md that no other test is for; the page names thos
 from __future__ import annotations
 
 import ctypes
+import glob
+import itertools
 import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
-from runs import assert_same_weights, flags, make_pretrained, make_tiny_data, tool, train
+from runs import (
+    assert_same_weights,
+    finetune_flags,
+    flags,
+    make_image_folder,
+    make_pretrained,
+    make_tiny_data,
+    tool,
+    train,
+)
 
 from squeezenet_paddle.cli import common
 from squeezenet_paddle.errors import RunError
@@ -26,7 +41,8 @@ from squeezenet_paddle.training.log import RunLog
 PATIENCE = 300  # seconds; only a process that hangs takes as long
 # Processes are forked from one that has loaded Paddle and computed nothing, which saves seconds.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["squeezenet_paddle.training.trainer", "squeezenet_paddle.cli.export"])
+PRELOADED = ("training.trainer", "cli.export", "cli.finetune")
+FORKS.set_forkserver_preload([f"squeezenet_paddle.{name}" for name in PRELOADED])
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +79,19 @@ def with_files_of_at_most(most: int, *arguments: object, output: Path) -> int | 
     process.start()
     process.join(PATIENCE)
     return process.exitcode
+
+
+def test_a_full_disk_where_the_graph_of_an_engine_is_written(model: Path, tmp_path: Path) -> None:
+    """Paddle tells of a graph that it cannot write, and not of parameters that are cut off."""
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((50, 50, 3), 128, "uint8"))
+    infer = ["infer", "--model_dir", model, "--image", tmp_path / "grey.png", "--engine"]
+    for most, message in ((2_000, "cannot be written"), (200_000, "cannot read what it has")):
+        output = tmp_path / "output"
+        assert with_files_of_at_most(most, *infer, "paddle", output=output) == 2
+        told = output.read_text()
+        assert message in told.splitlines()[-1], told
+        assert "Traceback" not in told
+    assert with_files_of_at_most(2_000, *infer, "onnxruntime", output=output) == 0  # in memory
 
 
 def arguments_of(command: str, data: Path, model: Path, folder: Path) -> list[str]:
@@ -126,6 +155,69 @@ def test_a_directory_that_is_removed_or_moved_ends_the_run(tmp_path: Path, moved
         with pytest.raises(RunError, match=r"run/metrics.jsonl: it was moved or removed.*update 2"):
             log.tick(2)
     assert not (tmp_path / "run").exists()
+
+
+def _with_signal(arguments: list[str], output: str, number: int, after: str) -> None:
+    """Runs a command that gets a signal at the 20th image after there is something at a path."""
+    with Path(output).open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored
+    images = itertools.count(1)
+
+    def audit(event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and str(args[0]).endswith(".jpg") and has_come() and next(images) == 20:
+            os.kill(os.getpid(), number)
+
+    def has_come() -> bool:
+        return any(Path(name).stat().st_size for name in glob.glob(after))
+
+    if number:
+        sys.addaudithook(audit)
+    common.run(lambda: tool("finetune").main(arguments), "squeezenet finetune")
+
+
+def test_a_fine_tuning_that_is_stopped_before_and_after_training_goes_on(
+    tmp_path: Path, model: Path
+) -> None:
+    images, output = make_image_folder(tmp_path / "images"), tmp_path / "output"
+
+    def run(name: str, number: int = 0, after: str = "") -> tuple[int | None, str]:
+        arguments = finetune_flags(images, model, tmp_path / name, "--no_check", "--views", 2)
+        given = (arguments, str(output), number, str(tmp_path / name / after))
+        process = FORKS.Process(target=_with_signal, args=given)
+        process.start()
+        process.join(PATIENCE)
+        return process.exitcode, output.read_text()
+
+    for number, after in (
+        (signal.SIGHUP, ""),  # while the images are checked
+        (signal.SIGTERM, "features/views*.f16"),
+        (signal.SIGINT, "final"),  # while the model is calibrated
+    ):
+        code, told = run("run", number, after)
+        assert code == 128 + number, told
+        assert told.splitlines()[-1] == (
+            f"squeezenet finetune: stopped by {number.name}; the same command goes on from there."
+        )
+        assert "Traceback" not in told
+        if number == signal.SIGHUP:
+            assert "features" not in told
+            assert (tmp_path / "run" / "contents.json").exists()
+    assert " 2 views of " in told
+    assert " of validation, 50 of them new" in told  # the first view of those of training is there
+    code, told = run("run")
+    assert code == 0
+    assert "this run is finished" in told
+    assert run("whole")[0] == 0
+    for name in ("final", "best"):
+        assert_same_weights(tmp_path / "whole" / name, tmp_path / "run" / name)
+        one, other = (tmp_path / folder / name for folder in ("whole", "run"))
+        assert _files(one) == _files(other)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_clock_that_jumps_back_changes_nothing(

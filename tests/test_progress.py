@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,19 @@ def test_a_bar_below_another_one_goes_when_it_is_done() -> None:
     lines = str(lines_left(shown))
     assert "training: 100%|" in lines
     assert "validating: 100%|" not in lines
+
+
+def test_no_semaphore_is_made() -> None:
+    """One of a process that was not forked would stay in shared memory when that is killed."""
+    code = (
+        "import multiprocessing, sys\n"
+        "multiprocessing.set_start_method('spawn')\n"
+        "from squeezenet_paddle.progress import Progress, say\n"
+        "with Progress('working', 1):\n"
+        "    say('hello')\n"
+        "sys.exit('multiprocessing.synchronize' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_a_line_without_a_bar(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__, leading=("--images", "--pretrained"))
+    parser = common.parser(__doc__, leading=("--images", "--pretrained"), resumes=True)
     images = parser.add_argument_group("images")
     which = images.add_mutually_exclusive_group(required=True)
     which.add_argument(

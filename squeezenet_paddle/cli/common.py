@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,7 +22,9 @@ from typing import Any, Callable, ClassVar, NoReturn
 
 from ..data import remarks
 from ..errors import InputError, RunError
+from ..parallel.launcher import is_started
 from ..process_settings import keep_signals_from_paddle, use_fast_cpu_settings
+from ..processes import Stopped, raise_signals
 from ..progress import printable, say, spell_settings
 
 # What installs a package that the base does not need.
@@ -45,16 +48,19 @@ class Parser(argparse.ArgumentParser):
     Attributes:
         leading: the flags that arguments before all flags would be the values of, as in
             `squeezenet infer MODEL IMAGE ...`; they are named in the error.
+        resumes: whether the command goes on where it was stopped.
     """
 
     program: ClassVar[str] = Path(sys.argv[0]).name  # as usage and errors name it
     flags: ClassVar[dict[str, str]] = {}  # setting -> flag, of the command that is running
+    running_resumes: ClassVar[bool] = False  # whether the command that is running does
     leading: tuple[str, ...] = ()
+    resumes: bool = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else list(args)
         typed = {argument.partition("=")[0] for argument in args}
-        Parser.flags = {}
+        Parser.flags, Parser.running_resumes = {}, self.resumes
         for action in self._actions:
             for flag in action.option_strings:
                 shown = action.help is not argparse.SUPPRESS and action.dest not in Parser.flags
@@ -92,7 +98,7 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}; --help shows what there is.")
 
 
-def parser(doc: str | None, leading: tuple[str, ...] = ()) -> Parser:
+def parser(doc: str | None, leading: tuple[str, ...] = (), resumes: bool = False) -> Parser:
     """A parser whose --help shows the module's docstring, the tool's manual; see `Parser`."""
     parser = Parser(
         prog=Parser.program,
@@ -100,7 +106,7 @@ def parser(doc: str | None, leading: tuple[str, ...] = ()) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.leading = leading
+    parser.leading, parser.resumes = leading, resumes
     return parser
 
 
@@ -142,6 +148,8 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
     logging.basicConfig(format="%(message)s", handlers=[_Handler()])
     use_fast_cpu_settings()
     keep_signals_from_paddle()
+    if not is_started():  # else the launcher ends all processes of the run
+        raise_signals()
     remarks.separate_stderr()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be no text in this locale
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -164,16 +172,29 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
         fail(f"{error.filename or 'a file'}: {error.strerror}.")
     except MemoryError:
         fail("the memory does not suffice; fewer images at once need less, or fewer classes.", 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        stop(error)
     except ImportError as error:
-        # Ctrl-C in the second that Paddle takes to load
-        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-            sys.exit(130)
+        # a signal in the second that Paddle takes to load
+        if isinstance(cause := error.__cause__ or error.__context__, KeyboardInterrupt):
+            stop(cause)
         package = (error.name or "").partition(".")[0]
         if not isinstance(error, ModuleNotFoundError) or package not in EXTRAS:
             raise
         fail(EXTRAS[package])
+
+
+def stop(error: KeyboardInterrupt) -> NoReturn:
+    """Ends the program after a signal, with the exit code that a shell has for it.
+
+    Ctrl-C is told where the command goes on afterwards, and what others have sent always.
+    """
+    number = error.number if isinstance(error, Stopped) else signal.SIGINT
+    if Parser.running_resumes:
+        fail(f"stopped by {number.name}; the same command goes on from there.", 128 + number)
+    if number != signal.SIGINT:
+        fail(f"stopped by {number.name}.", 128 + number)
+    sys.exit(128 + number)
 
 
 def of_gpu(error: Exception) -> str:

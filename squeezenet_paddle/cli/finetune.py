@@ -44,7 +44,7 @@ from .config_flags import add_config, config_of
 
 def parser() -> common.Parser:
     """The flags, made of the fields of `FinetuneConfig`."""
-    parser = common.parser(__doc__, leading=("--images",))
+    parser = common.parser(__doc__, leading=("--images",), resumes=True)
     add_config(parser, FinetuneConfig)
     shared_flags.add_verbose(parser)
     # What is the default now.

@@ -38,7 +38,7 @@ from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__, leading=("--list",))
+    parser = common.parser(__doc__, leading=("--list",), resumes=True)
     group = parser.add_argument_group("what to read and write")
     group.add_argument(
         "--list",

@@ -45,7 +45,7 @@ from .config_flags import add_config, config_of
 
 def parser() -> common.Parser:
     """The flags, made of the fields of `TrainConfig`."""
-    parser = common.parser(__doc__, leading=("--train_list",))
+    parser = common.parser(__doc__, leading=("--train_list",), resumes=True)
     add_config(parser, TrainConfig)
     shared_flags.add_verbose(parser)
     return parser

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -66,14 +66,16 @@ def read_contents(paths: Sequence[str | Path], memo: Path | None = None) -> Cont
     known, names = _read(memo), _names(paths)
     signatures = [signature(name) for name in names]
     new = [i for i, name in enumerate(names) if _of(known, name).signature != signatures[i]]
-    with Progress("reading", len(new)) as progress, ThreadPoolExecutor(_THREADS) as pool:
+    with (
+        _kept(known, memo if new else None),
+        Progress("reading", len(new)) as progress,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
         for start in range(0, len(new), _AT_ONCE):
             part = new[start : start + _AT_ONCE]
             for i, found in zip(part, pool.map(_hash, [names[i] for i in part])):
                 known[names[i]] = _Known(signatures[i], found)
             progress.update(len(part))
-    if memo is not None and new:
-        write_text(memo, json.dumps(known))
     return Contents([known[name].sha256 for name in names], signatures)
 
 
@@ -99,17 +101,16 @@ def inspect_contents(
     ]
     problems = {}
     saved = time.monotonic()
-    for i, found in zip(new, inspect([paths[i] for i in new], num_workers, max_pixels)):
-        if found.problem is not None:
-            problems[i] = found.problem
-        checked = max_pixels if found.problem is None else 0
-        digest = found.sha256 or sha256(os.fsencode(names[i]))
-        known[names[i]] = _Known(signatures[i], digest, checked)
-        if time.monotonic() - saved > SAVED_EVERY:
-            write_text(memo, json.dumps(known))
-            saved = time.monotonic()
-    if new:
-        write_text(memo, json.dumps(known))
+    with _kept(known, memo if new else None):
+        for i, found in zip(new, inspect([paths[i] for i in new], num_workers, max_pixels)):
+            if found.problem is not None:
+                problems[i] = found.problem
+            checked = max_pixels if found.problem is None else 0
+            digest = found.sha256 or sha256(os.fsencode(names[i]))
+            known[names[i]] = _Known(signatures[i], digest, checked)
+            if time.monotonic() - saved > SAVED_EVERY:
+                write_text(memo, json.dumps(known))
+                saved = time.monotonic()
     return Contents([known[name].sha256 for name in names], signatures, problems)
 
 
@@ -141,6 +142,16 @@ def summary(images: ImageList) -> str:
 
 def _spread(count: int, most: int) -> list[int]:
     return sorted({i * count // min(count, most) for i in range(min(count, most))})
+
+
+@contextmanager
+def _kept(known: dict[str, _Known], memo: Path | None) -> Iterator[None]:
+    """Writes the memo at the end, and also when a signal or an error comes before."""
+    try:
+        yield
+    finally:
+        if memo is not None:
+            write_text(memo, json.dumps(known))
 
 
 def _names(paths: Sequence[str | Path]) -> list[str]:

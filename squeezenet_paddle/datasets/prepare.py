@@ -21,6 +21,7 @@ from ..data.lists import ImageList, read_list
 from ..data.preprocess import Preprocess
 from ..errors import InputError, describe_problems
 from ..files import read_bytes, read_lines, write_text, write_together
+from ..progress import say
 from ..temporaries import clear_leftovers, is_temporary
 from .resize_jobs import Job, Output, run_jobs
 
@@ -80,7 +81,13 @@ def prepare(
     names = list(jobs)
     done = None
     if output is not None:
+        was_made = output.path(SETTINGS).exists() and not output.path(DONE).exists()
         _claim(output, paths, read, resize)
+        if was_made and any(output.path(str(job.target)).exists() for job in jobs.values()):
+            say(
+                f"{output.folder}: it has images and no {DONE}, which would say of what they were "
+                "made, as where an earlier version made them; they are made again"
+            )
         clear_leftovers(Path(output.folder), below=True)
         done = _Done(output.path(DONE))
         jobs = {name: job._replace(done=done.of(job.target)) for name, job in jobs.items()}

@@ -6,12 +6,15 @@ has made itself is run.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..data.preprocess import Preprocess
+from ..errors import InputError
+from ..files import named_errors
 from ..temporaries import temporary_directory
 from .batches import Outputs, Run
 from .threads import PinnedThreads, micro_batches
@@ -30,6 +33,9 @@ class PaddleEngine:
         preprocess: how an image becomes its input.
         threads: None takes one per core that the process may use.
         with_means: give the means of fire9's maps, too.
+
+    Raises:
+        InputError: the graph cannot be written to the folder of temporary files.
     """
 
     def __init__(
@@ -42,7 +48,7 @@ class PaddleEngine:
         from .static_graph import save_static_graph  # Paddle
 
         count = PinnedThreads(threads).count
-        with temporary_directory() as folder:
+        with temporary_directory() as folder, named_errors(folder):
             graph, parameters = save_static_graph(
                 *(network, preprocess, None, False, folder), with_means=with_means
             )
@@ -70,6 +76,9 @@ def compile_paddle(graph: Path, parameters: Path, threads: int) -> Run:
             has written: whatever is in it is run.
         parameters: `inference.pdiparams`.
         threads: how many compute.
+
+    Raises:
+        InputError: Paddle cannot read it.
     """
     from paddle.inference import Config, create_predictor
 
@@ -78,7 +87,14 @@ def compile_paddle(graph: Path, parameters: Path, threads: int) -> Run:
     config.disable_glog_info()
     config.set_cpu_math_library_num_threads(threads)
     config.enable_mkldnn()
-    predictor = create_predictor(config)
+    try:
+        predictor = create_predictor(config)
+    except Exception as error:  # Paddle writes a part without a word where the disk is full
+        free = shutil.disk_usage(graph.parent).free
+        raise InputError(
+            f"{graph.parent}: Paddle cannot read what it has written there, {free / 1e6:,.1f} MB "
+            "are free; TMPDIR gives another folder."
+        ) from error
     to_graph = predictor.get_input_handle(predictor.get_input_names()[0])
     from_graph = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
 

@@ -23,6 +23,7 @@ from ..network import fast_cpu
 from ..network.config import ModelConfig, dropout_shape
 from ..network.heads import HEADS
 from ..network.model import SqueezeNet, unpacked
+from .staging import on_device
 
 Forward = Callable[..., paddle.Tensor]  # (x, dropout mask) -> logits, as `SqueezeNet.forward`
 Result = Callable[[], "tuple[float, int]"]  # waits, and gives the sum of the losses and the hits
@@ -115,9 +116,8 @@ class Gradients:
         return lambda: _total(result() for result in results)
 
     def _start_at_once(self, forward: Forward, batch: Batch, epoch: int, part: slice) -> Result:
-        # The copy of the batch waits for what the GPU computes, and the masks do not.
         mask = self._mask(batch, epoch, part)
-        x = paddle.to_tensor(batch.inputs[part])
+        x = on_device(batch.inputs, part)
         if self._amp is None:
             logits = forward(x, mask)
         else:

@@ -38,6 +38,7 @@ from .provenance import write_settings
 from .report import RunReport
 from .run import Run, TrainResult, changes_since
 from .solver import Solver
+from .staging import staged
 from .standardise import set_statistics
 
 # A loss within 1 % of ln(classes), that of guessing, gets a hint after so many updates, or after
@@ -235,7 +236,7 @@ class Trainer:
     def _updates(self, epoch: int, done: int, report: RunReport | None) -> Iterator[bool]:
         """The updates of an epoch from the `done`-th on; each tells whether to stop after it."""
         parts, iter_size = len(self.inputs.train.sampler), self._plan.solver.parts
-        batches = self.inputs.train.epoch(epoch, done * iter_size)
+        batches = staged(self.inputs.train.epoch(epoch, done * iter_size), self.run.device)
         start = time.perf_counter()
         readable = done > 0  # whether the epoch has images, as those before `done` may have been
         with contextlib.closing(batches):
@@ -248,7 +249,7 @@ class Trainer:
                     self._sums.wait += time.perf_counter() - waiting
                     is_first = self.step == 0 and not count and len(batch.labels)
                     if report is not None and is_first and self.inputs.features_size is None:
-                        report.images(self.step, batch.inputs, batch.labels)
+                        report.images(self.step, np.asarray(batch.inputs), batch.labels)
                     results.append(self._solver.gradients.start(batch, epoch))
                     count += len(batch.labels)
                 part_losses, part_hits = zip(*(result() for result in results))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,22 @@ def test_other_commands_read_it(small: Path, folder: Path, call_tool: Run, tmp_p
         *("--output_dir", tmp_path / "run"),
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_infer_without_paddle(small: Path, folder: Path, tmp_path: Path, run_tool: Run) -> None:
+    """With a Paddle that cannot be loaded, model.sqz gives the classes that it gives with it."""
+    (tmp_path / "paddle.py").write_text("raise ImportError('not here')\n")
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    image = folder / "images" / "03.png"
+    done = run_tool(
+        "infer", "--model_dir", small, "--image", image, "--format", "json", "--top_k", 5, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    [answer] = json.loads(done.stdout)
+    inputs = read_info(small).preprocess(cv2.imread(str(image)))[None]
+    [logits] = Predictor(small, "cpu", "dynamic").logits(inputs)
+    order = [each["id"] for each in answer["classes"]]
+    np.testing.assert_allclose(logits[order], np.sort(logits)[::-1], rtol=1e-4, atol=1e-6)
 
 
 # Mistakes

@@ -299,3 +299,27 @@ def test_a_program_ends_with_one_line(
     done = run_tool(tool, flag, path, "--output_dir", tmp_path / "model")
     assert_user_error(done, "net.pth", part)
     assert not (tmp_path / "model").exists()
+
+
+def test_names_of_strangers_do_not_command_the_terminal(tmp_path: Path, call_tool: Run) -> None:
+    """Those of a prototxt's layers, and of the files in an archive."""
+    red = "\x1b[31m"
+    edit = follow("pool10", "Power", "pool10")
+    net = wild.edited_net(CONFIG, STATE, edit)
+    net.layer[-1].name = f"{red}other"
+    (tmp_path / "net.caffemodel").write_bytes(net.SerializeToString())
+    (tmp_path / "net.prototxt").write_text(wild.prototxt_of(net))
+    members = ("snapshot_iter_1.caffemodel", f"{red}a.binaryproto", "b.binaryproto")
+    job = wild.write_tar(tmp_path / "job.tar", dict.fromkeys(members, b""))
+    out = ("--output_dir", tmp_path / "out")
+    for argv, shown in (
+        (["--caffemodel", tmp_path / "net.caffemodel"], r"\x1b[31mother"),
+        (
+            ["--caffemodel", tmp_path / "net.caffemodel", "--prototxt", tmp_path / "net.prototxt"],
+            r"\x1b[31mother",
+        ),
+        (["--digits", job], r"\x1b[31ma.binaryproto"),
+    ):
+        done = call_tool("caffe2paddle", *argv, *out)
+        assert_user_error(done, shown)
+        assert "\x1b" not in done.stdout + done.stderr

@@ -158,6 +158,27 @@ def test_ctrl_c_while_the_command_starts_is_no_traceback(loaded: str, code_of_ex
     assert (done.returncode, done.stderr) == (code_of_exit, "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_in_one_line(number: signal.Signals, tmp_path: Path) -> None:
+    """Sent twice, as job schedulers do; what was being written is cleared up."""
+    code = (
+        "import os\n"
+        "from squeezenet_paddle.cli import common\n"
+        "from squeezenet_paddle.files import atomic_path\n"
+        "from pathlib import Path\n"
+        "def main():\n"
+        f"    with atomic_path(Path({str(tmp_path / 'result')!r})):\n"
+        "        for _ in range(2):\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "common.run(main, 'squeezenet infer')\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 128 + number
+    assert done.stderr == f"squeezenet infer: stopped by {number.name}.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_closed_standard_output_is_no_traceback(tmp_path: Path) -> None:
     """As the shell's ">&-" leaves it."""
     model = small_model_dir(tmp_path / "model", VARIANTS[0])

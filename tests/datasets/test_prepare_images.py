@@ -208,6 +208,28 @@ def test_what_is_done_is_skipped(tmp_path: Path) -> None:
     assert set(second) == set(names)
 
 
+def test_a_kill_before_the_settings_were_written_leaves_a_folder_to_go_on_in(
+    tmp_path: Path,
+) -> None:
+    images, out = draw(tmp_path / "images", "0.png"), Output(tmp_path / "out", "png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".a1b2c3d4.sqz-tmp").write_bytes(b"{")
+    assert prepared(images, ["0.png"], out).written == 1
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {*MADE_WITH, "0.png", "list.txt"}
+
+
+def test_images_without_a_record_are_made_again_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = draw(tmp_path / "images", "0.png", "1.png"), Output(tmp_path / "out", "png")
+    prepared(images, ["0.png", "1.png"], out)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "out" / "prepared.txt").unlink()
+    assert prepared(images, ["0.png", "1.png"], out).written == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'out'}: it has images and no prepared.txt")
+
+
 def test_what_is_done_is_not_told_by_its_being_there(tmp_path: Path) -> None:
     """An output that was emptied, and originals replaced by older files, are made again."""
     names = [f"{i}.png" for i in range(4)]

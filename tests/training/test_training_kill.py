@@ -252,11 +252,11 @@ def test_an_export_of_a_run_that_is_training_does_not_end_it(data: Path, tmp_pat
 
 
 def start_in_shell(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts the command with readers in a process group of its own, as a shell or Slurm does."""
+    """Starts the command with a reader in a process group of its own, as a shell or Slurm does."""
     command: list[Any] = [sys.executable, ROOT / "tools" / "train.py", *arguments]
     with log.open("ab") as file:
         return subprocess.Popen(
-            [*command, "--num_workers", "2"], stderr=file, start_new_session=True
+            [*command, "--num_workers", "1"], stderr=file, start_new_session=True
         )
 
 
@@ -296,7 +296,7 @@ def wait_for_steps(run: Path, step: int) -> None:
 
 def test_a_run_whose_terminal_goes_saves(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    arguments = flags(data, run, "--max_steps", 1_000_000, "--num_workers", 2)
+    arguments = flags(data, run, "--max_steps", 1_000_000, "--num_workers", 1)
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, str(ROOT / "tools" / "train.py"), *arguments])
@@ -310,9 +310,14 @@ def test_a_run_whose_terminal_goes_saves(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_paddle_is_loaded(tmp_path: Path, number: signal.Signals) -> None:
-    """It waits until Paddle is, and then ends the process, without Paddle's stack trace."""
+    """It waits until Paddle is, and then ends the process, without Paddle's stack trace.
+
+    SIGHUP in a command, which handles it; SIGTERM in a process that does not.
+    """
+    in_command = number == signal.SIGHUP
     code = (
         "import os, signal, sys\n"
+        "from squeezenet_paddle.cli import common\n"
         "from squeezenet_paddle.process_settings import keep_signals_from_paddle\n"
         "keep_signals_from_paddle()\n"
         "def audit(event, args):\n"
@@ -320,18 +325,22 @@ def test_a_signal_while_paddle_is_loaded(tmp_path: Path, number: signal.Signals)
         f"        os.kill(os.getpid(), {int(number)})\n"
         "        print('sent', flush=True)\n"
         "sys.addaudithook(audit)\n"
-        "import paddle\n"
-        "print('loaded', flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "def main():\n"
+        "    import paddle\n"
+        "    print('loaded', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"{'common.run(main)' if in_command else 'main()'}\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
-    assert done.returncode == -number
+    assert done.returncode == (128 + number if in_command else -number)
     assert done.stdout.split("\n")[0] == "sent"
     assert "loaded" not in done.stdout
     assert "Traceback" not in done.stderr
     assert "SIGTERM" not in done.stderr
+    if in_command:
+        assert done.stderr.splitlines()[-1] == "-c: stopped by SIGHUP."
 
 
 def test_ctrl_c_while_paddle_is_loaded(tmp_path: Path) -> None:
