@@ -42,11 +42,12 @@ from squeezenet_paddle.checking.labels import check_labels
 from squeezenet_paddle.checking.learning_curve import learning_curve
 from squeezenet_paddle.checking.oddities import alike_classes, far_images
 from squeezenet_paddle.checking.pixels import read_reduced
-from squeezenet_paddle.checking.projection import project
+from squeezenet_paddle.checking.projection import project, project_scores
 from squeezenet_paddle.data.contents import content_hashes
 from squeezenet_paddle.data.decode import read_image
 from squeezenet_paddle.data.lists import ImageList, read_list
 from squeezenet_paddle.datasets.folders import read_tree
+from squeezenet_paddle.evaluation.calibrate import classifier_of
 from squeezenet_paddle.features.compute import image_features
 from squeezenet_paddle.model_dir import read_info
 
@@ -126,12 +127,14 @@ def wrong_labels(args: argparse.Namespace, folder: Path) -> None:
     print(f"{'':<20}{'seed':>5}{'average':>9}{'precision at recall':>21}{'suspects':>10}", end="")
     print(f"{'precision':>11}{'recall':>8}{'estimated':>11}")
     for name, (images, pattern, target) in data_sets(args).items():
-        components = project(features_of(args, images, folder))
+        features, classifier = features_of(args, images, folder), classifier_of(args.pretrained)
+        components = project(features)
+        scores = None if classifier is None else project_scores(features, classifier)
         groups = groups_of([images.name(i) for i in range(len(images))], pattern)
         classes = int(images.labels.max()) + 1
         for seed in range(args.seeds):
             labels, wrong = flipped(images.labels, classes, seed)
-            found = check_labels(components, labels, groups, classes)
+            found = check_labels(components, labels, groups, classes, scores=scores)
             precision, recall, _ = precision_recall_curve(wrong, found.wrong)
             average = average_precision_score(wrong, found.wrong)
             hits = wrong[found.suspects]
@@ -237,7 +240,9 @@ def scale(args: argparse.Namespace, folder: Path) -> None:
         components, hashes, reader(photos), lambda i: read_reduced(photos.path(i % len(photos)))
     )
     step("duplicates")
-    judged = check_labels(components, labels, found.groups, 10)
+    classifier = classifier_of(args.pretrained)
+    scores = None if classifier is None else project_scores(features, classifier)
+    judged = check_labels(components, labels, found.groups, 10, scores=scores)
     step("labels")
     far_images(components, labels)
     alike_classes(judged.probabilities, labels)

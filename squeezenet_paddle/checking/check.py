@@ -17,7 +17,7 @@ from .labels import Labels, check_labels
 from .learning_curve import LearningCurve, learning_curve
 from .oddities import Alike, Odd, alike_classes, odd_images, sizes_of, small_classes
 from .pixels import REDUCED, read_reduced
-from .projection import project
+from .projection import project, project_scores
 
 DUPLICATE, CONFLICT, LABEL, ODD, UNREADABLE = (
     *("duplicate", "conflict", "label", "odd", "unreadable"),
@@ -121,6 +121,7 @@ def check(
     unreadable: Mapping[int, str] | None = None,
     group_pattern: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    classifier: np.ndarray | None = None,
     seed: int = 0,
 ) -> Check:
     """Checks labelled images.
@@ -134,6 +135,8 @@ def check(
         group_pattern: a regular expression searched for in an image's path; images for which its
             first group, or the whole match, is the same belong together. None: none do.
         max_pixels: the largest image that is read.
+        classifier: float32 [K, M], the weights of the classes of the pretrained network that the
+            features are of; they help to judge labels. None without.
         seed: of the folds.
 
     Raises:
@@ -161,7 +164,8 @@ def check(
     pairs = np.stack([np.arange(count), duplicates.groups], axis=1).tolist()
     pairs += np.stack([np.arange(count), pattern_groups], axis=1).tolist()
     groups = joined(count, pairs)
-    judgement = check_labels(components, labels, groups[good], len(classes), seed)
+    scores = None if classifier is None else project_scores(features[good], classifier, seed)
+    judgement = check_labels(components, labels, groups[good], len(classes), seed, scores)
     odd = [Odd(int(good[i]), reason) for i, reason in odd_images(components, labels, sizes, read)]
     trusted = np.ones(len(good), bool)
     trusted[judgement.suspects] = False

@@ -22,7 +22,7 @@ BYTES = "same file"
 
 _DIRECTIONS = 128  # of the features, each with the same weight
 _NEIGHBOURS = 10
-_LEAST_COSINE = 0.4  # an image of 32 pixels at half its size is as far
+_LEAST_COSINE = 0.4  # an image of 32 pixels and the same at half its size are as far apart
 _BLOCK = 1024  # images that are compared with all others at once
 _LOOKS = 1024  # images that are held for a close comparison
 
@@ -77,8 +77,8 @@ def find_duplicates(
     first = first_of(hashes)
     pairs = [Pair(int(i), n, BYTES) for n, i in enumerate(first) if i != n]
     unique = np.flatnonzero(first == np.arange(len(first)))
-    candidates = unique[near_pairs(components[unique])]
-    pairs += confirm(candidates, read, read_small or read)
+    near, cosines = near_pairs(components[unique])
+    pairs += confirm(unique[near], cosines, read, read_small or read)
     return Duplicates(sorted(pairs), joined(len(first), [(p.first, p.second) for p in pairs]))
 
 
@@ -100,23 +100,23 @@ def joined(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
     return first[groups].astype("int64")
 
 
-def near_pairs(components: np.ndarray) -> np.ndarray:
+def near_pairs(components: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of each image and the nearest of those after it, where they are near at all.
 
     Args:
         components: float32 [N, K].
 
     Returns:
-        int64 [P, 2], each pair once, the smaller index first.
+        int64 [P, 2], each pair once, the smaller index first; and their cosines, float32 [P].
     """
     count = len(components)
     if count < 2:
-        return np.empty((0, 2), "int64")
+        return np.empty((0, 2), "int64"), np.empty(0, "float32")
     # Of few images, the last directions are what duplicates differ in, and noise.
     directions = components[:, : min(_DIRECTIONS, max(count // 4, 8))]
     directions = directions / np.maximum(directions.std(axis=0), 1e-6)
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-6)
-    found = []
+    found, cosines = [], []
     for start in range(0, count, _BLOCK):
         cosine = directions[start : start + _BLOCK] @ directions[start:].T
         row, column = np.nonzero(np.triu(cosine, 1) >= _LEAST_COSINE)
@@ -125,14 +125,18 @@ def near_pairs(components: np.ndarray) -> np.ndarray:
         rank = np.arange(len(row)) - np.searchsorted(row, row)
         nearest = rank < _NEIGHBOURS
         found.append(start + np.stack([row[nearest], column[nearest]], axis=1))
-    return np.concatenate(found)
+        cosines.append(cosine[row[nearest], column[nearest]])
+    return np.concatenate(found), np.concatenate(cosines)
 
 
-def confirm(candidates: np.ndarray, read: Read, read_small: Read) -> Iterator[Pair]:
+def confirm(
+    candidates: np.ndarray, cosines: np.ndarray, read: Read, read_small: Read
+) -> Iterator[Pair]:
     """Those of the candidates whose pixels are the same, or nearly; the others are dropped.
 
     Args:
         candidates: int64 [P, 2].
+        cosines: float32 [P], of their features.
         read: decodes an image.
         read_small: the same, or the image with fewer pixels, for a first look.
     """
@@ -144,9 +148,13 @@ def confirm(candidates: np.ndarray, read: Read, read_small: Read) -> Iterator[Pa
         rows = np.searchsorted(images, candidates)
         likely = np.flatnonzero(are_alike(small, rows))
         aligned = pool.map(lambda k: can_be_aligned(*small[rows[k]]), likely.tolist())
-        pairs = candidates[likely[np.fromiter(aligned, bool, len(likely))]].tolist()
+        likely = likely[np.fromiter(aligned, bool, len(likely))]
+        pairs = candidates[likely].tolist()
         look_at = lru_cache(_LOOKS)(lambda i: Look.of(read(i)))
-        kinds = pool.map(lambda pair: kind_of(look_at(pair[0]), look_at(pair[1])), pairs)
+        kinds = pool.map(
+            lambda pair, cosine: kind_of(look_at(pair[0]), look_at(pair[1]), cosine),
+            *(pairs, cosines[likely].tolist()),
+        )
         for (i, j), kind in zip(pairs, kinds):
             if kind is not None:
                 yield Pair(i, j, kind)

@@ -1,7 +1,9 @@
 """Labels that look wrong: what the other images say of each image's class.
 
 Each image is classified by a model that has not seen it (nor its duplicates), a linear discriminant
-fitted on the rest. Where the label is improbable and another class is at least as probable as it
+fitted on the rest. A second one may be fitted to what the image scores in the classes of a
+pretrained network; then the probabilities are a mixture of both, with the shares that make the
+labels most probable. Where the label is improbable and another class is at least as probable as it
 usually is for its own images, the label is suspected: confident learning (Northcutt et al.,
 arXiv:1911.00068, section 3.1).
 """
@@ -53,7 +55,12 @@ class Labels:
 
 
 def check_labels(
-    components: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int, seed: int = 0
+    components: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    num_classes: int,
+    seed: int = 0,
+    scores: np.ndarray | None = None,
 ) -> Labels:
     """Judges each label by the other images.
 
@@ -63,6 +70,7 @@ def check_labels(
         groups: int64 [N]; images of a group are judged by images of other groups alone.
         num_classes: C.
         seed: of the folds.
+        scores: float32 [N, S], of `project_scores`; None without.
     """
     rows = np.arange(len(labels))
     judged = groups_per_class(labels, groups, num_classes)[labels] >= LEAST
@@ -70,10 +78,19 @@ def check_labels(
         uniform = np.full((len(labels), num_classes), 1 / num_classes, "float32")
         return Labels(uniform, np.zeros(len(rows)), labels, rows[:0], 0.0)
     folds, trusted = fold_of(labels, groups, seed), np.ones(len(labels), bool)
+    spaces = [components] if scores is None else [components, scores]
     for _ in range(_ROUNDS):
-        logits = out_of_fold(components, labels, folds, num_classes, trusted)
-        temperature, error_rate = _calibrate(logits[judged], labels[judged])
-        probabilities = softmax(logits * temperature).astype("float32")
+        experts, rates = [], []
+        for space in spaces:
+            logits = out_of_fold(space, labels, folds, num_classes, trusted)
+            temperature, error_rate = _calibrate(logits[judged], labels[judged])
+            experts.append(softmax(logits * temperature).astype("float32"))
+            rates.append(error_rate)
+        probabilities = experts[0]
+        if len(experts) > 1:
+            own = [each[rows, labels][judged].astype("float64") for each in experts]
+            share, error_rate = _pool(own, min(rates), num_classes)
+            probabilities = share * experts[0] + (1 - share) * experts[1]
         own = probabilities[rows, labels].astype("float64")
         wrong = _posterior(own, error_rate, num_classes) * judged
         if not _tells_classes_apart(probabilities[judged], labels[judged]):
@@ -217,6 +234,25 @@ def _calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
     best = minimize(loss, [-0.5, -3.0], method="Nelder-Mead", options={"maxiter": 80})
     return float(np.exp(best.x[0])), _rate(best.x[1])
+
+
+def _pool(own: list[np.ndarray], rate: float, num_classes: int) -> tuple[float, float]:
+    """The first model's share of the mixture, and the share of wrong labels, likewise.
+
+    Args:
+        own: the probabilities of the labels from each of the two models, [N].
+        rate: the share of wrong labels to start from.
+        num_classes: C.
+    """
+    from scipy.optimize import minimize
+
+    def loss(x: np.ndarray) -> float:
+        pooled = x[0] * own[0] + (1 - x[0]) * own[1]
+        others = (1 - pooled) / (num_classes - 1)
+        return float(-np.log((1 - x[1]) * pooled + x[1] * others + 1e-12).mean())
+
+    best = minimize(loss, [0.5, rate], method="Nelder-Mead", bounds=[(0, 1), (1e-6, 0.5)])
+    return float(best.x[0]), float(best.x[1])
 
 
 def _rate(x: float) -> float:

@@ -23,9 +23,10 @@ _LEAST_COARSE = 0.6  # correlation of the 16 x 16 pixels
 _FINE_SIDE = 128  # pixels a side of the comparison, if both images are as large
 _LEAST_ALIGNED = 0.8  # correlation of the middle of one with its best place in the other
 _LEAST_WHOLE = 0.9  # correlation of the aligned images
+_LARGE, _LEAST_COSINE = 48, 0.45  # pixels a side; the features' cosine that such images need
 # Correlations of their details, by the shorter side of the smaller one, as a stored-again image of
 # few pixels keeps few of them; different cups of ETH-80, of 256 pixels, reach 0.966.
-_LEAST_DETAIL = ((48, 0.82), (_FINE_SIDE, 0.93), (1 << 31, 0.975))
+_LEAST_DETAIL = ((_LARGE, 0.82), (_FINE_SIDE, 0.93), (1 << 31, 0.975))
 _SCALES = (0.93, 0.965, 1.0, 1.036, 1.075)  # that are tried first
 _MOST_SCALED, _MOST_SHEARED = 0.12, 0.03  # another view of an object needs more
 _EDGE = 0.1  # share of the side that is not compared: a crop lacks it
@@ -100,11 +101,18 @@ class Look:
         return Look(checksum, side, _grey(image, SIDE), fine)
 
 
-def kind_of(a: Look, b: Look) -> str | None:
-    """`PIXELS`, `NEAR`, or None where these are two images."""
+def kind_of(a: Look, b: Look, cosine: float = 1.0) -> str | None:
+    """`PIXELS`, `NEAR`, or None where these are two images.
+
+    Args:
+        a, b: the images.
+        cosine: of their features; small images are less like their copies than large ones.
+    """
     if a.pixels == b.pixels:
         return PIXELS
     side = min(a.side, b.side)
+    if side >= _LARGE and cosine < _LEAST_COSINE:
+        return None
     least = next(least for below, least in _LEAST_DETAIL if side < below)
     for flip in _FLIPS:
         other = np.ascontiguousarray(b.small[:, flip])

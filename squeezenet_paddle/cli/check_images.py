@@ -133,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..checking.inputs import suited
     from ..checking.lists import write_clean_lists
     from ..checking.report import facts_of, write_report
+    from ..evaluation.calibrate import classifier_of
     from ..features.compute import MEMO, image_features, paths_of
 
     groups_of([images.name(i) for i in range(len(images))], args.group_pattern)  # or an error
@@ -156,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         unreadable=unreadable,
         group_pattern=args.group_pattern,
         max_pixels=args.max_pixels,
+        classifier=classifier_of(args.pretrained),
     )
     write_report(args.output_dir, found, facts_of(found, args.pretrained))
     for line in found.lines() if any(found.lines()) else ["nothing was found"]:

@@ -94,16 +94,14 @@ def calibrate(
                 progress.update(len(batch.labels))
         columns = zip(*(vars(part).values() for part in parts))
         seen.append(Observed(*(np.concatenate(column) for column in columns)))
-    fitted = fit(seen[0], seen[1], _classifier_of(pretrained))
+    fitted = fit(seen[0], seen[1], None if pretrained is None else classifier_of(pretrained))
     state = read_weights(model_dir, info).state
     write_model_dir(model_dir, dataclasses.replace(info, calibration=fitted), state)
     return fitted
 
 
-def _classifier_of(pretrained: Path | None) -> np.ndarray | None:
+def classifier_of(pretrained: Path) -> np.ndarray | None:
     """float32 [1000, M]: the weights of a conv10 that knows ImageNet's classes, if there is one."""
-    if pretrained is None:
-        return None
     info = read_info(pretrained)
     weights = read_weights(pretrained, info).state.get("conv10.weight")
     if weights is None or len(weights) < IMAGENET_CLASSES or info.is_untrained:

@@ -14,6 +14,7 @@ from ..checking.report import facts_of, write_report
 from ..data.contents import read_contents
 from ..data.lists import ImageList, read_list, read_names
 from ..errors import describe_problems
+from ..evaluation.calibrate import classifier_of
 from ..features.compute import image_features, paths_of
 from ..model_dir import read_info
 from ..progress import say
@@ -117,6 +118,7 @@ def _checked(
         unreadable=unreadable,
         group_pattern=config.data.group_pattern,
         max_pixels=machine.max_pixels,
+        classifier=classifier_of(config.network.pretrained),
     )
 
 

@@ -88,11 +88,13 @@ def test_near_pairs_are_those_of_the_whole_matrix() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2500, 20)).astype("float32")
     x[2000:2100] = x[:100] + 0.05 * rng.standard_normal((100, 20))
-    pairs = {tuple(pair) for pair in near_pairs(x).tolist()}
+    found, cosines = near_pairs(x)
+    pairs = {tuple(pair) for pair in found.tolist()}
     assert all((i, 2000 + i) in pairs for i in range(100))
     y = x / x.std(axis=0)
     y /= np.linalg.norm(y, axis=1, keepdims=True)
     assert all(y[i] @ y[j] >= 0.39 and i < j for i, j in pairs)
+    np.testing.assert_allclose(cosines, np.sum(y[found[:, 0]] * y[found[:, 1]], 1), atol=1e-3)
 
 
 def test_small_images_at_half_their_size_are_near() -> None:
@@ -102,7 +104,11 @@ def test_small_images_at_half_their_size_are_near() -> None:
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     other = x[1] - (x[1] @ x[0]) * x[0]
     x[1] = 0.42 * x[0] + np.sqrt(1 - 0.42**2) * other / np.linalg.norm(other)
-    assert (0, 1) in {tuple(pair) for pair in near_pairs(x).tolist()}
+    assert (0, 1) in {tuple(pair) for pair in near_pairs(x)[0].tolist()}
+    for side, found in ((32, NEAR), (64, None)):  # where large images have to be nearer
+        image = drawn(0, side)
+        assert kind_of(Look.of(image), Look.of(stored_again(image)), 0.42) == found
+        assert kind_of(Look.of(image), Look.of(stored_again(image)), 0.46) == NEAR
 
 
 def test_groups_are_those_that_pairs_connect() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import average_precision_score
 
 from squeezenet_paddle.checking.labels import (
     SHRINKAGE,
@@ -12,7 +13,7 @@ from squeezenet_paddle.checking.labels import (
     groups_per_class,
     out_of_fold,
 )
-from squeezenet_paddle.checking.projection import project
+from squeezenet_paddle.checking.projection import project, project_scores
 
 
 def blobs(count: int, classes: int, apart: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +109,32 @@ def test_a_wrong_label_that_a_duplicate_repeats_is_found_all_the_same() -> None:
     groups[1] = 0
     found = check_labels(x, labels, groups, 3)
     assert set(found.suspects[:2].tolist()) == {0, 1}
+
+
+def test_scores_of_a_pretrained_network_help_where_they_tell_more_and_harm_nowhere() -> None:
+    good, true = blobs(200, 5, 1.0)
+    poor = np.random.default_rng(2).standard_normal((200, 24)).astype("float32")
+    poor += 0.2 * good
+    labels, wrong = flipped(true, 0.05, 5)
+
+    def found(*spaces: np.ndarray) -> float:
+        scores = spaces[1] if len(spaces) > 1 else None
+        judged = check_labels(spaces[0], labels, np.arange(200), 5, scores=scores)
+        return float(average_precision_score(wrong, judged.wrong))
+
+    assert found(poor) < 0.6
+    assert found(poor, good) > found(good) - 0.03 > 0.9
+    assert found(good, poor) > found(good) - 0.03
+
+
+def test_scores_are_those_of_a_classifier_of_the_last_means() -> None:
+    rng = np.random.default_rng(0)
+    features, classifier = rng.random((50, 40)), rng.standard_normal((30, 8)).astype("float32")
+    scores = features[:, 32:] @ classifier.T
+    u, s, _ = np.linalg.svd(scores - scores.mean(axis=0), full_matrices=False)
+    found = project_scores(features, classifier)
+    np.testing.assert_allclose(np.abs(found[:, :8]), np.abs(u * s)[:, :8], rtol=1e-2, atol=1e-2)
+    assert found.shape == (50, 16)
 
 
 def test_classes_too_small_to_judge_are_left_alone() -> None:
