@@ -1,13 +1,17 @@
-"""Small folders: the learning rate that a fine-tuning finds against fixed ones.
+"""Small folders: the head that a fine-tuning finds by itself against five fixed learning rates.
 
     python benchmarks/small_folders.py --images data/eth80/images \\
         --pretrained pretrained/squeezenet_v1.1 --per_class 2 5 10 20 50 --classes 2 3 8 --seeds 5
 
 For each number of classes, images a class and seed, a folder of that size is drawn from --images; a
-fifth of it validates, as in `squeezenet finetune`, and up to 50 images a class that are not in it
-are the test. The head is trained by each of five fixed rates and by the rate that is found, all
-with the defaults. Printed is the top-1 on the test images, averaged over the seeds, of the epoch
-that validates best; then, how often the found rate was as good as the best of the five.
+fifth of it validates, as in `squeezenet finetune`, and up to 100 images a class that are not in it
+are the test. The head is trained by each of five fixed rates, and found as by default. Printed is
+the top-1 on the test images, averaged over the seeds, of the epoch that validates best; for what is
+found also its difference to the rate that turned out best in this row, with the standard error over
+the seeds, and which it was: a rate, or the linear discriminant (LDA).
+
+Then the folders are counted on which the default is as good as the best of the five. The best of
+five scores is better than the five are, on average: by the noise of the few images.
 
 Features are computed once, so that a folder takes seconds.
 """
@@ -19,46 +23,61 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from squeezenet_paddle.data.lists import read_list
-from squeezenet_paddle.data.loader import Batch, Batches
+from squeezenet_paddle.data.loader import Batch
 from squeezenet_paddle.datasets.folders import read_tree
 from squeezenet_paddle.engines.dynamic import DynamicEngine
 from squeezenet_paddle.evaluation.metrics import Scores
 from squeezenet_paddle.features.compute import image_features
 from squeezenet_paddle.finetuning.config import FinetuneConfig
+from squeezenet_paddle.finetuning.input_size import with_suited_input
 from squeezenet_paddle.finetuning.lists import Lists, read_images
-from squeezenet_paddle.finetuning.lr_trials import RATES, choose, trial
+from squeezenet_paddle.finetuning.lr_trials import (
+    RATES,
+    STILL,
+    choose,
+    discriminant_start,
+    prefers_discriminant,
+    trial,
+)
 from squeezenet_paddle.finetuning.run import stage_inputs
 from squeezenet_paddle.finetuning.stages import stages
-from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.network.model import load_state
 from squeezenet_paddle.run_dir import FEATURES
+from squeezenet_paddle.training.best import Best
 from squeezenet_paddle.training.inputs import Inputs
 from squeezenet_paddle.training.run import Run
 from squeezenet_paddle.training.standardise import set_statistics
 
-TEST = 50  # images of a class, at most
-Result = tuple[float, float]  # best validation top-1, and test top-1 there
+TEST = 100  # images of a class, at most
+DISCRIMINANT = len(RATES)  # its place after the rates
+Result = tuple[float, float]
+VAL, SCORE = 0, 1  # of a result: best top-1 in validation, and top-1 on the test images there
 
 
 class Watched:
-    """Validation images; each time they are read, the model is scored on the test images too."""
+    """Validation images; where the model is the best so far, it is scored on the test images."""
 
-    def __init__(self, val: Batches, run: Run, test: Batch) -> None:
-        self.images, self.sampler, self.skipped = val.images, val.sampler, val.skipped
-        self._val, self._test = val, test
-        size = read_info(run.plan.config.network.pretrained).preprocess.crop_size
-        self._engine = DynamicEngine(run.network, "cpu", trained_from="head", features_size=size)
-        self.scores: list[tuple[Result, float]] = []
+    def __init__(self, inputs: Inputs, run: Run, test: Batch) -> None:
+        assert inputs.val is not None
+        self._val, self._test, self._best = inputs.val, test, Best()
+        self.images, self.sampler = self._val.images, self._val.sampler
+        self.skipped = self._val.skipped
+        self._engine = DynamicEngine(
+            run.network, "cpu", trained_from="head", features_size=inputs.features_size
+        )
+        self.result = (0.0, 0.0)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         batches = list(self._val.epoch(epoch, start))
-        val, test = (self._summary(each) for each in (batches, [self._test]))
-        self.scores.append(((val["top1"], test["top1"]), val["loss"]))
+        val = self._summary(batches)
+        if self._best.add(val):
+            self.result = val["top1"], self._summary([self._test])["top1"]
         yield from batches
 
     def _summary(self, batches: list[Batch]) -> dict[str, float]:
@@ -79,34 +98,88 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="(1)")
     args = parser.parse_args()
     title = " ".join(f"{rate:>7g}" for rate in RATES)
-    print(f"classes  images a class  {title}    found  rates found", flush=True)
-    found_best, cells, folders, at_chance = 0, 0, [], 0
+    print(f"classes  images a class  {title}      LDA  default  to best       found", flush=True)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for classes in args.classes:
             for count in args.per_class:
-                rows = [draw(args, Path(folder), classes, count, s) for s in range(args.seeds)]
-                test = np.array([[result[1] for result in row[0]] for row in rows])
-                best = [row[1] for row in rows]
-                own = test[np.arange(len(rows)), best]
-                print(
-                    f"{classes:>7}  {count:>14}  "
-                    + " ".join(f"{mean:>7.2%}" for mean in test.mean(0))
-                    + f"  {own.mean():>7.2%}  {' '.join(f'{RATES[i]:g}' for i in best)}",
-                    flush=True,
-                )
-                cells += 1
-                found_best += own.mean() >= test.mean(0).max()
-                folders += list(test.max(1) - own)
-                val = [max(row[0])[0] - row[0][row[1]][0] for row in rows]
-                assert max(val) == 0, "a trial is not the run"
-                at_chance += int((own <= 1 / classes).sum())
-    worse = np.array(folders)
-    print(
-        f"on the validation images the rate that is found is the best of the five for all "
-        f"{len(worse)} folders; on the test images it is in {found_best} of {cells} rows by the "
-        f"mean, and within 1 point of the best of the five for {np.mean(worse <= 0.01):.0%} of "
-        f"the folders; at chance: {at_chance}"
+                drawn = [draw(args, Path(folder), classes, count, s) for s in range(args.seeds)]
+                results = np.array([each[0] for each in drawn])  # [seeds, rates and LDA, 2]
+                found = [each[1] for each in drawn]
+                rows.append(Row(classes, count, results, found))
+                print(rows[-1], flush=True)
+    print(summary(rows))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Folders of the same size.
+
+    Attributes:
+        classes, count: their number, and that of the images of each.
+        results: [seeds, rates and discriminant, 2], see `VAL` and `SCORE`.
+        found: which of them is the default, for each seed.
+    """
+
+    classes: int
+    count: int
+    results: np.ndarray
+    found: list[int]
+
+    def default(self, kind: int) -> np.ndarray:
+        """The score of the default for each seed."""
+        return self.results[np.arange(len(self.found)), self.found, kind]
+
+    def fixed(self, kind: int) -> np.ndarray:
+        """[seeds, rates]: the scores of the fixed rates."""
+        return self.results[:, :DISCRIMINANT, kind]
+
+    def to_best(self) -> tuple[float, float]:
+        """The default's mean test score less that of the best rate, and its standard error."""
+        fixed = self.fixed(SCORE)
+        difference = self.default(SCORE) - fixed[:, fixed.mean(0).argmax()]
+        seeds = len(difference)
+        error = difference.std(ddof=1) / seeds**0.5 if seeds > 1 else float("nan")
+        return difference.mean(), error
+
+    def __str__(self) -> str:
+        means = " ".join(f"{mean:>7.2%}" for mean in self.results[:, :, SCORE].mean(0))
+        difference, error = (100 * each for each in self.to_best())
+        names = [*(f"{rate:g}" for rate in RATES), "LDA"]
+        return (
+            f"{self.classes:>7}  {self.count:>14}  {means} {self.default(SCORE).mean():>8.2%}  "
+            f"{difference:+.2f} +- {error:.2f}  {' '.join(names[each] for each in self.found)}"
+        )
+
+
+def summary(rows: list[Row]) -> str:
+    """How often the default is as good as the best of the rates, and by how much on average."""
+    differences = [row.to_best() for row in rows]
+    val, test = (
+        np.concatenate([row.default(kind) - row.fixed(kind).max(1) for row in rows])
+        for kind in (VAL, SCORE)
     )
+    images = np.concatenate(
+        [np.full(len(row.found), row.classes * validating(row.count)) for row in rows]
+    )
+    gains = np.mean([row.default(SCORE).mean() - row.fixed(SCORE).mean(0) for row in rows], axis=0)
+    at_chance = sum(int((row.default(SCORE) <= 1 / row.classes).sum()) for row in rows)
+    return (
+        f"test, rows: the default is at least as good as the best rate of the row in "
+        f"{sum(each >= 0 for each, _ in differences)} of {len(rows)}, and not worse by more than "
+        f"a standard error in {sum(each >= -error for each, error in differences)}\n"
+        f"test, means of the rows: the default less each rate "
+        f"{' '.join(f'{100 * gain:+.2f}' for gain in gains)} points\n"
+        f"test, folders: at least as good as the best of the five in {np.mean(test >= 0):.0%}, "
+        f"within 1 point in {np.mean(test >= -0.01):.0%}; at chance: {at_chance}\n"
+        f"validation, folders: at least as good as the best of the five in {np.mean(val >= 0):.0%}"
+        f", not worse by more than one image in {np.mean(val * images >= -1.01):.0%} of {len(val)}"
+    )
+
+
+def validating(count: int) -> int:
+    """How many of so many images of a class validate."""
+    return max(1, round(0.2 * count))
 
 
 def draw(
@@ -118,7 +191,7 @@ def draw(
     lines: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for label, original in enumerate(rng.permutation(len(tree.classes))[:classes]):
         chosen = rng.permutation(np.flatnonzero(tree.labels == original))
-        val = max(1, round(0.2 * count))
+        val = validating(count)
         ends = {"val": (0, val), "train": (val, count), "test": (count, count + TEST)}
         for part, (start, end) in ends.items():
             lines[part] += [f"{tree.names[i]} {label}\n" for i in chosen[start:end]]
@@ -139,25 +212,37 @@ def draw(
     with contextlib.redirect_stderr(io.StringIO()):
         lists = read_images(config)
         assert isinstance(lists, Lists)
-        [stage] = stages(config, lists)
+        [stage] = stages(with_suited_input(config, lists), lists)
         test_list = read_list(folder / "test.txt", args.images, classes)
-        features, _ = image_features(args.pretrained, test_list, folder / FEATURES)
+        preprocess = stage.plan.info.preprocess
+        features, _ = image_features(
+            args.pretrained, test_list, folder / FEATURES, preprocess=preprocess
+        )
         test = Batch(np.arange(len(features)), features, test_list.labels)
         with Run.start(stage.plan) as run, stage_inputs(stage, run) as inputs:
-            return results_of(run, inputs, test)
+            return results_of(run, inputs, test, stage.views)
 
 
-def results_of(run: Run, inputs: Inputs, test: Batch) -> tuple[list[Result], int]:
+def results_of(run: Run, inputs: Inputs, test: Batch, views: int) -> tuple[list[Result], int]:
     set_statistics(run.network, inputs, "head", run.group)
     before = {key: tensor.numpy() for key, tensor in run.network.state_dict().items()}
     results, trials = [], {}
-    for rate in RATES:
-        assert inputs.val is not None
-        val = Watched(inputs.val, run, test)
+    discriminant = discriminant_start(run, inputs, views)
+    starts = [(rate, before) for rate in RATES]
+    if discriminant is not None:
+        starts.append((STILL, discriminant))
+    for rate, start in starts:
+        load_state(run.network, start, "the start")
+        val = Watched(inputs, run, test)
         trials[rate] = trial(run.with_lr(rate), Inputs(inputs.train, val, inputs.features_size))
-        load_state(run.network, before, "the start")
-        results.append(max(val.scores, key=lambda each: (each[0][0], -each[1]))[0])
-    return results, RATES.index(choose(trials))
+        results.append(val.result)
+    still = trials.pop(STILL, None)
+    rate = choose(trials)
+    if still is None:
+        return [*results, (float("nan"),) * 2], RATES.index(rate)
+    if prefers_discriminant(still, trials[rate], len(val.images)):
+        return results, DISCRIMINANT
+    return results, RATES.index(rate)
 
 
 if __name__ == "__main__":

@@ -18,19 +18,27 @@ the compressed network's. --test_list counts it, with the labels of a list:
         --test_list output/mine/val_list.txt --data_dir photos --output_dir output/mine_small
 
 The printed error of a layer is that of its outputs, as a share of their deviation.
+
+--method distil goes on from there: the rounded weights are trained to say what the float network
+says of crops, mirror images and mixtures of the images, in a file of the same size. Killed, the
+same command goes on; until its end, OUTPUT_DIR.checkpoints has its state.
+
+    squeezenet compress --model_dir pretrained/squeezenet_v1.1 --image photos/ --method distil \\
+        --output_dir pretrained/squeezenet_v1.1_small
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..caffe import deep_compression
-from ..compression.compress import MAX_BYTES, Compression, compress
+from ..compression.compress import BATCH, MAX_BYTES, STEPS, Compression, Distilled, compress
 from ..data.image_files import find_images
 from ..data.lists import ImageList, read_list
 from ..data.loader import loader_for
@@ -87,6 +95,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "with 1,000 classes (default: sqz)",
     )
     how.add_argument(
+        "--method",
+        choices=("post", "distil"),
+        default="post",
+        help="distil trains the weights that post has rounded, to say what the float network says "
+        "(default: post)",
+    )
+    how.add_argument(
+        "--steps",
+        type=shared_flags.positive_int,
+        help=f"of distil, {BATCH} images each (default: {STEPS})",
+    )
+    how.add_argument(
         "--with_names",
         action="store_true",
         help="put the class names into model.sqz too, for readers that have it alone "
@@ -127,10 +147,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         labelled = read_list(args.test_list, args.data_dir, classes, info.names)
     if args.to == "net":
         deep_compression.check(info.network)
+    if args.steps is not None and args.method != "distil":
+        raise InputError("`steps` are those of `method` distil.")
     weights = read_weights(args.model_dir, info)
     paths = find_images(args.image)
     chosen = np.linspace(0, len(paths) - 1, min(len(paths), args.num_images)).round()
     images = ImageList.of_paths([paths[int(i)] for i in chosen])
+    distilled = None
+    if args.method == "distil":
+        whole = dataclasses.replace(info.preprocess, crop_size=info.preprocess.resize_size)
+        distilled = Distilled(
+            inputs_of(images, whole, args.num_workers, args.max_pixels),
+            STEPS if args.steps is None else args.steps,
+            args.output_dir.with_name(f"{args.output_dir.name}.checkpoints"),
+        )
     result = compress(
         info,
         weights.state,
@@ -140,11 +170,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         with_names=args.with_names,
         seed=args.seed,
         threads=args.threads,
+        distilled=distilled,
     )
     source = {**info.source, "compressed": {**result.record(), "seed": args.seed}}
     small = dataclasses.replace(info, source=source, verification={}, scores={})
     net = deep_compression.encode(result.content.state) if args.to == "net" else None
     write_compressed(args.output_dir, small, result.data, net)
+    if distilled is not None:
+        shutil.rmtree(distilled.checkpoints)
     if info.calibration is not None:
         common.note("the temperature and the threshold for none of these are those of `model_dir`.")
     print("\n".join(table(result)))
@@ -189,13 +222,14 @@ def inputs_of(
 def table(result: Compression) -> list[str]:
     """Lines of the table by layer, and of that by part of the file."""
     width = max(len(layer.name) for layer in result.layers)
-    lines = [f"{'layer':{width}}    weights  bits/weight   zeros   error"]
+    lines = [f"{'layer':{width}}    weights  bits/weight   zeros"]
     for layer in result.layers:
         values = layer.indices.values
-        lines.append(
-            f"{layer.name:{width}}  {values.size:9,}  {layer.bits:11.2f}  "
-            f"{np.mean(values == 0):6.1%}  {layer.error:6.1%}"
-        )
+        zeros = np.mean(values == 0)
+        lines.append(f"{layer.name:{width}}  {values.size:9,}  {layer.bits:11.2f}  {zeros:6.1%}")
+    if result.steps is None:
+        errors = ["   error", *(f"  {layer.error:6.1%}" for layer in result.layers)]
+        lines = [line + error for line, error in zip(lines, errors)]
     weights = sum(layer.indices.values.size for layer in result.layers)
     bits = 8 * len(result.data) / weights
     lines.append(f"{'whole file':{width}}  {weights:9,}  {bits:11.2f}")

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..errors import InputError, RunError
+from ..files import read_bytes, write_bytes
 from ..model_dir import ModelInfo
+from ..network.config import layers
 from ..network.logits import log_softmax
+from ..network.weights import key_of
 from ..progress import say
-from ..sqz.format import Content, write
+from ..sqz.format import Content, Indices, read, write
 from .post import LEAST_BITS, Compressor, Rounded, State
 from .walk import Walk
 
 HELD_BACK = 4  # every fourth image is only for measuring, or fewer, so that they are
 MOST_HELD_BACK = 128
 MAX_BYTES = 450_000
+STEPS = 150  # of a distillation; more fit some hundred images instead of the network
+BATCH = 16  # images of a step
 _TRIES = 6  # of sizes, to find the one for a loss
 _FIRST_BITS = 3.0  # a weight, of the first try
 _LEAST_LOSS = 0.01  # points; what is smaller is chance
@@ -58,6 +68,21 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Distilled:
+    """How rounded weights are trained; see `distil.py`.
+
+    Attributes:
+        images: those of `inputs`, as `Preprocess` makes them without cropping.
+        steps: of training.
+        checkpoints: the folder that a killed run goes on from.
+    """
+
+    images: Sequence[np.ndarray]
+    steps: int
+    checkpoints: Path
+
+
+@dataclass(frozen=True)
 class Compression:
     """A compressed network.
 
@@ -68,6 +93,7 @@ class Compression:
         layers: those with weights.
         cost: measured on the images that were held back.
         calibrated: how many images it was fitted to.
+        steps: of training, of a distillation.
     """
 
     content: Content
@@ -76,11 +102,16 @@ class Compression:
     layers: list[Rounded]
     cost: Cost
     calibrated: int
+    steps: int | None = None
 
     def record(self) -> dict[str, Any]:
         """What config.json keeps of it."""
         return {
-            "method": "post",
+            **(
+                {"method": "post"}
+                if self.steps is None
+                else {"method": "distil", "steps": self.steps}
+            ),
             "bytes": len(self.data),
             "calibration_images": self.calibrated,
             "checked_on_images": self.cost.images,
@@ -100,6 +131,7 @@ def compress(
     with_names: bool = False,
     seed: int = 0,
     threads: int | None = None,
+    distilled: Distilled | None = None,
 ) -> Compression:
     """Compresses a network; progress goes to standard error.
 
@@ -114,9 +146,11 @@ def compress(
         with_names: put the class names into the file.
         seed: of random directions in which sensitivities are measured.
         threads: None takes one per core that the process may use.
+        distilled: how the rounded weights are trained; None leaves them as they are.
 
     Raises:
-        InputError: there are too few images, or the file cannot be that small.
+        InputError: there are too few images, `max_loss` is to be distilled, or the file cannot be
+            that small.
         RunError: no file was found that loses so little.
     """
     if len(inputs) < HELD_BACK:
@@ -126,11 +160,17 @@ def compress(
         )
     every = max(HELD_BACK, len(inputs) // MOST_HELD_BACK)
     held = inputs[every - 1 :: every]
-    fitted = [x for i, x in enumerate(inputs) if i % every != every - 1]
+    fitted = _without_every(every, inputs)
     extra = {
         "preprocess": info.preprocess.record(),
         "names": info.names if with_names else None,
     }
+    limit = MAX_BYTES if max_bytes is None else max_bytes
+    if distilled is not None:
+        if max_loss is not None:
+            raise InputError("`max_loss` is found by the `method` post; give distil `max_bytes`.")
+        distilled = dataclasses.replace(distilled, images=_without_every(every, distilled.images))
+        return _distil(info, state, fitted, held, limit, seed, extra, threads, distilled)
     compressor = Compressor(info.network, state, fitted, seed, extra, threads)
     expected = Walk(info.network, held, threads).logits(state)
 
@@ -142,7 +182,7 @@ def compress(
         return Compression(content, data, sizes, layers, cost, len(fitted))
 
     if max_loss is None:
-        return attempt(MAX_BYTES if max_bytes is None else max_bytes)
+        return attempt(limit)
 
     tried: dict[int, Compression] = {}
 
@@ -153,6 +193,52 @@ def compress(
         return lost
 
     return tried[smallest_size(loss, max_loss, compressor.smallest, compressor.weights)]
+
+
+def _without_every(n: int, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [x for i, x in enumerate(images) if i % n != n - 1]
+
+
+def _distil(
+    info: ModelInfo,
+    state: State,
+    fitted: Sequence[np.ndarray],
+    held: Sequence[np.ndarray],
+    max_bytes: int,
+    seed: int,
+    extra: Mapping[str, Any],
+    threads: int | None,
+    distilled: Distilled,
+) -> Compression:
+    """Compresses by `post.py`, trains that, and measures it; goes on where a killed run stopped."""
+    from .distil import Settings, distil, floats_of  # Paddle
+
+    settings = Settings(distilled.steps, seed, max_bytes)
+    described = [__version__, dataclasses.asdict(settings), dataclasses.asdict(info.network), extra]
+    digest = hashlib.sha256(json.dumps(described).encode())
+    for array in (*(state[key] for key in sorted(state)), *fitted, *distilled.images):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    fingerprint = digest.hexdigest()
+    file = distilled.checkpoints / f"start_{fingerprint[:16]}.sqz"
+    if not file.is_file():
+        compressor = Compressor(info.network, state, fitted, seed, extra, threads)
+        write_bytes(file, write(compressor.compress(max_bytes)[0])[0])
+    start = read(read_bytes(file, "start of a distillation"), str(file))
+    folder = distilled.checkpoints
+    side = info.preprocess.crop_size
+    content = distil(state, start, distilled.images, side, settings, folder, fingerprint, threads)
+    data, sizes = write(content)
+    rounded = [
+        Rounded(layer.name, indices, floats_of(content, f"{key_of(layer)}.bias"), None)
+        for layer in layers(info.network)
+        for indices in [content.arrays.get(f"{key_of(layer)}.weight")]
+        if isinstance(indices, Indices)
+    ]
+    expected, logits = (
+        Walk(info.network, held, threads).logits(each) for each in (state, content.state)
+    )
+    cost = Cost.between(expected, logits)
+    return Compression(content, data, sizes, rounded, cost, len(fitted), distilled.steps)
 
 
 def smallest_size(loss: Callable[[int], float], max_loss: float, zeros: int, weights: int) -> int:

@@ -48,13 +48,14 @@ class Rounded:
         name: the layer's.
         indices: its weight.
         bias: float32 [outputs].
-        error: root mean square error of its outputs, as a share of their deviation.
+        error: root mean square error of its outputs, as a share of their deviation; None where it
+            was not measured.
     """
 
     name: str
     indices: Indices
     bias: np.ndarray
-    error: float
+    error: float | None
 
     @property
     def bits(self) -> float:
@@ -259,7 +260,7 @@ class _LayerProblem:
     def rounded(self, mu: float, passes: int = PASSES) -> Rounded:
         result = self._rounded(mu, passes)
         if self._is_small_classifier:
-            while result.error > _LARGEST_ERROR:
+            while (result.error or 0.0) > _LARGEST_ERROR:
                 mu /= 4
                 result = self._rounded(mu, passes)
         return result

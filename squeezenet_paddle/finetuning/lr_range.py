@@ -26,7 +26,8 @@ from ..training.inputs import Inputs
 from ..training.run import Run
 from ..training.solver import Solver
 from ..training.standardise import set_statistics
-from .lr_trials import best_rate
+from .config import FOUND
+from .lr_trials import Chosen, best_rate
 
 LOWEST, HIGHEST = 1e-5, 1.0
 UPDATES = 40
@@ -60,16 +61,21 @@ def choose(losses: Sequence[float], num_classes: int) -> float:
     return float(f"{rate:.1g}")  # no more digits than it is worth
 
 
-def find_lr(run: Run, inputs: Inputs) -> float:
+def find_lr(run: Run, inputs: Inputs, views: int) -> Chosen:
     """Trains for a few updates, chooses a rate, and gives the network its weights back.
 
-    For a head alone, `lr_trials` compares whole trainings.
+    For a head alone, `lr_trials` compares whole trainings, and may give it other weights.
+
+    Args:
+        run: whose network has the weights that it starts from.
+        inputs: what is trained on.
+        views: of each training image, where there are features.
     """
     network, plan = run.network, run.plan
     classes = network.config.num_classes
     set_statistics(network, inputs, plan.solver.trained_from, run.group)
     if plan.solver.trained_from == STAGES[-1]:
-        return best_rate(run, inputs)
+        return best_rate(run, inputs, views)
     before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     solver = Solver(network, plan, run.device, inputs, Group())
     judge = _judge(run, inputs)
@@ -88,7 +94,7 @@ def find_lr(run: Run, inputs: Inputs) -> float:
             break
     solver.clear_gradients()
     load_state(network, before, "the start")
-    return choose(losses, classes)
+    return Chosen(choose(losses, classes), FOUND)
 
 
 def _judge(run: Run, inputs: Inputs) -> Callable[[], float]:

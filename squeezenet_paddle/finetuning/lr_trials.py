@@ -1,19 +1,26 @@
 """A learning rate for a head on features: of short trainings, the one that validates best.
 
 With features an update takes milliseconds, so that whole trainings can be compared, each with the
-schedule of the run. On a small folder a trial is the run itself, and the rate that is taken is
-never worse than another of them.
+schedule of the run. On a small folder a trial is the run itself. There a new head of two layers may
+also start as the linear discriminant and stay there: a few validation images tell little of ten
+trainings, and it classifies other images better than what does best on them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count, islice
+
+import numpy as np
+import paddle
 
 from ..data.loader import Batch, Batches
 from ..engines.dynamic import DynamicEngine
 from ..evaluation.metrics import Scores
+from ..model_dir import read_info
+from ..network.heads import HEADS
 from ..network.model import load_state
 from ..parallel.group import Group
 from ..progress import track
@@ -21,25 +28,103 @@ from ..training.best import Best
 from ..training.inputs import Inputs
 from ..training.run import Run
 from ..training.solver import Solver
+from ..training.standardise import head_inputs
+from .config import FOUND
+from .discriminant import discriminant, with_discriminant
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 # The inputs of a hidden unit are 2,560 standardised numbers, and an update by Adam moves the weight
 # of each by the rate: the unit by some 6 of its deviations. A higher rate has to have a higher
 # score, as by its loss a model may look good that is only sure of itself.
 HIGHEST_OF_EQUALS = 3e-3
+STILL = 1e-7  # moves logits by less than 0.1 in a whole run
 MOMENTUM_FACTOR = 10  # an update by momentum needs a larger rate than one by Adam
 UPDATES = 240  # of a trial, at most
+DISCRIMINANT = (
+    "so that the head stays the linear discriminant of the training images: what trainings "
+    "validate better is within chance"
+)
 
 
-def best_rate(run: Run, inputs: Inputs) -> float:
-    """Tries each rate, and gives the network its weights back."""
+@dataclass(frozen=True)
+class Chosen:
+    """A learning rate, and how it was found."""
+
+    rate: float
+    how: str
+
+
+def best_rate(run: Run, inputs: Inputs, views: int) -> Chosen:
+    """Tries each rate, and gives the network the weights that training is to start from.
+
+    Args:
+        run: of a head.
+        inputs: features.
+        views: of each training image.
+    """
     network, factor = run.network, MOMENTUM_FACTOR if run.plan.solver.optimizer == "momentum" else 1
     before = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     trials: dict[float, Best] = {}
     for rate in track(RATES, "learning rate", "trials"):
         trials[rate] = trial(run.with_lr(factor * rate), inputs)
         load_state(network, before, "the start")
-    return factor * choose(trials)
+    rate = choose(trials)
+    start = discriminant_start(run, inputs, views)
+    if start is not None:
+        load_state(network, start, "the linear discriminant")
+        assert inputs.val is not None
+        still = trial(run.with_lr(factor * STILL), inputs)
+        if prefers_discriminant(still, trials[rate], len(inputs.val.images)):
+            load_state(network, start, "the linear discriminant")
+            return Chosen(factor * STILL, DISCRIMINANT)
+        load_state(network, before, "the start")
+    return Chosen(factor * rate, FOUND)
+
+
+def prefers_discriminant(still: Best, trained: Best, images: int) -> bool:
+    """Whether a trained head validates no better than the discriminant but for chance.
+
+    The difference has to be above its standard error, which is at most the root of the number of
+    images that one of the two mistakes.
+
+    Args:
+        still: the discriminant's best evaluation.
+        trained: that of the best training.
+        images: that validate.
+    """
+    if still.top1 is None or trained.top1 is None:
+        return trained.top1 is None
+    mistaken = [round(images * (1 - top1)) for top1 in (still.top1, trained.top1)]
+    return mistaken[0] - mistaken[1] <= math.sqrt(sum(mistaken))
+
+
+def discriminant_start(run: Run, inputs: Inputs, views: int) -> dict[str, np.ndarray] | None:
+    """The state of the network whose head is the linear discriminant of the training images.
+
+    None where the trials are shorter than the run, the head is not a new one of two layers, or its
+    hidden units are too few.
+    """
+    plan, network = run.plan, run.network
+    config, head = network.config, HEADS[network.config.head]
+    assert plan.config.network.pretrained is not None
+    is_new = read_info(plan.config.network.pretrained).network.head != config.head
+    fits = head.pools_fires and config.activation == "relu" and is_new
+    if not fits or plan.max_steps > UPDATES or 2 * config.num_classes > network.fc10.bias.shape[0]:
+        return None
+    rows, labels = [], []
+    for batch in (batch for view in range(views) for batch in inputs.train.epoch(view)):
+        if len(batch.labels):
+            values = head_inputs(network, batch.inputs, inputs, plan.solver.trained_from)
+            with paddle.no_grad():
+                standardised = network.bn_pools(paddle.to_tensor(values.astype("float32")))
+            rows.append(standardised.numpy())
+            labels.append(batch.labels)
+    present = {label for each in labels for label in each.tolist()}
+    if len(present) < max(config.num_classes, 2):
+        return None
+    fitted = discriminant(np.concatenate(rows), np.concatenate(labels), config.num_classes)
+    state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    return with_discriminant(state, *fitted)
 
 
 def choose(trials: Mapping[float, Best]) -> float:

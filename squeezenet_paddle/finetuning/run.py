@@ -152,8 +152,9 @@ def _run(stage: Stage, on_skipped: Callable[[str], object]) -> bool:
 
     with Run.start(plan, lock=False) as run, stage_inputs(stage, run, on_skipped) as inputs:
         if stage.finds_lr:
-            run = run.with_lr(find_lr(run, inputs))
-            say(f"learning rate: {run.plan.solver.lr:g}, found by a short test")
+            chosen = find_lr(run, inputs, stage.views)
+            run = run.with_lr(chosen.rate)
+            say(f"learning rate: {chosen.rate:g}, {chosen.how}")
         return Trainer(run, inputs).train().finished
 
 

@@ -46,7 +46,7 @@ def set_statistics(network: SqueezeNet, inputs: Inputs, trained_from: str, group
     with contextlib.closing(batches):
         for batch in islice(batches, math.ceil(IMAGES / inputs.train.sampler.batch_size)):
             if len(batch.labels):
-                values = _features(network, batch.inputs, inputs, trained_from)
+                values = head_inputs(network, batch.inputs, inputs, trained_from)
                 sums += values.sum(0), np.square(values).sum(0)
                 count += len(values)
     count = group.sum(np.array([count])).item()
@@ -58,7 +58,7 @@ def set_statistics(network: SqueezeNet, inputs: Inputs, trained_from: str, group
 
 
 @paddle.no_grad()
-def _features(
+def head_inputs(
     network: SqueezeNet, images: np.ndarray, inputs: Inputs, trained_from: str
 ) -> np.ndarray:
     """float64 [N, F]: what the head reads."""

@@ -132,6 +132,18 @@ def test_other_commands_read_it(small: Path, folder: Path, call_tool: Run, tmp_p
     assert done.returncode == 0, done.stderr
 
 
+def test_distilled(folder: Path, call_tool: Run) -> None:
+    flags = ("--max_bytes", 320_000, "--method", "distil", "--steps", 2)
+    text = compress(call_tool, folder, "model", "distilled", *flags)
+    assert "on 4 images held back: the same first class for" in text
+    assert text.splitlines()[0].split() == ["layer", "weights", "bits/weight", "zeros"]
+    size = (folder / "distilled" / COMPRESSED).stat().st_size
+    assert 310_000 < size <= 320_000
+    record = json.loads((folder / "distilled" / CONFIG).read_text())["source"]["compressed"]
+    assert (record["method"], record["steps"], record["bytes"]) == ("distil", 2, size)
+    assert not (folder / "distilled.checkpoints").exists()
+
+
 def test_infer_without_paddle(small: Path, folder: Path, tmp_path: Path, run_tool: Run) -> None:
     """With a Paddle that cannot be loaded, model.sqz gives the classes that it gives with it."""
     (tmp_path / "paddle.py").write_text("raise ImportError('not here')\n")
@@ -194,6 +206,8 @@ def test_the_format_of_deep_compression_too(tmp_path: Path, folder: Path) -> Non
         (["--max_loss", "0"], "above 0 and at most 100 was expected"),
         (["--max_loss", "1", "--max_bytes", "9"], "not allowed with"),
         (["--num_images", "3"], "--image: at least 4 images were expected"),
+        (["--steps", "9"], "--steps are those of --method distil"),
+        (["--method", "distil", "--max_loss", "1"], "--max_loss is found by the --method post"),
         (["--data_dir", "x"], "--data_dir is where the paths of --test_list start"),
     ],
 )

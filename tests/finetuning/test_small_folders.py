@@ -6,7 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import finetune_config, finetune_flags, make_image_folder, make_pretrained, metrics
+from runs import (
+    finetune_config,
+    finetune_flags,
+    make_image_folder,
+    make_pretrained,
+    metrics,
+    weights,
+)
 
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.evaluation.metrics import Predictions
@@ -39,7 +46,7 @@ def score_of(run: Path) -> float:
     return read_info(run / "best").scores["val"]["top1"]
 
 
-def test_no_fixed_rate_of_the_trials_is_better_than_the_one_that_is_found(
+def test_no_fixed_rate_validates_better_but_for_chance(
     images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ("--num_epochs", 24)
@@ -48,9 +55,36 @@ def test_no_fixed_rate_of_the_trials_is_better_than_the_one_that_is_found(
         run = tmp_path / str(rate)
         finetune(finetune_config(finetune_flags(images, pretrained, run, *common, lr=rate)))
         scores[rate] = score_of(run)
-    told = capsys.readouterr().err
-    found = float(told.split("learning rate: ")[1].split(",")[0])
-    assert scores[None] == scores[found] == max(scores.values())
+    assert "learning rate: 1e-07, so that the head stays" in capsys.readouterr().err
+    val_images = len((tmp_path / "None" / "val_list.txt").read_text().splitlines())
+    mistaken = {rate: round(val_images * (1 - score)) for rate, score in scores.items()}
+    fewest = min(mistaken.values())
+    assert mistaken[None] - fewest <= (mistaken[None] + fewest) ** 0.5
+    state = weights(tmp_path / "None" / "best")
+    fc10, fc = state["fc10.weight"], state["fc.weight"]
+    np.testing.assert_allclose(fc10[:, :2], -fc10[:, 2:4], atol=1e-4)
+    np.testing.assert_allclose(fc[:4], np.concatenate([np.eye(2), -np.eye(2)]), atol=1e-4)
+
+
+def test_a_head_that_was_trained_before_does_not_start_from_the_discriminant(
+    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--num_epochs", 2)
+    first = tmp_path / "first"
+    finetune(finetune_config(finetune_flags(images, pretrained, first, *flags)))
+    capsys.readouterr()
+    more = finetune_flags(images, first, tmp_path / "more", *flags, lr=None)
+    finetune(finetune_config(more))
+    assert "found by a short test" in capsys.readouterr().err
+
+
+def test_training_has_to_validate_better_by_more_than_chance() -> None:
+    trained = Best(0.8, 0.5)  # 2 of 10 mistaken
+    assert lr_trials.prefers_discriminant(Best(0.6, 9.0), trained, 10)  # 2 more, root of 6
+    assert not lr_trials.prefers_discriminant(Best(0.4, 0.1), trained, 10)  # 4 more, root of 8
+    assert lr_trials.prefers_discriminant(Best(0.9, 9.0), trained, 10)
+    assert not lr_trials.prefers_discriminant(Best(0.6, 9.0), trained, 100)  # 20, root of 60
+    assert not lr_trials.prefers_discriminant(Best(), trained, 10)
 
 
 def test_a_small_folder_gets_more_epochs(
