@@ -32,7 +32,7 @@ PORT = 8047
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    help_text = "with the runs mine (and its model.html) and sample, and maps/"
+    help_text = "with the runs mine (and its model.html) and sample, report/ and maps/"
     parser.add_argument("output", type=Path, help=help_text)
     output: Path = parser.parse_args().output
     if shutil.which(BROWSER[0]) is None:
@@ -40,7 +40,7 @@ def main() -> None:
     TARGET.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         save(screenshot(check_page(Path(folder), output).as_uri(), 1000, 1000), "check", 800)
-    report = output / "mine" / "report" / "report.html"
+    report = output / "report" / "report.html"
     save(screenshot(report.resolve().as_uri(), 1000, 1000), "report", 800)
     save(board(output), "board", 800)
     save(Image.open(output / "sample" / "curves.png"), "curves", 800)

@@ -6,9 +6,12 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -56,6 +59,24 @@ def run_tool() -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def blank_figures() -> Iterator[None]:
+    """Saves figures as one white pixel: drawing takes half of a tiny run, and few tests look."""
+    from matplotlib.figure import Figure
+
+    pixel = cv2.imencode(".png", np.full((1, 1, 3), 255, np.uint8))[1].tobytes()
+
+    def save(_: object, target: Any, **__: object) -> None:
+        if hasattr(target, "write"):
+            target.write(pixel)
+        else:
+            Path(target).write_bytes(pixel)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture(autouse=True)

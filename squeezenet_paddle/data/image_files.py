@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import heapq
 import io
 import os
 import re
@@ -68,8 +69,8 @@ class Inspection(NamedTuple):
 def list_images(root: str | Path) -> tuple[list[str], list[LeftOut]]:
     """Finds the images in a folder and below, and whatever else is there.
 
-    Links are followed, except to a folder that holds them. Of what goes away meanwhile, nothing is
-    returned, or it is among what is left out.
+    Links are followed, except to a folder that holds them or that is read already. Of what goes
+    away meanwhile, nothing is returned, or it is among what is left out.
 
     Returns:
         Sorted paths of the images from `root`, with '/' between the parts; and what is left out,
@@ -84,14 +85,20 @@ def list_images(root: str | Path) -> tuple[list[str], list[LeftOut]]:
     folders: list[str] = []
     resolved = root.resolve()
     above = frozenset(_identity(folder.stat()) for folder in resolved.parents)
-    todo = [(str(root), "", above)]
-    while todo:
-        folder, prefix, above = todo.pop()
+    todo = [("", str(root), above)]
+    links: list[tuple[str, str, frozenset[tuple[int, int]]]] = []  # after all else, by their names
+    seen: set[tuple[int, int]] = set()
+    while todo or links:
+        prefix, folder, above = todo.pop() if todo else heapq.heappop(links)
         try:
             here = _identity(Path(folder).stat())
             if here in above:
                 left_out.append(LeftOut(prefix[:-1], "link to a folder that holds it"))
                 continue
+            if here in seen:
+                left_out.append(LeftOut(prefix[:-1], "link to a folder that is read already"))
+                continue
+            seen.add(here)
             folders.append(prefix)
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -99,7 +106,11 @@ def list_images(root: str | Path) -> tuple[list[str], list[LeftOut]]:
                     if _is_system(entry.name):
                         left_out.append(LeftOut(name, "system file"))
                     elif _is_folder(entry):
-                        todo.append((entry.path, f"{name}/", above | {here}))
+                        found = (f"{name}/", entry.path, above | {here})
+                        if entry.is_symlink():
+                            heapq.heappush(links, found)
+                        else:
+                            todo.append(found)
                     elif (kind := _no_image(entry)) is None:
                         names.append(name)
                     else:

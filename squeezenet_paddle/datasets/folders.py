@@ -87,9 +87,14 @@ def _found(tree: ClassTree) -> str:
 
 def _read(root: Path, class_name_pattern: str | None, class_level: int | None) -> ClassTree:
     """`read_tree` for any number of classes."""
-    if not root.is_dir():
-        raise InputError(f"`images` {root}: no such folder.")
+    _check_is_folder(root)
     return _tree(root, *list_images(root), class_name_pattern, class_level)
+
+
+def _check_is_folder(root: Path) -> None:
+    if not root.is_dir():
+        found = "a folder was expected, found a file" if root.exists() else "no such folder"
+        raise InputError(f"`images` {root}: {found}.")
 
 
 def _tree(
@@ -239,8 +244,7 @@ def labelled_images(
             "none; `synset_word_list` gives them."
         )
     ids = ids_of_names([unicodedata.normalize("NFC", name) for name in names])
-    if not root.is_dir():
-        raise InputError(f"`images` {root}: no such folder.")
+    _check_is_folder(root)
     found = list_images(root)
     if class_level is None:
         class_level = _level_of(found[0], ids)

@@ -166,6 +166,27 @@ def test_neither_order_of_the_disk_nor_the_run_matters(
     assert all(result == results[0] for result in results)
 
 
+def test_folders_that_link_to_each_other_are_read_once_each(tmp_path: Path) -> None:
+    """Of twelve there are a billion paths through the links."""
+    names = [f"class{i:02}" for i in range(12)]
+    images = classes(tmp_path / "images", **dict.fromkeys(names, 2))
+    (tmp_path / "elsewhere").mkdir()
+    classes(tmp_path / "elsewhere", x=1)
+    (images / "class00" / "more").symlink_to(tmp_path / "elsewhere")
+    (images / "class01" / "more").symlink_to(tmp_path / "elsewhere" / "x")
+    for one in names:
+        for other in names:
+            if one != other:
+                (images / one / other).symlink_to(images / other)
+    tree = read_tree(images)
+    assert np.bincount(tree.labels).tolist() == [3, *[2] * 11]
+    assert "class00/more/x/000.jpg" in tree.names
+    kinds = {each.path: each.kind for each in tree.left_out}
+    assert kinds["class00/class01"] == "link to a folder that is read already"
+    assert kinds["class01/more"] == "link to a folder that is read already"
+    assert len(kinds) == 12 * 11 + 1
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     elsewhere = classes(tmp_path / "elsewhere", x=3)
     images = classes(tmp_path / "images", cat=1)
@@ -206,8 +227,9 @@ def test_trees_that_are_refused(tmp_path: Path, files: list[str], message: str) 
 
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
-    for path in (tmp_path / "none", touch(tmp_path, "file") / "file"):
-        with pytest.raises(InputError, match=f"`images` {path}: no such folder"):
+    file = touch(tmp_path, "file") / "file"
+    for path, found in (tmp_path / "none", "no such folder"), (file, "a folder was expected"):
+        with pytest.raises(InputError, match=f"`images` {path}: {found}"):
             read_tree(path)
 
 

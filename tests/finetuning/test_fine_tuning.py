@@ -35,6 +35,8 @@ from squeezenet_paddle.training.run import Run, finished_result
 from squeezenet_paddle.training.solver import balanced_weights
 from squeezenet_paddle.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -44,6 +44,8 @@ from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.run_dir import locked
 from squeezenet_paddle.training.run import Run, start_network
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 IMAGES = 50
 
 

@@ -27,6 +27,8 @@ from squeezenet_paddle.finetuning.growth import Image, describe_changes, take_di
 from squeezenet_paddle.finetuning.run import FinetuneResult
 from squeezenet_paddle.model_dir import read_info
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:

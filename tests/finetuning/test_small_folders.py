@@ -23,6 +23,8 @@ from squeezenet_paddle.finetuning.run import finetune
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.training.best import Best
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,6 +19,8 @@ from squeezenet_paddle.training import run as training_run
 from squeezenet_paddle.training.config import MOST_CLASSES
 from squeezenet_paddle.training.plan import make_plan
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -30,6 +30,8 @@ from squeezenet_paddle.training import report, trainer
 from squeezenet_paddle.training.checkpoint import load_newest
 from squeezenet_paddle.training.run import changes_since, finished_result
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
