@@ -41,8 +41,8 @@ STILL = 1e-7  # moves logits by less than 0.1 in a whole run
 MOMENTUM_FACTOR = 10  # an update by momentum needs a larger rate than one by Adam
 UPDATES = 240  # of a trial, at most
 DISCRIMINANT = (
-    "so that the head stays the linear discriminant of the training images: what trainings "
-    "validate better is within chance"
+    "which keeps the head at the linear discriminant of the training images: no training "
+    "validated better by more than chance"
 )
 
 
