@@ -45,6 +45,9 @@ from .standardise import set_statistics
 # so many epochs, which come first on a short list.
 STUCK_AFTER, STUCK_EPOCHS, STUCK_WITHIN = 200, 10, 0.01
 FEWEST_STUCK = 20  # updates
+# Dropout and label smoothing may give a good network that loss, but not a top-1 of guessing: of at
+# most so often the share of the largest class.
+STUCK_TOP1 = 1.5
 
 
 @dataclass
@@ -297,16 +300,19 @@ class Trainer:
                 seconds_left=remaining * seconds / sums.updates,
             )
         )
-        hint = self._hint(sums.loss / count)
+        hint = self._hint(sums.loss / count, sums.hits / count)
         if hint and not self._hinted:
             self._hinted = True
             report.message(hint)
 
-    def _hint(self, loss: float) -> str:
+    def _hint(self, loss: float, top1: float) -> str:
         """What may help where the loss stays at that of guessing; "" where it does not."""
         config, epochs = self._network.config, STUCK_EPOCHS * self._plan.updates_per_epoch
         chance = math.log(config.num_classes)
         if self.step < min(STUCK_AFTER, max(epochs, FEWEST_STUCK)):
+            return ""
+        labels = self.inputs.train.images.labels
+        if top1 > STUCK_TOP1 * np.bincount(labels).max() / len(labels):
             return ""
         if abs(loss - chance) >= STUCK_WITHIN * chance:
             return ""
