@@ -98,7 +98,8 @@ def covariances(
 
     Returns:
         Covariances of the inputs in the changed network, [inputs, inputs]; those of the inputs in
-        the float network (rows) with these; and the means of both, [inputs].
+        the float network (rows) with these; and the means of both, [inputs]. Of a layer that reads
+        one vector of an image, the covariances are shrunk, as there are few vectors.
     """
 
     def reads(walk: Walk, image: int) -> np.ndarray:
@@ -124,8 +125,25 @@ def covariances(
         return sums
 
     sums = walk.map(moments)
-    sums /= sums[-1, 0]
+    count = sums[-1, 0]
+    sums /= count
     mean, mean0 = sums[-3], sums[-2]
     hessian = sums[:size] - np.outer(mean, mean)
     cross = sums[size:-3] - np.outer(mean0, mean)
+    if count == len(walk):
+        share, diagonal = _shrinkage(hessian, len(walk)), np.diag(np.diag(hessian))
+        hessian += share * (diagonal - hessian)
+        cross += share * (diagonal - cross)
     return hessian, cross, mean + shift[:, 0], mean0 + shift0[:, 0]
+
+
+def _shrinkage(covariance: np.ndarray, count: int) -> float:
+    """The share of an estimated covariance, 0 to 1, that its diagonal should take.
+
+    It is that of the oracle approximating shrinkage (Chen et al. 2010, IEEE Transactions on Signal
+    Processing 58(10)) for the correlations, estimated from `count` vectors.
+    """
+    deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-30))
+    square = float(np.square(covariance / np.outer(deviation, deviation)).mean())
+    beyond = (count + 1) * (square - 1 / len(covariance))
+    return min(1.0, (square + 1) / max(beyond, 1e-30))
