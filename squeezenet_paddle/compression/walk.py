@@ -143,7 +143,11 @@ def _shrinkage(covariance: np.ndarray, count: int) -> float:
     It is that of the oracle approximating shrinkage (Chen et al. 2010, IEEE Transactions on Signal
     Processing 58(10)) for the correlations, estimated from `count` vectors.
     """
-    deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-30))
-    square = float(np.square(covariance / np.outer(deviation, deviation)).mean())
-    beyond = (count + 1) * (square - 1 / len(covariance))
+    vary = np.diag(covariance) > 0
+    deviation = np.sqrt(np.diag(covariance)[vary])
+    correlation = covariance[np.ix_(vary, vary)] / np.outer(deviation, deviation)
+    if not len(correlation):
+        return 0.0
+    square = float(np.square(correlation).mean())
+    beyond = (count + 1) * (square - 1 / len(correlation))
     return min(1.0, (square + 1) / max(beyond, 1e-30))
