@@ -112,6 +112,8 @@ class Familiarity:
             raise InputError("prototypes, group_sizes: at least one of each was expected.")
         if extents["K"] not in (0, extents["G"]):
             raise InputError("known: a number for each of the groups was expected.")
+        if ((self.known < 0) | (self.known > 1)).any():
+            raise InputError("known: numbers from 0 to 1 were expected.")
         terms = 2 + sum(extents[axis] > 0 for axis in "GDK")
         if extents["T"] != terms or not (self.spread > 0).all():
             raise InputError("center, spread: a mean and a deviation of each term were expected.")

@@ -58,7 +58,8 @@ class Stopped(KeyboardInterrupt):
 def raise_signals() -> None:
     """Makes SIGTERM and SIGHUP raise `Stopped`, so that work in progress is kept or cleared up.
 
-    One that comes later than 2 seconds after the first ends the process at once.
+    They are raised as soon as a call of a C library that is running returns. One that comes later
+    than 2 seconds after that ends the process at once.
     """
     first: list[float] = []
 

@@ -150,6 +150,8 @@ def test_arrays_must_fit_each_other() -> None:
         ("usual", familiarity.usual[:, :2]),
         ("known", familiarity.known[:2]),
         ("known", familiarity.known[:0]),
+        ("known", familiarity.known - 1),  # its logarithm would not be a number
+        ("known", familiarity.known + 1),
         ("axes", familiarity.axes[:2]),
         ("places", familiarity.places[:3]),
         ("center", familiarity.center[:, :2]),

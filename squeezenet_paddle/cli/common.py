@@ -48,12 +48,12 @@ class Parser(argparse.ArgumentParser):
     Attributes:
         leading: the flags that arguments before all flags would be the values of, as in
             `squeezenet infer MODEL IMAGE ...`; they are named in the error.
-        resumes: whether the command goes on where it was stopped.
+        resumes: whether the same command, given again, goes on where it was stopped.
     """
 
     program: ClassVar[str] = Path(sys.argv[0]).name  # as usage and errors name it
     flags: ClassVar[dict[str, str]] = {}  # setting -> flag, of the command that is running
-    running_resumes: ClassVar[bool] = False  # whether the command that is running does
+    running_resumes: ClassVar[bool] = False  # `resumes` of the command that is running
     leading: tuple[str, ...] = ()
     resumes: bool = False
 
@@ -148,14 +148,14 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
     logging.basicConfig(format="%(message)s", handlers=[_Handler()])
     use_fast_cpu_settings()
     keep_signals_from_paddle()
-    if not is_started():  # else the launcher ends all processes of the run
-        raise_signals()
     remarks.separate_stderr()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be no text in this locale
         sys.stdout.reconfigure(errors="backslashreplace")
         if sys.stdout.isatty():
             sys.stdout = _Terminal(sys.stdout)
     try:
+        if not is_started():  # else the launcher ends all processes of the run
+            raise_signals()
         sys.exit(main())
     except InputError as error:
         fail(str(error))
@@ -187,7 +187,7 @@ def run(main: Callable[[], int | None], program: str | None = None) -> NoReturn:
 def stop(error: KeyboardInterrupt) -> NoReturn:
     """Ends the program after a signal, with the exit code that a shell has for it.
 
-    Ctrl-C is told where the command goes on afterwards, and what others have sent always.
+    It prints one line, but after Ctrl-C only where the same command goes on.
     """
     number = error.number if isinstance(error, Stopped) else signal.SIGINT
     if Parser.running_resumes:

@@ -155,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = ImageList.of_paths([paths[int(i)] for i in chosen])
     distilled = None
     if args.method == "distil":
+        common.Parser.running_resumes = True
         whole = dataclasses.replace(info.preprocess, crop_size=info.preprocess.resize_size)
         distilled = Distilled(
             inputs_of(images, whole, args.num_workers, args.max_pixels),

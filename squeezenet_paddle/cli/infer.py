@@ -226,7 +226,9 @@ def classify_images(
         remote = [pattern for pattern in args.image if is_url(pattern)]
         for pattern in local:
             if "://" in pattern:
-                raise InputError(f"`image` {pattern}: of addresses, http and https are fetched.")
+                raise InputError(
+                    f"`image` {pattern}: only addresses of http and https can be fetched."
+                )
         if args.link and remote:
             raise InputError(f"`link`: {remote[0]} is no file that a link could lead to.")
         paths = find_images(local, common.note) if local else []

@@ -81,12 +81,12 @@ def prepare(
     names = list(jobs)
     done = None
     if output is not None:
-        was_made = output.path(SETTINGS).exists() and not output.path(DONE).exists()
+        lacks_record = output.path(SETTINGS).exists() and not output.path(DONE).exists()
         _claim(output, paths, read, resize)
-        if was_made and any(output.path(str(job.target)).exists() for job in jobs.values()):
+        if lacks_record and any(output.path(str(job.target)).exists() for job in jobs.values()):
             say(
-                f"{output.folder}: it has images and no {DONE}, which would say of what they were "
-                "made, as where an earlier version made them; they are made again"
+                f"{output.folder}: it has images and no {DONE}, the record of what each was made "
+                "of (earlier versions wrote none); they are made again"
             )
         clear_leftovers(Path(output.folder), below=True)
         done = _Done(output.path(DONE))

@@ -27,6 +27,8 @@ PROTOTYPES, MOST_PROTOTYPES = 8, 64  # of each class; of all, as far as each cla
 MOST_AXES = 16  # along which classes are told from all images
 SHRINKAGE = 0.3  # of the covariance within classes towards a multiple of the identity
 GROUPS = 128  # of the pretrained network's classes
+_LEAST_SPREAD = 1e-6
+_LEAST_SPREAD_OF_OVERLAP = 0.05  # a few images may all have the largest, 0; measured
 _PRIOR = 10  # images that the mean and deviation of all classes count as, in those of each
 
 
@@ -187,15 +189,19 @@ def _familiarity(
     count, total = len(values), values.sum(axis=0)
     sums, squares = members.T @ values, members.T @ values**2
     sizes = members.sum(axis=0)[:, None]
-    middle, _ = _moments(sizes, sums, squares, total / count, np.zeros(terms))
+    least = np.full(terms, _LEAST_SPREAD)
+    if len(familiarity.known):
+        least[-1] = _LEAST_SPREAD_OF_OVERLAP
+    middle, _ = _moments(sizes, sums, squares, total / count, np.zeros(terms), least)
     variance = ((values - middle[given]) ** 2).mean(axis=0)
-    center, spread = _moments(sizes, sums, squares, total / count, variance)
+    center, spread = _moments(sizes, sums, squares, total / count, variance, least)
     without = _moments(
         sizes[given] - 1,
         sums[given] - values,
         squares[given] - values**2,
         (total - values) / (count - 1) if count > 1 else values,
         variance,
+        least,
     )
     familiarity = dataclasses.replace(
         familiarity, center=center.astype("float32"), spread=spread.astype("float32")
@@ -209,17 +215,19 @@ def _moments(
     squares: np.ndarray,
     mean: np.ndarray,
     variance: np.ndarray,
+    least: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of each class, drawn to those of all where it has few images.
 
     Args:
         count, total, squares: of each class: images, and sums of their terms and of the squares.
         mean, variance: of all classes.
+        least: the smallest deviation of each term.
     """
     center = (total + _PRIOR * mean) / (count + _PRIOR)
     around = np.maximum(squares - 2 * center * total + count * center**2, 0)
     spread = np.sqrt((around + _PRIOR * variance) / (count + _PRIOR))
-    return center, np.maximum(spread, 1e-6)
+    return center, np.maximum(spread, least)
 
 
 def _prototypes(train: Observed, classes: int) -> np.ndarray:

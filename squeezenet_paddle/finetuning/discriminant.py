@@ -19,8 +19,8 @@ def discriminant(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weight [F, C] and bias [C] of Gaussian classes of one covariance, all equally probable.
 
-    The covariance within the classes has at most the rank N, so that its inverse, shrunk, takes
-    matrices of N x N alone (the identity of Woodbury).
+    Where there are fewer images than features, the covariance within the classes has at most the
+    rank N, so that its inverse, shrunk, takes matrices of N x N alone (the identity of Woodbury).
 
     Args:
         features: [N, F].
@@ -31,10 +31,13 @@ def discriminant(
     count = len(x)
     means = np.stack([x[labels == label].mean(axis=0) for label in range(num_classes)])
     within = (x - means[labels]) / np.sqrt(count)
-    gram = within @ within.T
-    least = max(SHRINKAGE * np.trace(gram) / count, 1e-12)
-    inner = np.linalg.solve(gram + least / (1 - SHRINKAGE) * np.eye(count), within)
-    weight = (means - means @ within.T @ inner).T / least
+    least = max(SHRINKAGE * np.square(within).sum() / count, 1e-12)
+    if count < x.shape[1]:
+        gram = within @ within.T + least / (1 - SHRINKAGE) * np.eye(count)
+        weight = (means - means @ within.T @ np.linalg.solve(gram, within)).T / least
+    else:
+        covariance = (1 - SHRINKAGE) * within.T @ within + least * np.eye(x.shape[1])
+        weight = np.linalg.solve(covariance, means.T)
     bias = -0.5 * np.einsum("cf,fc->c", means, weight)
     weight, bias = (each - each.mean(axis=-1, keepdims=True) for each in (weight, bias))
     logits = x @ weight + bias

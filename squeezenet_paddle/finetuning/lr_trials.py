@@ -40,9 +40,10 @@ HIGHEST_OF_EQUALS = 3e-3
 STILL = 1e-7  # moves logits by less than 0.1 in a whole run
 MOMENTUM_FACTOR = 10  # an update by momentum needs a larger rate than one by Adam
 UPDATES = 240  # of a trial, at most
+MOST_IMAGES = 512  # of training, of which the discriminant is tried
 DISCRIMINANT = (
-    "so that the head stays the linear discriminant of the training images: what trainings "
-    "validate better is within chance"
+    "which keeps the head the linear discriminant of the training images, as no training validates "
+    "better by more than chance"
 )
 
 
@@ -101,15 +102,16 @@ def prefers_discriminant(still: Best, trained: Best, images: int) -> bool:
 def discriminant_start(run: Run, inputs: Inputs, views: int) -> dict[str, np.ndarray] | None:
     """The state of the network whose head is the linear discriminant of the training images.
 
-    None where the trials are shorter than the run, the head is not a new one of two layers, or its
-    hidden units are too few.
+    None where there are many images, the trials are shorter than the run, the head is not a new one
+    of two layers, or its hidden units are too few.
     """
     plan, network = run.plan, run.network
     config, head = network.config, HEADS[network.config.head]
     assert plan.config.network.pretrained is not None
     is_new = read_info(plan.config.network.pretrained).network.head != config.head
     fits = head.pools_fires and config.activation == "relu" and is_new
-    if not fits or plan.max_steps > UPDATES or 2 * config.num_classes > network.fc10.bias.shape[0]:
+    is_small = len(plan.train) <= MOST_IMAGES and plan.max_steps <= UPDATES
+    if not (fits and is_small) or 2 * config.num_classes > network.fc10.bias.shape[0]:
         return None
     rows, labels = [], []
     for batch in (batch for view in range(views) for batch in inputs.train.epoch(view)):

@@ -189,7 +189,7 @@ def test_videos(folder: Path, call_tool: Run) -> None:
     ("flags", "message"),
     [
         (["--image", "a", "--every", "frame"], "--every goes with --video or --camera"),
-        (["--image", "ftp://a/b.png"], "--image ftp://a/b.png: of addresses, http and https"),
+        (["--image", "ftp://a/b.png"], "--image ftp://a/b.png: only addresses of http and"),
         (["--image", "a", "--link"], "--link goes with --sort_into"),
         (["--video", "a.mp4", "--sort_into", "s"], "--sort_into is for image files, and --video"),
         (["--camera", "0", "--explain", "maps"], "--explain is for image files, and --camera"),

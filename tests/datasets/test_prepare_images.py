@@ -25,7 +25,6 @@ from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.datasets.prepare import Report, plan, prepare, statistics
 from squeezenet_paddle.datasets.resize_jobs import Output, encode
 from squeezenet_paddle.errors import ImageError, InputError, RunError
-from squeezenet_paddle.temporaries import TEMPORARY
 
 MADE_WITH = {"prepare.json", "prepared.txt"}
 SMALL = Preprocess(resize_size=24, crop_size=21)
@@ -271,15 +270,6 @@ def test_other_settings_need_another_folder(
     path = listed(tmp_path / "list.txt", "a.png")
     with pytest.raises(InputError, match=f"other settings {message}; give another `output_dir`"):
         prepare([path], None, resize, Output(out, **output), False, 1)  # type: ignore[arg-type]
-
-
-def test_a_folder_with_nothing_but_what_a_kill_left(tmp_path: Path) -> None:
-    images = draw(tmp_path / "images", "a.png")
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / f".abcd1234{TEMPORARY}").write_text("{")  # prepare.json, which had no name yet
-    assert prepared(images, ["a.png"], Output(out, "png")).written == 1
-    assert {path.name for path in out.iterdir()} == {*MADE_WITH, "list.txt", "a.png"}
 
 
 def test_folders_that_are_refused(tmp_path: Path) -> None:

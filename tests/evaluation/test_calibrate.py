@@ -133,6 +133,19 @@ def test_groups_that_training_images_lack_do_not_overlap() -> None:
     assert own.min() > other.max() + 1
 
 
+def test_a_few_images_of_the_largest_overlap_do_not_make_it_exact() -> None:
+    """A deviation near 0 would refuse whatever the pretrained network is a little less sure of."""
+    rng = np.random.default_rng(0)
+    classifier = np.zeros((1000, 512))
+    classifier[np.arange(1000), np.arange(1000) % 512] = 30
+    train, val = observed(200, 3), observed(4, 4)
+    train.means[:, 8:] = val.means[:, 8:] = 0.01
+    familiarity = fit(train, val, classifier + rng.normal(0, 0.1, classifier.shape)).familiarity
+    overlap = familiarity.terms(val.logits, val.means)[:, 4]
+    assert np.abs(overlap).max() < 0.01
+    assert familiarity.spread[:, 4].min() == pytest.approx(0.05)
+
+
 def test_scores_by_other_judges(folder: Path) -> None:
     predictor = Predictor(folder / "model", "cpu", "onnxruntime")
     calibration = predictor.info.calibration

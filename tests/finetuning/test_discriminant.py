@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -39,6 +41,17 @@ def test_it_is_that_of_scikit_learn(each: int, size: int) -> None:
     factor = (found * expected).sum() / (expected**2).sum()
     assert factor > 0
     np.testing.assert_allclose(found, factor * expected, rtol=1e-3, atol=1e-3)
+
+
+def test_many_images_take_memory_for_their_features_alone() -> None:
+    features, labels = images(3, 1000, 5)
+    tracemalloc.start()
+    try:
+        discriminant(features, labels, 3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * features.nbytes  # a matrix of 3,000 x 3,000 is 600 times as large
 
 
 def test_its_training_images_have_the_margin_of_trained_heads() -> None:

@@ -56,7 +56,7 @@ def test_no_fixed_rate_validates_better_but_for_chance(
         finetune(finetune_config(finetune_flags(images, pretrained, run, *common, lr=rate)))
         scores[rate] = score_of(run)
     told = capsys.readouterr().err
-    assert "learning rate: 1e-07, so that the head stays" in told
+    assert "learning rate: 1e-07, which keeps the head the linear discriminant" in told
     assert "that of guessing" not in told
     val_images = len((tmp_path / "None" / "val_list.txt").read_text().splitlines())
     mistaken = {rate: round(val_images * (1 - score)) for rate, score in scores.items()}
@@ -68,13 +68,19 @@ def test_no_fixed_rate_validates_better_but_for_chance(
     np.testing.assert_allclose(fc[:4], np.concatenate([np.eye(2), -np.eye(2)]), atol=1e-4)
 
 
-def test_a_head_that_was_trained_before_does_not_start_from_the_discriminant(
-    images: Path, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_many_images_and_a_head_that_was_trained_before_do_not_start_from_the_discriminant(
+    images: Path,
+    pretrained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flags = ("--num_epochs", 2)
     first = tmp_path / "first"
-    finetune(finetune_config(finetune_flags(images, pretrained, first, *flags)))
-    capsys.readouterr()
+    with monkeypatch.context() as fewer:
+        fewer.setattr(lr_trials, "MOST_IMAGES", 1)
+        finetune(finetune_config(finetune_flags(images, pretrained, first, *flags, lr=None)))
+    assert "found by a short test" in capsys.readouterr().err
     more = finetune_flags(images, first, tmp_path / "more", *flags, lr=None)
     finetune(finetune_config(more))
     assert "found by a short test" in capsys.readouterr().err
