@@ -15,6 +15,10 @@ from .fisher import inputs_of
 State = Mapping[str, np.ndarray]
 
 _PART = 8  # images that one thread computes at a time
+# Of covariances from one vector an image, towards their diagonal. Measured on a model for CIFAR-10
+# of head `compact`, in 360 kB: its divergence is 0.28 at 0.08, which is best for the covariance
+# itself, 0.14 at 0.2, 0.07 at 0.35, 0.05 at 0.5 and 0.34 at 1.
+_SHRINKAGE = 0.5
 _LARGEST = float(np.finfo("float16").max)
 
 
@@ -99,7 +103,8 @@ def covariances(
     Returns:
         Covariances of the inputs in the changed network, [inputs, inputs]; those of the inputs in
         the float network (rows) with these; and the means of both, [inputs]. Of a layer that reads
-        one vector of an image, the covariances are shrunk, as there are few vectors.
+        one vector of an image, the covariances are shrunk: some hundred vectors do not tell which
+        of thousands of inputs can stand in for each other.
     """
 
     def reads(walk: Walk, image: int) -> np.ndarray:
@@ -131,23 +136,6 @@ def covariances(
     hessian = sums[:size] - np.outer(mean, mean)
     cross = sums[size:-3] - np.outer(mean0, mean)
     if count == len(walk):
-        share, diagonal = _shrinkage(hessian, len(walk)), np.diag(np.diag(hessian))
-        hessian += share * (diagonal - hessian)
-        cross += share * (diagonal - cross)
+        for covariance in (hessian, cross):
+            covariance += _SHRINKAGE * (np.diag(np.diag(covariance)) - covariance)
     return hessian, cross, mean + shift[:, 0], mean0 + shift0[:, 0]
-
-
-def _shrinkage(covariance: np.ndarray, count: int) -> float:
-    """The share of an estimated covariance, 0 to 1, that its diagonal should take.
-
-    It is that of the oracle approximating shrinkage (Chen et al. 2010, IEEE Transactions on Signal
-    Processing 58(10)) for the correlations, estimated from `count` vectors.
-    """
-    vary = np.diag(covariance) > 0
-    deviation = np.sqrt(np.diag(covariance)[vary])
-    correlation = covariance[np.ix_(vary, vary)] / np.outer(deviation, deviation)
-    if not len(correlation):
-        return 0.0
-    square = float(np.square(correlation).mean())
-    beyond = (count + 1) * (square - 1 / len(correlation))
-    return min(1.0, (square + 1) / max(beyond, 1e-30))
