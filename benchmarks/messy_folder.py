@@ -143,7 +143,7 @@ def add(image: Path, place: Path, rng: np.random.Generator) -> Path:
     )[way - 13]
     path = place / f"{number}{suffix}"
     content = io.BytesIO()
-    pixels.save(content, form)
+    pixels.save(content, form, max_threads=1)  # AVIF: the bytes depend on it
     path.write_bytes(content.getvalue())
     return path
 

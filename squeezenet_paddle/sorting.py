@@ -45,9 +45,9 @@ class SortedFolder:
                     f"`sort_into`: two classes would have the folder {twins[0]!r}; other class "
                     "names were expected."
                 )
-        if path.exists() and not path.is_dir():
-            raise InputError(f"`sort_into` {path}: a folder was expected, found a file.")
         try:
+            if path.exists() and not path.is_dir():
+                raise InputError(f"`sort_into` {path}: a folder was expected, found a file.")
             path.mkdir(parents=True, exist_ok=True)
             # Files of a size are hashed once an image of that size comes.
             self._unhashed: dict[int, list[Path]] = defaultdict(list)

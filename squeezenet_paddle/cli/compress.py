@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -178,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     net = deep_compression.encode(result.content.state) if args.to == "net" else None
     write_compressed(args.output_dir, small, result.data, net)
     if distilled is not None:
-        shutil.rmtree(distilled.checkpoints)
+        distilled.remove_checkpoints()
     if info.calibration is not None:
         common.note("the temperature and the threshold for none of these are those of `model_dir`.")
     print("\n".join(table(result)))

@@ -22,6 +22,7 @@ from ..network.logits import log_softmax
 from ..network.weights import key_of
 from ..progress import say
 from ..sqz.format import Content, Indices, read, write
+from ..temporaries import clear_leftovers
 from .post import LEAST_BITS, Compressor, Rounded, State
 from .walk import Walk
 
@@ -80,6 +81,15 @@ class Distilled:
     images: Sequence[np.ndarray]
     steps: int
     checkpoints: Path
+
+    def remove_checkpoints(self) -> None:
+        """Removes what a run has written there, and the folder if nothing else is in it."""
+        clear_leftovers(self.checkpoints)
+        for pattern in (f"start_{16 * '[0-9a-f]'}.sqz", "step_*.ckpt"):
+            for path in self.checkpoints.glob(pattern):
+                path.unlink()
+        if not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
 
 
 @dataclass(frozen=True)
@@ -211,7 +221,7 @@ def _distil(
     distilled: Distilled,
 ) -> Compression:
     """Compresses by `post.py`, trains that, and measures it; goes on where a killed run stopped."""
-    from .distil import Settings, distil, floats_of  # Paddle
+    from .distil import Settings, distil, floats_of, newest_checkpoint  # Paddle
 
     settings = Settings(distilled.steps, seed, max_bytes)
     described = [__version__, dataclasses.asdict(settings), dataclasses.asdict(info.network), extra]
@@ -219,14 +229,17 @@ def _distil(
     for array in (*(state[key] for key in sorted(state)), *fitted, *distilled.images):
         digest.update(np.ascontiguousarray(array).tobytes())
     fingerprint = digest.hexdigest()
-    file = distilled.checkpoints / f"start_{fingerprint[:16]}.sqz"
+    folder = distilled.checkpoints
+    newest = newest_checkpoint(folder, fingerprint)  # before the work, if they are of another run
+    file = folder / f"start_{fingerprint[:16]}.sqz"
     if not file.is_file():
         compressor = Compressor(info.network, state, fitted, seed, extra, threads)
         write_bytes(file, write(compressor.compress(max_bytes)[0])[0])
     start = read(read_bytes(file, "start of a distillation"), str(file))
-    folder = distilled.checkpoints
     side = info.preprocess.crop_size
-    content = distil(state, start, distilled.images, side, settings, folder, fingerprint, threads)
+    content = distil(
+        *(state, start, distilled.images, side, settings, folder, fingerprint, newest, threads)
+    )
     data, sizes = write(content)
     rounded = [
         Rounded(layer.name, indices, floats_of(content, f"{key_of(layer)}.bias"), None)

@@ -81,6 +81,7 @@ def distil(
     settings: Settings,
     checkpoints: Path,
     fingerprint: str,
+    newest: Checkpoint | None = None,
     threads: int | None = None,
 ) -> Content:
     """Trains the indices, steps and biases of a compressed network; progress goes to stderr.
@@ -91,25 +92,17 @@ def distil(
         images: float16, each as `Preprocess` makes it without cropping.
         side: of the network's input, in pixels.
         settings: as above.
-        checkpoints: the folder that a run which was killed goes on from.
+        checkpoints: the folder that gets checkpoints.
         fingerprint: of everything that the result depends on.
+        newest: what to go on from; None starts from scratch.
         threads: None takes one per core that the process may use.
-
-    Raises:
-        InputError: the checkpoints are those of another run.
     """
     config = dataclasses.replace(start.network, data_format="NCHW")
     nhwc = start.network.data_format == "NHWC"
     images = [x.transpose(2, 0, 1) if nhwc else x for x in images]
     trained = _Trained(start, state, settings.rate)
     done = 0
-    newest = load_newest(checkpoints, say)
     if newest is not None:
-        if newest.record["fingerprint"] != fingerprint:
-            raise InputError(
-                f"{checkpoints} holds checkpoints of another distillation; remove it to start from "
-                "scratch."
-            )
         trained.load(newest.arrays, newest.record)
         done = newest.step
     divergence = _Divergence(config, state, threads)
@@ -129,6 +122,24 @@ def distil(
                 record = {"fingerprint": fingerprint, **trained.record()}
                 save(checkpoints, Checkpoint(step + 1, trained.arrays(), record), keep=2)
     return trained.fitted(start, settings.max_bytes)
+
+
+def newest_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
+    """The newest checkpoint of a distillation that is not damaged; None if there are none.
+
+    Raises:
+        InputError: all are damaged, or they are those of another run.
+    """
+    try:
+        newest = load_newest(folder, say)
+    except InputError as error:  # which ends with what the commands that train do about it
+        problem = str(error).rpartition(";")[0]
+        raise InputError(f"{problem}; remove that folder to start from scratch.") from error
+    if newest is not None and newest.record.get("fingerprint") != fingerprint:
+        raise InputError(
+            f"{folder} holds checkpoints of another distillation; remove it to start from scratch."
+        )
+    return newest
 
 
 def batch_of(images: Sequence[np.ndarray], side: int, seed: int, step: int) -> np.ndarray:

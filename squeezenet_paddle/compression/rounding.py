@@ -112,4 +112,4 @@ class _Nearest:
 def entropy(q: np.ndarray) -> float:
     """Bits of an index on average, under the best code for single indices."""
     share = np.unique(q, return_counts=True)[1] / q.size
-    return float(-(share @ np.log2(share)))
+    return float(abs(share @ np.log2(share)))  # not -0.0

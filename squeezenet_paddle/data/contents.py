@@ -102,7 +102,7 @@ def inspect_contents(
     problems = {}
     saved = time.monotonic()
     with _kept(known, memo if new else None):
-        for i, found in zip(new, inspect([paths[i] for i in new], num_workers, max_pixels)):
+        for found, i in zip(inspect([paths[i] for i in new], num_workers, max_pixels), new):
             if found.problem is not None:
                 problems[i] = found.problem
             checked = max_pixels if found.problem is None else 0

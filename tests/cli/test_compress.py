@@ -19,6 +19,7 @@ from squeezenet_paddle.cli.compress import main
 from squeezenet_paddle.model_dir import COMPRESSED, CONFIG, read_info, read_weights
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.sqz.format import read
+from squeezenet_paddle.training.checkpoint import Checkpoint, save
 
 CONFIGS = [
     ModelConfig("1.1", 5, bypass="complex", head="compact"),
@@ -142,6 +143,28 @@ def test_distilled(folder: Path, call_tool: Run) -> None:
     record = json.loads((folder / "distilled" / CONFIG).read_text())["source"]["compressed"]
     assert (record["method"], record["steps"], record["bytes"]) == ("distil", 2, size)
     assert not (folder / "distilled.checkpoints").exists()
+
+
+def test_only_checkpoints_of_the_run_are_used_and_removed(folder: Path, call_tool: Run) -> None:
+    output = folder / "other"
+    flags = ("--max_bytes", 320_000, "--method", "distil", "--steps", 1)
+    checkpoints = folder / "other.checkpoints"
+    save(checkpoints, Checkpoint(1, {"x": np.zeros(1)}, {"of": "a training"}), keep=2)
+    (checkpoints / "notes.txt").write_text("the user's own")
+    command = ("compress", "--model_dir", folder / "model", "--image", folder / "images")
+    done = call_tool(*command, "--output_dir", output, *flags)
+    assert_user_error(done, f"{checkpoints} holds checkpoints of another distillation; remove it")
+    [file] = checkpoints.glob("*.ckpt")
+    file.write_bytes(b"damaged")
+    done = call_tool(*command, "--output_dir", output, *flags)
+    expected = "none of its 1 checkpoints can be used; remove that folder to start from scratch."
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(f"{checkpoints}: {expected}")
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["notes.txt", file.name]
+    assert not output.exists()
+    file.unlink()
+    compress(call_tool, folder, "model", "other", *flags)
+    assert [path.name for path in checkpoints.iterdir()] == ["notes.txt"]
 
 
 def test_infer_without_paddle(small: Path, folder: Path, tmp_path: Path, run_tool: Run) -> None:

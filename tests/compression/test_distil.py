@@ -10,7 +10,13 @@ import pytest
 from networks import pixels, random_state
 
 from squeezenet_paddle.compression.compress import Cost
-from squeezenet_paddle.compression.distil import BATCH, Settings, batch_of, distil
+from squeezenet_paddle.compression.distil import (
+    BATCH,
+    Settings,
+    batch_of,
+    distil,
+    newest_checkpoint,
+)
 from squeezenet_paddle.compression.walk import Walk
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network.config import ModelConfig
@@ -45,7 +51,8 @@ def start() -> tuple[dict[str, np.ndarray], list[np.ndarray], Content]:
 def run(start: tuple, folder: Path, threads: int, steps: int = 6, name: str = "x") -> bytes:
     state, inputs, content = start
     settings = Settings(steps, 3, MAX_BYTES, checkpoint_every=3)
-    return write(distil(state, content, inputs, SIDE, settings, folder, name, threads))[0]
+    newest = newest_checkpoint(folder, name)
+    return write(distil(state, content, inputs, SIDE, settings, folder, name, newest, threads))[0]
 
 
 def test_a_killed_run_goes_on_and_gives_the_same_file(start: tuple, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Callable
 
 import pytest
 from PIL import Image
+from terminal import lines_left, shown_on_a_terminal
 
 from squeezenet_paddle.data import contents, image_files
 from squeezenet_paddle.data.contents import content_hashes, inspect_contents, read_contents
@@ -104,3 +105,15 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     paths = [tmp_path / "pipe.jpg", tmp_path / "zero.jpg"]
     assert content_hashes(paths) == [hashlib.sha256(os.fsencode(p)).hexdigest() for p in paths]
+
+
+def test_the_bar_ends_with_all_files(tmp_path: Path) -> None:
+    for path in (paths := [tmp_path / "a.png", tmp_path / "b.png"]):
+        Image.new("RGB", (3, 3)).save(path)
+    shown = shown_on_a_terminal(
+        "import sys; from pathlib import Path\n"
+        "from squeezenet_paddle.data.contents import inspect_contents\n"
+        "inspect_contents(sys.argv[2:], Path(sys.argv[1]), 0)\n",
+        *(tmp_path / "memo.json", *paths),
+    )
+    assert b"| 2/2 [" in lines_left(shown)[0]
