@@ -15,6 +15,10 @@ from .fisher import inputs_of
 State = Mapping[str, np.ndarray]
 
 _PART = 8  # images that one thread computes at a time
+# Of covariances from one vector an image, towards their diagonal. Measured on a model for CIFAR-10
+# of head `compact`, in 360 kB: its divergence is 0.28 at 0.08, which is best for the covariance
+# itself, 0.14 at 0.2, 0.07 at 0.35, 0.05 at 0.5 and 0.34 at 1.
+_SHRINKAGE = 0.5
 _LARGEST = float(np.finfo("float16").max)
 
 
@@ -98,7 +102,9 @@ def covariances(
 
     Returns:
         Covariances of the inputs in the changed network, [inputs, inputs]; those of the inputs in
-        the float network (rows) with these; and the means of both, [inputs].
+        the float network (rows) with these; and the means of both, [inputs]. Of a layer that reads
+        one vector of an image, the covariances are shrunk: some hundred vectors do not tell which
+        of thousands of inputs can stand in for each other.
     """
 
     def reads(walk: Walk, image: int) -> np.ndarray:
@@ -124,8 +130,12 @@ def covariances(
         return sums
 
     sums = walk.map(moments)
-    sums /= sums[-1, 0]
+    count = sums[-1, 0]
+    sums /= count
     mean, mean0 = sums[-3], sums[-2]
     hessian = sums[:size] - np.outer(mean, mean)
     cross = sums[size:-3] - np.outer(mean0, mean)
+    if count == len(walk):
+        for covariance in (hessian, cross):
+            covariance += _SHRINKAGE * (np.diag(np.diag(covariance)) - covariance)
     return hessian, cross, mean + shift[:, 0], mean0 + shift0[:, 0]
