@@ -65,9 +65,18 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     except (InputError, OSError) as error:
         reason = str(error).rstrip(".")
         raise RunError(f"{reason}; the older checkpoints are intact.") from error
+    remove_older(folder, checkpoint.step, keep)
+    return path
+
+
+def remove_older(folder: Path, newest: int, keep: int) -> None:
+    """Removes all checkpoints but the `keep` newest good ones up to the step `newest`, a good one.
+
+    `save` does it; a run that goes on does it for one that was killed between the two.
+    """
     good = 1
     for step, old in _files(folder):
-        if step >= checkpoint.step:
+        if step >= newest:
             continue
         if good >= keep:
             old.unlink()
@@ -75,7 +84,6 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         with contextlib.suppress(InputError):  # a damaged one does not count
             _read(step, old)
             good += 1
-    return path
 
 
 def load_newest(folder: Path, warn: Callable[[str], object] = logger.warning) -> Checkpoint | None:

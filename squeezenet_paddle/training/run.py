@@ -251,6 +251,9 @@ def _take_directory(plan: Plan) -> Checkpoint | None:
         pretrained = plan.config.network.pretrained
         remove(overwritten_entries(plan.output_dir, RUN_ENTRIES, {"pretrained": pretrained}))
     newest = checkpoint.load_newest(plan.output_dir / CHECKPOINTS)
+    if newest is not None:
+        keep = plan.config.run.keep_checkpoints
+        checkpoint.remove_older(plan.output_dir / CHECKPOINTS, newest.step, keep)
     if newest is not None and _is_of_other_list(newest, plan):
         logger.warning("`val_list` has changed; the best score so far is of another list.")
         newest.record.update(best=None, not_better=0)

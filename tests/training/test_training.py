@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,15 @@ def test_a_finished_run_does_nothing_and_an_extended_one_goes_on(
     assert read_info(tmp_path / "final").source["step"] == 5
     with pytest.raises(InputError, match=r"has done 5 updates, and the settings ask for 3"):
         finished_result(plan_of(arguments))
+
+
+def test_what_a_kill_between_saving_and_removing_has_left(data: Path, tmp_path: Path) -> None:
+    arguments = flags(data, tmp_path, "--max_steps", 2, "--save_interval", 1)
+    assert train([*arguments, "--keep_checkpoints", "1"])
+    (tmp_path / "checkpoints" / "step_00000001.ckpt").touch()
+    shutil.rmtree(tmp_path / "final")
+    assert train([*arguments, "--keep_checkpoints", "1"])
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000002.ckpt"]
 
 
 def test_what_would_change_the_past_is_refused(data: Path, tmp_path: Path) -> None:
