@@ -227,7 +227,8 @@ def classify_images(
         for pattern in local:
             if "://" in pattern:
                 raise InputError(
-                    f"`image` {pattern}: only addresses of http and https can be fetched."
+                    f"`image` {pattern}: only addresses of http and https are fetched; "
+                    "download it first."
                 )
         if args.link and remote:
             raise InputError(f"`link`: {remote[0]} is no file that a link could lead to.")

@@ -85,9 +85,10 @@ def test_a_trace(what: str, model_dir: Path, run_tool: Run, tmp_path: Path) -> N
         for each in spans
         if each["cat"] == "Operator" and each["name"].startswith("conv2d ")
     ]
-    # Each of two threads has an image a step; what ran before the first step is not there.
+    # Two threads take an image each, or one that is fast takes both; what ran before the first step
+    # is not there.
     assert len(convolutions) == CONVOLUTIONS * 2 * 2
-    assert len(set(convolutions)) == 2
+    assert len(set(convolutions)) <= 2
     calls = {line.split()[0]: int(line.split()[1]) for line in table}
     assert calls["conv2d"] == CONVOLUTIONS * 2 * 2
     backward = [name for name in calls if "Conv2dGrad" in name]
