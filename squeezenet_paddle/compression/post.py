@@ -3,8 +3,9 @@
 For each layer in the order of computation, x are its inputs in the network compressed so far and x0
 those in the float network. The weights that reproduce the float outputs best from x, by least
 squares, are rounded to a multiple of the layer's step (`rounding.py`), and the bias makes up for
-what is left on average. How many bits a layer gets follows from how much its weights matter to what
-the network says (`fisher.py`): the divergence that one bit more avoids, `mu`, is the same for all.
+what is left on average. How many bits a layer and each of its inputs get follows from how much
+they matter to what the network says (`fisher.py`): the divergence that one bit more avoids, `mu`, is
+the same for all.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from ..errors import InputError
 from ..network.config import Layer, ModelConfig, layers
 from ..network.weights import key_of
 from ..progress import Progress
-from ..sqz.format import INDICES, Array, Content, Indices, caffe_shapes, write
-from ..sqz.rans import TOTAL, Table
+from ..sqz.format import INDICES, SCALES, Array, Content, Indices, caffe_shapes, steps_of, write
+from ..sqz.tables import loudness
 from .fisher import fisher_information
-from .rounding import PASSES, Problem, entropy
+from .rounding import PASSES, Problem, bits_of, entropy
 from .walk import Walk, covariances
 
 State = Mapping[str, np.ndarray]
 
 FISHER_IMAGES = 64
 _PILOT_IMAGES = 48
-_STEP = 0.9  # of the step that is right for fine rounding; coarse rounding with a price needs less
+# Of the step that would be right for a single quantiser and many bits. The two of the trellis have
+# twice this distance between their values.
+_STEP = 0.55
+_SAVED = 0.5  # bits of an index that plain rounding takes more
+_UNUSED = 0.001  # of a file's bytes
 _SPREAD = (0.4, 1.0, 2.5)  # times mu, where the pilot measures sizes
 LEAST_BITS = 1  # a weight, of the smallest file that is made
 # A classifier of few classes costs hardly a byte, and comes last: it must not pay, with all that
@@ -60,17 +65,14 @@ class Rounded:
     @property
     def bits(self) -> float:
         """Bits of an index on average."""
-        return entropy(self.indices.values)
+        return bits_of(self.indices.rows) / self.indices.values.size
 
     @property
     def bytes(self) -> float:
-        """What its weight takes in a file more than a weight of zeros."""
-        values = self.indices.values.astype("int32")
-        table = Table.of(values)
-        f = table.frequencies
-        counts = np.bincount(values.ravel() - table.low, minlength=len(f))
-        bits = float(counts @ np.log2(TOTAL / np.maximum(f, 1)))
-        return max(bits / 8 + len(f) + int((f > 127).sum()) - 2, 1.0)
+        """What its weight takes in a file more than a weight of zeros, about."""
+        rows = self.indices.rows
+        columns = (self.indices.scales, loudness(rows))
+        return (bits_of(rows) + sum(entropy(each) * each.size for each in columns)) / 8 + 1
 
 
 class Compressor:
@@ -100,6 +102,7 @@ class Compressor:
         self._layers = [each for each in layers(config) if each.weight_shape]
         shown = [x.astype("float32") for x in inputs[:FISHER_IMAGES]]
         self._sensitivity = _sensitivity(fisher_information(config, state, shown, seed))
+        self._shared = 0.0  # bytes of tables, and what else a file has beside its layers' own
         self._sizes: dict[str, np.ndarray] = {}  # log(bytes) of each layer at each of `_grid`
         self._grid = np.zeros(0)  # log(mu)
 
@@ -127,10 +130,10 @@ class Compressor:
             )
         if not self._sizes:
             self._pilot(max_bytes)
-        budget: float = max_bytes - self.smallest
+        budget: float = max_bytes - self.smallest - self._shared
         is_first = True
         while True:
-            rounded = self._pass(budget)
+            rounded = self._pass(budget, max_bytes)
             content, size = self._file(rounded)
             excess = size - max_bytes
             if excess <= 0:
@@ -154,7 +157,7 @@ class Compressor:
                 arrays[f"{key}.bias"] = _short(rounded[layer.name].bias)
             else:
                 empty = np.zeros(layer.weight_shape, "int16")
-                arrays[f"{key}.weight"] = Indices(empty, np.float32(1), np.ones(1, "uint8"))
+                arrays[f"{key}.weight"] = Indices(empty, np.float32(1), _scales(empty[0].size))
         content = Content(self._config, arrays, **self._extra)
         return content, len(write(content)[0])
 
@@ -165,27 +168,31 @@ class Compressor:
         while high - low > 0.05:  # the mu at which plain rounding has somewhat more bits
             middle = (low + high) / 2
             plain = sum(
-                entropy(np.rint(weight / self._step(each, math.exp(middle)))) * weight.size
+                entropy(np.rint(weight / (2 * step))) * weight.size
                 for each in self._layers
                 for weight in [self._state[f"{key_of(each)}.weight"]]
+                for step in [_step(math.exp(middle), self._sensitivity[each.name])]
             )
-            low, high = (low, middle) if plain / self.weights < bits + 0.3 else (middle, high)
+            low, high = (low, middle) if plain / self.weights < bits + _SAVED else (middle, high)
         mu = math.exp(low)
         self._grid = np.log(mu * np.array(_SPREAD))
         sizes: dict[str, np.ndarray] = {}
+        rounded: dict[str, Rounded] = {}
 
         def at(layer: Layer, problem: _LayerProblem) -> Rounded:
             # One pass for each, and from them what the usual number of passes gives.
             several = np.log([problem.rounded(mu * factor, 1).bytes for factor in _SPREAD])
-            best = problem.rounded(mu)
+            best = rounded[layer.name] = problem.rounded(mu)
             sizes[layer.name] = several + math.log(best.bytes) - several[1]
             return best
 
         self._run(self._inputs[:_PILOT_IMAGES], at, "trying out sizes")
         self._sizes = sizes
+        own = sum(each.bytes for each in rounded.values())
+        self._shared = self._file(rounded)[1] - self.smallest - own
 
-    def _pass(self, budget: float) -> dict[str, Rounded]:
-        """All layers, the last one so that all together take at most `budget` bytes."""
+    def _pass(self, budget: float, max_bytes: int) -> dict[str, Rounded]:
+        """All layers, the last one so that the file has at most `max_bytes`, if that can be."""
         rounded: dict[str, Rounded] = {}
 
         def at(layer: Layer, problem: _LayerProblem) -> Rounded:
@@ -194,9 +201,10 @@ class Compressor:
             best = problem.rounded(mu)
             if layer is self._layers[-1]:
                 for _ in range(8):
-                    ratio = best.bytes / max(left, 1.0)
-                    if 0.998 < ratio <= 1:
+                    excess = self._file({**rounded, layer.name: best})[1] - max_bytes
+                    if -_UNUSED * max_bytes < excess <= 0:
                         break
+                    ratio = best.bytes / max(best.bytes - excess - _UNUSED / 2 * max_bytes, 1)
                     mu *= min(max(ratio**3, 1 / 3), 3)
                     best = problem.rounded(mu)
             rounded[layer.name] = best
@@ -224,9 +232,6 @@ class Compressor:
                 state[f"{key}.weight"] = np.ascontiguousarray(weight.T) if linear else weight
                 state[f"{key}.bias"] = result.bias
                 progress.update()
-
-    def _step(self, layer: Layer, mu: float) -> float:
-        return _STEP * math.sqrt(6 * mu / (math.log(2) * self._sensitivity[layer.name]))
 
     def _mu(self, todo: Sequence[Layer], budget: float) -> float:
         """The `mu` at which these layers take `budget` bytes, as the pilot has it."""
@@ -274,17 +279,29 @@ class _LayerProblem:
     def _rounded(self, mu: float, passes: int) -> Rounded:
         sensitivity = self._compressor._sensitivity[self._layer.name]
         problem = self._problem
-        least = float(np.abs(problem.target).max()) * 4 / INDICES
-        unit = np.float32(max(self._compressor._step(self._layer, mu), least, 1e-30))
-        step = float(unit)
         # Divergence for each unit of the squared error of an output.
         gain = sensitivity * self._weight.shape[1] / problem.trace
-        q = problem.round(step, mu / gain, passes)
-        bias = self._bias + self._weight @ self._mean0 - step * (q @ self._mean)
-        shape = self._layer.weight_shape
-        indices = Indices(q.astype("int16").reshape(shape), unit, np.ones(1, "uint8"))
-        error = problem.error(q, step)
+        least = np.abs(problem.target).max(axis=0) / INDICES
+        wanted = np.maximum(_step(mu, gain) * problem.tolerance, np.maximum(least, 1e-30))
+        octaves = np.log2(wanted / wanted.min())
+        scales = np.minimum(np.rint(4 * octaves), SCALES - 1).astype("uint8")
+        unit = np.float32(wanted.min()) / steps_of(np.float32(1), _scales(1))[0]
+        steps = steps_of(unit, scales)
+        q = problem.round(steps.astype("float64"), mu / gain, passes)
+        indices = Indices(q.astype("int16").reshape(self._layer.weight_shape), unit, scales)
+        weight = indices.weight.reshape(q.shape).astype("float64")
+        bias = self._bias + self._weight @ self._mean0 - weight @ self._mean
+        error = problem.error(weight)
         return Rounded(self._layer.name, indices, bias.astype("float32"), error)
+
+
+def _step(mu: float, gain: float) -> float:
+    """The step at which a bit more avoids `mu`, where a squared error of 1 costs `gain`."""
+    return _STEP * math.sqrt(6 * mu / (math.log(2) * gain))
+
+
+def _scales(columns: int) -> np.ndarray:
+    return np.zeros(columns, "uint8")
 
 
 def _sensitivity(fisher: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -1,14 +1,12 @@
-"""Rounds a layer's weights so that its outputs stay and its indices are cheap to code.
-
-As in GPTQ (Frantar et al. 2022, arXiv:2210.17323), the inputs of a layer are taken one after
-another; what rounding one changes in the outputs is made good by those that follow. Beside the
-error, the bits of the index count, so that a weight moves to a cheaper index where that costs less
-than it saves.
-"""
+"""Rounds a layer's weights so that its outputs stay and its indices are cheap to code."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from ..sqz.tables import loudness
+from ..sqz.trellis import quantisers
+from .search import search
 
 PASSES = 3
 _DAMPING = 0.01  # of the mean of H's diagonal
@@ -34,82 +32,69 @@ class Problem:
         damping = np.eye(len(hessian)) * max(_DAMPING * self.trace / len(hessian), 1e-12)
         self._damped = hessian + damping  # pulls towards `weight`, not towards 0
         self.target = np.linalg.solve(self._damped, (weight @ (cross + damping)).T).T
-        self._order = np.argsort(-np.diag(hessian), kind="stable")
-        turned = self._damped[np.ix_(self._order, self._order)]
-        self._upper = np.linalg.cholesky(np.linalg.inv(turned)).T  # U of the inverse, U' U
+        self._upper = _upper(self._damped)
 
-    def round(self, step: float, price: float, passes: int = PASSES) -> np.ndarray:
-        """int32 [outputs, inputs]: the index of each weight.
+    @property
+    def tolerance(self) -> np.ndarray:
+        """How far each weight may be off for an error of 1 that later inputs do not make good.
 
-        Args:
-            step: between the values of a weight.
-            price: of a bit, in squared error of an output.
-            passes: how often; what an index costs is known from the pass before.
+        With steps in these proportions each weight adds the same error, so that none takes bits
+        that would do more elsewhere (WaterSIC, arXiv:2603.04956).
         """
-        q = np.rint(self.target / step).astype("int32")
-        for _ in range(passes):
-            q = self._pass(step, price / step**2, Bits(q))
-        return q
+        return np.diag(self._upper)
+
+    def round(self, steps: np.ndarray, price: float, passes: int = PASSES) -> np.ndarray:
+        """int32 [outputs, inputs]: the index of each weight; see `search`."""
+        return search(self.target, self._upper, steps, price, passes)
 
     def nearest(self, steps: np.ndarray, largest: int) -> np.ndarray:
-        """int32 [outputs, inputs]: indices of at most `largest`, with a step for each output."""
-        return self._pass(steps[:, None], 0.0, _Nearest(largest))
+        """int32 [outputs, inputs]: whole numbers of at most `largest`, times a step each output.
 
-    def error(self, q: np.ndarray, step: float) -> float:
-        """Root mean square error of the outputs, as a share of their deviation."""
-
-        def power(w: np.ndarray) -> float:
-            return float(np.einsum("oi,oi->", w @ self._damped, w))
-
-        return float(np.sqrt(power(q * step - self.target) / max(power(self.target), 1e-30)))
-
-    def _pass(self, step: float | np.ndarray, price: float, bits: Bits | _Nearest) -> np.ndarray:
-        """Rounds all inputs, those with the largest deviation first; in units of the step."""
-        w, upper = self.target[:, self._order] / step, self._upper
+        The inputs with the largest deviation come first.
+        """
+        order = np.argsort(-np.diag(self._damped), kind="stable")
+        w = self.target[:, order] / steps[:, None]
+        upper = _upper(self._damped[np.ix_(order, order)])
         q = np.empty(w.shape, "int32")
         count = w.shape[1]
         for start in range(0, count, _BLOCK):
             stop = min(start + _BLOCK, count)
             errors = np.empty((len(w), stop - start))
             for i in range(start, stop):
-                own = upper[i, i]
-                q[:, i] = bits.cheapest(w[:, i], price * own**2)
-                errors[:, i - start] = (w[:, i] - q[:, i]) / own
+                q[:, i] = np.clip(np.rint(w[:, i]), -largest, largest)
+                errors[:, i - start] = (w[:, i] - q[:, i]) / upper[i, i]
                 w[:, i + 1 : stop] -= np.outer(errors[:, i - start], upper[i, i + 1 : stop])
             w[:, stop:] -= errors @ upper[start:stop, stop:]
         result = np.empty_like(q)
-        result[:, self._order] = q
+        result[:, order] = q
         return result
 
+    def error(self, weight: np.ndarray) -> float:
+        """Root mean square error of the outputs, as a share of their deviation."""
 
-class Bits:
-    """The bits of each index by how often it occurs in `q`; the most where it does not."""
+        def power(w: np.ndarray) -> float:
+            return float(np.einsum("oi,oi->", w @ self._damped, w))
 
-    def __init__(self, q: np.ndarray) -> None:
-        self._low = int(q.min()) - 1
-        counts = np.bincount(q.ravel() - self._low, minlength=int(q.max()) + 2 - self._low) + 0.5
-        self._cost = np.log2(counts.sum() / counts)
-
-    def cheapest(self, w: np.ndarray, price: float) -> np.ndarray:
-        """The index with the smallest squared distance from `w` plus price times bits."""
-        nearest = np.rint(w).astype("int32")
-        several = np.stack([nearest, nearest - np.sign(nearest), np.zeros_like(nearest)])
-        costs = np.square(w - several)
-        costs += price * np.take(self._cost, several - self._low, mode="clip")
-        return np.take_along_axis(several, costs.argmin(axis=0)[None], axis=0)[0]
+        return float(np.sqrt(power(weight - self.target) / max(power(self.target), 1e-30)))
 
 
-class _Nearest:
-    """Indices that all cost the same."""
-
-    def __init__(self, largest: int) -> None:
-        self._largest = largest
-
-    def cheapest(self, w: np.ndarray, price: float) -> np.ndarray:
-        return np.clip(np.rint(w), -self._largest, self._largest).astype("int32")
+def _upper(matrix: np.ndarray) -> np.ndarray:
+    """U of the inverse, U' U."""
+    return np.linalg.cholesky(np.linalg.inv(matrix)).T
 
 
-def entropy(q: np.ndarray) -> float:
-    """Bits of an index on average, under the best code for single indices."""
-    share = np.unique(q, return_counts=True)[1] / q.size
+def entropy(symbols: np.ndarray) -> float:
+    """Bits of a symbol on average, under the best code for single symbols."""
+    share = np.unique(symbols, return_counts=True)[1] / symbols.size
     return float(abs(share @ np.log2(share)))  # not -0.0
+
+
+def bits_of(q: np.ndarray) -> float:
+    """Bits of all indices [outputs, inputs], with a pair of tables for columns alike."""
+    columns, halves = loudness(q), quantisers(q)
+    parts = (
+        q[:, columns == size][halves[:, columns == size] == half]
+        for size in np.unique(columns)
+        for half in (0, 1)
+    )
+    return sum(entropy(part) * part.size for part in parts if part.size)

@@ -1,16 +1,18 @@
 """The file format .sqz: the weights of a SqueezeNet in half a megabyte. This is its specification.
 
 Numbers are little-endian, u8, u16 and u32 without a sign, i16 with one, f16 and f32 as in
-IEEE 754. Nothing is aligned. A reader needs 32-bit integers, 1 KB for the states, and the tables
-of one array at a time.
+IEEE 754. Nothing is aligned. A reader needs 32-bit integers, 1 KB for the states of the coder,
+at most 64 KB for the tables, and a byte for each output of a layer.
 
     8 bytes     89 53 51 5A 0D 0A 1A 0A
-    u16         version of the format: 1
+    u16         version of the format: 2
     u16         number of arrays
     u32         bytes of the whole file
     u32         bytes of the description, D
     u32         number of words, W
     D bytes     the description
+    u8          number of pairs of tables, 0 to 16
+    ...         the pairs of tables
     ...         the arrays
     u32 x 256   the states of the lanes
     u16 x W     the words
@@ -32,21 +34,39 @@ width. Each array is
 and then, for the kinds 0 and 1, N numbers. For indices:
 
     f32         unit
-    u16         number of factors, F: 1, or the number of outputs
-    u8 x F      factors: a weight of output o is its index x unit x factor o (the first, if F is 1)
-    i16         the smallest index, L
+    table       of the scales
+    table       of the choices
+
+where a table, also of the pairs of tables above, is
+
+    i16         the smallest symbol, L
     u16         number of frequencies, K
-    K numbers   frequencies of the indices L, L + 1, ... L + K - 1; their sum is 16384
+    K numbers   frequencies of the symbols L, L + 1, ... L + K - 1; their sum is 16384
 
-A frequency below 128 is one byte; others are two, 128 + the low 7 bits, then the high bits.
+A frequency below 128 is one byte; others are two, 128 + the low 7 bits, then the high bits. A
+frequency of 0 is followed by a byte, the number of those that follow it and are 0 too, which are
+left out. Symbols of pairs are from -511 to 511.
 
-The indices of all arrays are coded together, array after array, by rANS with 256 interleaved states
-of 32 bits. Index i of an array, counted from 0 for each array, belongs to lane i mod 256. To decode
-it from that lane's state x, with f the frequency of an index and c the sum of those of all smaller
-ones:
+The indices of an array of O outputs are in C = N / O columns: what the outputs are multiplied with,
+by input, height, width. Of each column there are a scale s of 0 to 39, and a choice, the number of
+its pair of tables, counted from 0. A step is unit x (16, 19, 23 or 27 for s mod 4 = 0, 1, 2 or 3) x
+2 ** (s div 4), of which the last two are multiplied first, without rounding. The index q of an
+output in a column stands for
 
-    s = x mod 16384; the index is the one with c <= s < c + f
-    x = f * (x div 16384) + s - c
+    2 x q x step                 in the states 0 and 1, where it is coded with the first of the pair
+    (2 x q - sign(q)) x step     in the states 2 and 3, where it is coded with the second
+
+Each output of each array starts in state 0 in the first column, and goes on to the next column in
+state 0, 2, 1, 3 after an even index in state 0, 1, 2, 3, and 2, 0, 3, 1 after an odd one.
+
+Sequences of symbols are coded one after another: of each array of indices, first the C scales, then
+the C choices, then for each column the O indices. They are coded by rANS with 256 interleaved
+states of 32 bits. Symbol i of a sequence, counted from 0 for each sequence, belongs to lane i mod
+256. To decode it from that lane's state x, with f the frequency of a symbol and c the sum of those
+of all smaller ones:
+
+    t = x mod 16384; the symbol is the one with c <= t < c + f
+    x = f * (x div 16384) + t - c
     if x < 65536: x = x * 65536 + the next word
 
 In the end all words are read and all states are 65536. Readers refuse files with more than 256
@@ -69,36 +89,54 @@ import numpy as np
 from ..errors import InputError
 from ..network.config import ModelConfig, layers
 from ..network.weights import key_of
-from .rans import LANES, TOTAL, DamagedError, Table, decode, encode
+from .rans import LANES, TOTAL, DamagedError, Decoder, Slots, Table, encode
+from .tables import PAIRS, Pairs
+from .trellis import NEXT, QUANTISER, START, numbers, quantisers
 
 MAGIC = b"\x89SQZ\r\n\x1a\n"
-VERSION = 1
-FACTORS = 255  # the largest factor
-INDICES = 8191  # the largest index, without its sign; frequencies then fit into a table
+VERSION = 2
+INDICES = 511  # the largest index, without its sign
+SCALES = 40
+_FACTORS = np.array([(16, 19, 23, 27)[s % 4] << s // 4 for s in range(SCALES)], "float32")
 _HEADER = struct.Struct("<8sHHIII")
 _VALUES_PER_BYTE = 256
 _FLOAT32, _FLOAT16, _INDICES = 0, 1, 2
 
-
 @dataclass(frozen=True)
 class Indices:
-    """A weight of few values: whole numbers times the steps of the outputs.
+    """A weight of few values: indices of a trellis, with a step for each column.
 
     Attributes:
         values: int16 [outputs, ...], in Caffe's order.
         unit: float32.
-        factors: uint8 [1] or [outputs]; a step is unit x factor.
+        scales: uint8 [columns], where the columns are all axes of `values` but the first.
     """
 
     values: np.ndarray
     unit: np.float32
-    factors: np.ndarray
+    scales: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """int32 [outputs, columns]."""
+        return self.values.reshape(len(self.values), -1).astype("int32")
+
+    @property
+    def steps(self) -> np.ndarray:
+        """float32 [columns]."""
+        return steps_of(self.unit, self.scales)
 
     @property
     def weight(self) -> np.ndarray:
         """float32, in the shape of `values`."""
-        steps = self.factors.astype("float32") * np.float32(self.unit)
-        return self.values * steps.reshape(-1, *[1] * (self.values.ndim - 1))
+        rows = self.rows
+        whole = numbers(rows, quantisers(rows)).astype("float32")
+        return (whole * self.steps).reshape(self.values.shape)
+
+
+def steps_of(unit: np.float32, scales: np.ndarray) -> np.ndarray:
+    """The steps of columns, float32, from the unit of the array and their scales."""
+    return np.float32(unit) * _FACTORS[scales]
 
 
 Array = Union[np.ndarray, Indices]  # an ndarray is float32 or float16
@@ -147,42 +185,56 @@ def caffe_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def write(content: Content) -> tuple[bytes, dict[str, int]]:
     """The bytes of a file, and how many of them each part takes."""
-    records: list[bytes] = []
+    keys = list(caffe_shapes(content.network))
+    indices = {k: array for k in keys if isinstance(array := content.arrays[k], Indices)}
+    pairs = Pairs({key: array.rows for key, array in indices.items()})
     sizes = dict.fromkeys(("indices", "tables", "steps", "floats", "header"), 0)
-    sequences = []
-    for key in caffe_shapes(content.network):
+    records = [bytes([len(pairs.tables) // 2]), *map(_table, pairs.tables)]
+    sizes["tables"] += sum(map(len, records))
+    sequences: list[tuple[np.ndarray, Sequence[Table], np.ndarray]] = []
+    for key in keys:
         array = content.arrays[key]
         if isinstance(array, Indices):
-            head = struct.pack("<BI", _INDICES, array.values.size)
-            steps = struct.pack("<fH", array.unit, len(array.factors)) + array.factors.tobytes()
-            table = Table.of(array.values.astype("int32"))
-            frequencies = struct.pack("<hH", table.low, len(table.frequencies))
-            frequencies += b"".join(map(_short_number, table.frequencies.tolist()))
-            sequences.append((array.values.astype("int32"), table))
-            sizes["steps"] += len(steps)
-            sizes["tables"] += len(frequencies)
-            records += [head, steps, frequencies]
+            records += [struct.pack("<BIf", _INDICES, array.values.size, array.unit)]
+            sizes["steps"] += 4
+            choices = pairs.choices[key]
+            for symbols in (array.scales, choices):
+                table = Table.of(symbols)
+                records += [_table(table)]
+                sizes["tables"] += len(records[-1])
+                sequences.append((symbols.astype("int32"), [table], np.zeros(len(symbols), int)))
+            rows = array.rows
+            which = 2 * choices + quantisers(rows)
+            sequences += [(q, pairs.tables, w) for q, w in zip(rows.T, which.T)]
         else:
             kind = _FLOAT16 if array.dtype == "float16" else _FLOAT32
-            head = struct.pack("<BI", kind, array.size)
             values = array.astype("<f2" if kind == _FLOAT16 else "<f4").tobytes()
             sizes["floats"] += len(values)
-            records += [head, values]
+            records += [struct.pack("<BI", kind, array.size), values]
     states, words = encode(sequences)
     coded = states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
     description = _describe(content)
     body = b"".join([description, *records, coded])
     length = _HEADER.size + len(body) + 4
-    arrays = len(caffe_shapes(content.network))
-    data = _HEADER.pack(MAGIC, VERSION, arrays, length, len(description), len(words)) + body
+    data = _HEADER.pack(MAGIC, VERSION, len(keys), length, len(description), len(words)) + body
     data += struct.pack("<I", zlib.crc32(data))
     sizes["indices"] = len(coded)
     sizes["header"] = len(data) - sum(sizes.values())
     return data, sizes
 
 
-def _short_number(value: int) -> bytes:
-    return bytes([value]) if value < 128 else bytes([128 + value % 128, value // 128])
+def _table(table: Table) -> bytes:
+    data = bytearray(_TABLE.pack(table.low, len(table.frequencies)))
+    zeros = 0
+    for value in (*table.frequencies.tolist(), -1):
+        if zeros and (value != 0 or zeros == 256):
+            data += bytes([0, zeros - 1])
+            zeros = 0
+        if value == 0:
+            zeros += 1
+        elif value > 0:
+            data += bytes([value] if value < 128 else [128 + value % 128, value // 128])
+    return bytes(data)
 
 
 def _describe(content: Content) -> bytes:
@@ -229,6 +281,7 @@ def _read(data: bytes) -> Content:
         raise DamagedError(f"{len(shapes)} arrays were expected, found {count}")
     if (total := sum(map(math.prod, shapes.values()))) > _VALUES_PER_BYTE * len(data):
         raise DamagedError(f"it is too short for {total:,} values")
+    tables = _read_pairs(head)
     arrays: dict[str, Any] = {key: _read_array(head, key, shape) for key, shape in shapes.items()}
     states = np.frombuffer(head.take(4 * LANES), "<u4")
     coded = np.frombuffer(head.take(2 * words), "<u2")
@@ -236,11 +289,35 @@ def _read(data: bytes) -> Content:
         raise DamagedError(f"{head.left - 4:,} bytes more than expected are before its checksum")
     if (states < TOTAL).any():
         raise DamagedError("a state of its coder is too small")
-    pending = {key: each for key, each in arrays.items() if not isinstance(each, np.ndarray)}
-    sequences = [(math.prod(shapes[key]), table) for key, (_, _, table) in pending.items()]
-    for (key, (unit, factors, _)), values in zip(pending.items(), decode(states, coded, sequences)):
-        arrays[key] = Indices(values.reshape(shapes[key]), unit, factors)
+    decoder, slots = Decoder(states, coded), Slots(tables)
+    for key, each in arrays.items():
+        if not isinstance(each, np.ndarray):
+            arrays[key] = _decode(decoder, slots, key, shapes[key], *each)
+    decoder.end()
     return Content(network, arrays, preprocess, names)
+
+
+def _decode(
+    decoder: Decoder,
+    slots: Slots,
+    key: str,
+    shape: tuple[int, ...],
+    unit: np.float32,
+    scale: Table,
+    choice: Table,
+) -> Indices:
+    columns = math.prod(shape[1:])
+    scales, choices = (decoder.symbols(columns, Slots([each])) for each in (scale, choice))
+    if scales.max() >= SCALES:
+        raise DamagedError(f"{key}: scales of 0 to {SCALES - 1} were expected")
+    if choices.max() >= len(slots.symbol) // 2:
+        raise DamagedError(f"{key}: a pair of tables is chosen that is not there")
+    values = np.empty((columns, shape[0]), "int16")
+    state = np.full(shape[0], START, "uint8")
+    for column, pair in zip(values, choices):
+        column[:] = decoder.symbols(shape[0], slots, 2 * int(pair) + QUANTISER[state])
+        state = NEXT[state, column & 1]
+    return Indices(np.ascontiguousarray(values.T).reshape(shape), unit, scales.astype("uint8"))
 
 
 class _Reader:
@@ -286,11 +363,11 @@ def _read_description(
     return network, groups["preprocess"] or None, names or None
 
 
-_ARRAY, _STEPS, _TABLE = struct.Struct("<BI"), struct.Struct("<fH"), struct.Struct("<hH")
+_ARRAY, _UNIT, _TABLE = struct.Struct("<BI"), struct.Struct("<f"), struct.Struct("<hH")
 
 
 def _read_array(data: _Reader, key: str, shape: tuple[int, ...]) -> Any:
-    """A float array; or unit, factors and table of an array of indices."""
+    """A float array; or unit and the tables of scales and choices of an array of indices."""
     kind, count = data.unpack(_ARRAY)
     if count != math.prod(shape):
         raise DamagedError(f"{key}: {math.prod(shape):,} values were expected, found {count:,}")
@@ -302,17 +379,32 @@ def _read_array(data: _Reader, key: str, shape: tuple[int, ...]) -> Any:
         raise DamagedError(
             f"{key}: an array of floats or of indices was expected, found kind {kind}"
         )
-    unit, factors = data.unpack(_STEPS)
-    if factors not in (1, shape[0]):
-        raise DamagedError(f"{key}: 1 or {shape[0]} factors were expected, found {factors}")
-    multipliers = np.frombuffer(data.take(factors), "uint8")
+    [unit] = data.unpack(_UNIT)
+    return np.float32(unit), *(_read_table(data, f"{key}: its", 0, 255) for _ in range(2))
+
+
+def _read_pairs(data: _Reader) -> list[Table]:
+    [count] = data.take(1)
+    if count > PAIRS:
+        raise DamagedError(f"at most {PAIRS} pairs of tables were expected, found {count}")
+    return [_read_table(data, f"its {i}.", -INDICES, INDICES) for i in range(2 * count)]
+
+
+def _read_table(data: _Reader, whose: str, least: int, most: int) -> Table:
     low, length = data.unpack(_TABLE)
-    if length == 0 or low < -INDICES or low + length - 1 > INDICES:
-        raise DamagedError(f"{key}: {length} indices from {low} on are not those of a table")
-    frequencies = np.empty(length, "uint32")
-    for i in range(length):
+    if length == 0 or low < least or low + length - 1 > most:
+        raise DamagedError(f"{whose} table has {length} symbols from {low} on")
+    frequencies = np.zeros(length, "uint32")
+    at = 0
+    while at < length:
         [value] = data.take(1)
-        frequencies[i] = value if value < 128 else value - 128 + 128 * data.take(1)[0]
+        if value == 0:
+            at += data.take(1)[0]
+        else:
+            frequencies[at] = value if value < 128 else value - 128 + 128 * data.take(1)[0]
+        at += 1
+    if at > length:
+        raise DamagedError(f"{whose} table has more frequencies than symbols")
     if frequencies.sum(dtype="int64") != TOTAL:
-        raise DamagedError(f"{key}: the frequencies of its table do not add up")
-    return np.float32(unit), multipliers, Table(low, frequencies)
+        raise DamagedError(f"{whose} table's frequencies do not add up")
+    return Table(low, frequencies)

@@ -31,7 +31,8 @@ class Table:
 
     @staticmethod
     def of(symbols: np.ndarray) -> Table:
-        """The table that codes these symbols in about the fewest bits."""
+        """The table that codes these symbols in about the fewest bits; of none, a table for 0."""
+        symbols = symbols if symbols.size else np.zeros(1, "int32")
         low = int(symbols.min())
         counts = np.bincount(symbols.ravel() - low)
         seen = counts > 0
@@ -46,24 +47,53 @@ class Table:
         return Table(low, frequencies.astype("uint32"))
 
 
-def encode(sequences: Sequence[tuple[np.ndarray, Table]]) -> tuple[np.ndarray, np.ndarray]:
+class Slots:
+    """What decodes symbols: of each slot of several tables, symbol, frequency and offset.
+
+    Args:
+        tables: the tables; their order numbers them.
+    """
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self.symbol = np.empty((len(tables), TOTAL), "int16")
+        self.frequency = np.empty((len(tables), TOTAL), "uint16")
+        self.offset = np.empty((len(tables), TOTAL), "uint16")
+        for i, table in enumerate(tables):
+            f = table.frequencies
+            self.symbol[i] = np.repeat(np.arange(len(f)) + table.low, f)
+            self.frequency[i] = np.repeat(f, f)
+            self.offset[i] = np.arange(TOTAL) - np.repeat(np.cumsum(f) - f, f)
+
+
+def encode(
+    sequences: Sequence[tuple[np.ndarray, Sequence[Table], np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
     """Codes sequences of symbols one after another.
+
+    Args:
+        sequences: of each its symbols [N], its tables, and the number of the table of each symbol
+            [N].
 
     Returns:
         uint32 [LANES], the states that the decoder starts from; uint16, the words that it reads.
     """
     state = np.full(LANES, LOWEST, "uint32")
     words: list[np.ndarray] = []  # in the reverse order
-    for symbols, table in reversed(sequences):
-        starts = np.append(0, np.cumsum(table.frequencies))[:-1].astype("uint32")
-        places = symbols.ravel() - table.low
-        for first in reversed(range(0, len(places), LANES)):
-            place = places[first : first + LANES]
-            f, x = table.frequencies[place], state[: len(place)]
-            full = (x >> (32 - BITS)) >= f
+    for symbols, tables, which in reversed(sequences):
+        f, start = np.empty((2, len(symbols)), "uint32")
+        for number in np.unique(which):
+            table, here = tables[number], which == number
+            place = symbols[here] - table.low
+            f[here] = table.frequencies[place]
+            start[here] = (np.cumsum(table.frequencies) - table.frequencies)[place]
+        for first in reversed(range(0, len(symbols), LANES)):
+            part = slice(first, first + LANES)
+            frequency = f[part]
+            x = state[: len(frequency)]
+            full = (x >> (32 - BITS)) >= frequency
             words.append((x[full] & 0xFFFF).astype("<u2"))
             x = np.where(full, x >> 16, x)
-            state[: len(place)] = ((x // f) << BITS) + x % f + starts[place]
+            state[: len(frequency)] = ((x // frequency) << BITS) + x % frequency + start[part]
     return state, np.concatenate([*reversed(words), np.empty(0, "<u2")])
 
 
@@ -71,46 +101,52 @@ class DamagedError(ValueError):
     """Coded symbols are not what an encoder wrote."""
 
 
-def decode(
-    state: np.ndarray, words: np.ndarray, sequences: Sequence[tuple[int, Table]]
-) -> list[np.ndarray]:
+class Decoder:
     """The inverse of `encode`.
 
     Args:
         state: uint32 [LANES].
         words: uint16.
-        sequences: the length and the table of each sequence.
-
-    Returns:
-        int16 symbols of each sequence.
-
-    Raises:
-        DamagedError: the words end early, some are left, or the states are not those of the start.
     """
-    state, words = state.astype("uint32"), words.astype("uint32")
-    mask, bits, half = np.uint32(TOTAL - 1), np.uint32(BITS), np.uint32(16)
-    read, results = 0, []
-    for count, table in sequences:
-        f = table.frequencies
-        symbol = np.repeat(np.arange(len(f)) + table.low, f).astype("int16")
-        frequency = np.repeat(f, f)
-        offset = np.arange(TOTAL, dtype="uint32") - np.repeat(np.cumsum(f) - f, f).astype("uint32")
-        symbols = np.empty(count, "int16")
+
+    def __init__(self, state: np.ndarray, words: np.ndarray) -> None:
+        self._state, self._words = state.astype("uint32"), words.astype("uint32")
+        self._read = 0
+
+    def symbols(self, count: int, slots: Slots, which: np.ndarray | int = 0) -> np.ndarray:
+        """The next sequence, int16 [count].
+
+        Args:
+            count: of symbols.
+            slots: of the tables.
+            which: the number of the table of each symbol, [count], or of all.
+
+        Raises:
+            DamagedError: the words end early.
+        """
+        result = np.empty(count, "int16")
+        every = np.broadcast_to(which, count)
         for first in range(0, count, LANES):
-            part = symbols[first : first + LANES]
-            x = state[: len(part)]
-            slot = x & mask
-            part[:] = symbol[slot]
-            x >>= bits
-            x *= frequency[slot]
-            x += offset[slot]
+            part = result[first : first + LANES]
+            x = self._state[: len(part)]
+            slot = every[first : first + LANES], x & np.uint32(TOTAL - 1)
+            part[:] = slots.symbol[slot]
+            x >>= np.uint32(BITS)
+            x *= slots.frequency[slot]
+            x += slots.offset[slot]
             low = np.flatnonzero(x < LOWEST)
-            more = words[read : read + len(low)]
+            more = self._words[self._read : self._read + len(low)]
             if len(more) < len(low):
                 raise DamagedError("the coded weights end early")
-            x[low] = (x[low] << half) | more
-            read += len(low)
-        results.append(symbols)
-    if read < len(words) or (state != LOWEST).any():
-        raise DamagedError("the coded weights do not end where they should")
-    return results
+            x[low] = (x[low] << np.uint32(16)) | more
+            self._read += len(low)
+        return result
+
+    def end(self) -> None:
+        """Checks that all is read.
+
+        Raises:
+            DamagedError: words are left, or the states are not those of the encoder's start.
+        """
+        if self._read < len(self._words) or (self._state != LOWEST).any():
+            raise DamagedError("the coded weights do not end where they should")
