@@ -97,9 +97,12 @@ def pdparams_format(folder: Path) -> Format:
 def sqz_format(folder: Path) -> Format:
     model = small_model_dir(folder / "plain", CONFIG)
     info = read_info(model)
-    arrays = {
-        key: value.astype("float16") for key, value in read_weights(model, info).state.items()
-    }
+    arrays: dict[str, sqz.Array] = {}
+    for key, value in read_weights(model, info).state.items():
+        arrays[key] = value.astype("float16")
+        if value.ndim == 4:
+            indices, scales = np.rint(8 * value).astype("int16"), np.arange(value[0].size) % 40
+            arrays[key] = sqz.Indices(indices, np.float32(1e-4), scales.astype("uint8"))
     write_compressed(folder / "model", info, sqz.write(sqz.Content(CONFIG, arrays))[0])
 
     def with_crc(data: bytes) -> bytes:

@@ -7,72 +7,102 @@ import json
 import struct
 
 Shape = tuple[int, ...]
+Table = tuple[int, list[int]]  # the smallest symbol, frequencies
+
+
+class Stream:
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+
+    def take(self, form: str) -> tuple:
+        values = struct.unpack_from("<" + form, self.data, self.at)
+        self.at += struct.calcsize("<" + form)
+        return values
+
+    def table(self) -> Table:
+        low, symbols = self.take("hH")
+        frequencies: list[int] = []
+        while len(frequencies) < symbols:
+            [f] = self.take("B")
+            if f > 127:
+                f = f - 128 + 128 * self.take("B")[0]
+            frequencies.append(f)
+            if f == 0:
+                frequencies += [0] * self.take("B")[0]
+        assert len(frequencies) == symbols
+        assert sum(frequencies) == 16384
+        return low, frequencies
+
+
+class Decoder:
+    def __init__(self, stream: Stream, words: int) -> None:
+        self.states = list(stream.take("256I"))
+        self.words = iter(stream.take(f"{words}H"))
+        self.slots: dict[int, tuple[Table, list[tuple[int, int, int]]]] = {}
+
+    def symbol(self, i: int, table: Table) -> int:
+        """Symbol i of a sequence."""
+        if id(table) not in self.slots:
+            low, frequencies = table
+            slots, c = [], 0
+            for k, f in enumerate(frequencies):
+                slots += [(low + k, f, c)] * f
+                c += f
+            self.slots[id(table)] = table, slots
+        x = self.states[i % 256]
+        t = x % 16384
+        symbol, f, c = self.slots[id(table)][1][t]
+        x = f * (x // 16384) + t - c
+        if x < 65536:
+            x = x * 65536 + next(self.words)
+        self.states[i % 256] = x
+        return symbol
 
 
 def read(data: bytes, shapes: list[Shape]) -> tuple[dict[str, object], list[list[float]]]:
     """The description and the values of all arrays, of which `shapes` gives the shapes in order."""
-    magic, version, arrays, size, described, words = struct.unpack_from("<8sHHIII", data)
+    stream = Stream(data, 0)
+    magic, version, arrays, size, described, words = stream.take("8sHHIII")
     assert magic == bytes.fromhex("8953515A0D0A1A0A")
-    assert version == 1
+    assert version == 2
     assert arrays == len(shapes)
     assert size == len(data)
     assert struct.unpack("<I", data[-4:])[0] == binascii.crc32(data[:-4])
-    at = 24 + described
-    lines = data[24:at].decode("utf-8").splitlines()
+    lines = stream.take(f"{described}s")[0].decode("utf-8").splitlines()
     description = {key: json.loads(value) for key, _, value in (s.partition(" ") for s in lines)}
 
+    pairs = [(stream.table(), stream.table()) for _ in range(stream.take("B")[0])]
     parsed = []
     for _ in shapes:
-        kind, count = struct.unpack_from("<BI", data, at)
-        at += 5
+        kind, count = stream.take("BI")
         if kind < 2:
-            letter = "fe"[kind]
-            parsed.append((count, struct.unpack_from(f"<{count}{letter}", data, at)))
-            at += count * struct.calcsize(letter)
-            continue
-        unit, factors = struct.unpack_from("<fH", data, at)
-        at += 6
-        steps = [unit * factor for factor in data[at : at + factors]]
-        at += factors
-        low, symbols = struct.unpack_from("<hH", data, at)
-        at += 4
-        frequencies = []
-        for _ in range(symbols):
-            frequency = data[at]
-            at += 1
-            if frequency > 127:
-                frequency = frequency - 128 + 128 * data[at]
-                at += 1
-            frequencies.append(frequency)
-        assert sum(frequencies) == 16384
-        parsed.append((count, steps, low, frequencies))
+            parsed.append((count, list(stream.take(f"{count}{'fe'[kind]}"))))
+        else:
+            parsed.append((count, stream.take("f")[0], stream.table(), stream.table()))
+    decoder = Decoder(stream, words)
+    assert stream.at + 4 == len(data)
 
-    states = list(struct.unpack_from("<256I", data, at))
-    at += 1024
-    stream = iter(struct.unpack_from(f"<{words}H", data, at))
-    assert at + 2 * words + 4 == len(data)
-
+    after = {0: (0, 2), 1: (2, 0), 2: (1, 3), 3: (3, 1)}
     result = []
     for shape, (count, *array) in zip(shapes, parsed):
         if len(array) == 1:
-            result.append(list(array[0]))
+            result.append(array[0])
             continue
-        steps, low, frequencies = array
-        a_row = count // shape[0]
-        slots = [(i, f) for i, f in enumerate(frequencies) for _ in range(f)]
-        starts = [sum(frequencies[:i]) for i in range(len(frequencies))]
-        values = []
-        for i in range(count):
-            x = states[i % 256]
-            s = x % 16384
-            index, f = slots[s]
-            x = f * (x // 16384) + s - starts[index]
-            if x < 65536:
-                x = x * 65536 + next(stream)
-            states[i % 256] = x
-            step = steps[i // a_row] if len(steps) > 1 else steps[0]
-            values.append((low + index) * step)
+        unit, scale_table, choice_table = array
+        outputs, columns = shape[0], count // shape[0]
+        scales = [decoder.symbol(i, scale_table) for i in range(columns)]
+        choices = [decoder.symbol(i, choice_table) for i in range(columns)]
+        values = [0.0] * count
+        states = [0] * outputs
+        for column, (s, choice) in enumerate(zip(scales, choices)):
+            step = unit * ((16, 19, 23, 27)[s % 4] * 2 ** (s // 4))
+            for o in range(outputs):
+                second = states[o] >= 2
+                q = decoder.symbol(o, pairs[choice][second])
+                sign = (q > 0) - (q < 0)
+                values[o * columns + column] = (2 * q - sign * second) * step
+                states[o] = after[states[o]][q % 2]
         result.append(values)
-    assert next(stream, None) is None
-    assert set(states) == {65536}
+    assert next(decoder.words, None) is None
+    assert set(decoder.states) == {65536}
     return description, result

@@ -223,8 +223,14 @@ def _distil(
     """Compresses by `post.py`, trains that, and measures it; goes on where a killed run stopped."""
     from .distil import Settings, distil, floats_of, newest_checkpoint  # Paddle
 
-    settings = Settings(distilled.steps, seed, max_bytes)
-    described = [__version__, dataclasses.asdict(settings), dataclasses.asdict(info.network), extra]
+    settings = Settings(distilled.steps, seed)
+    described = [
+        __version__,
+        max_bytes,
+        dataclasses.asdict(settings),
+        dataclasses.asdict(info.network),
+        extra,
+    ]
     digest = hashlib.sha256(json.dumps(described).encode())
     for array in (*(state[key] for key in sorted(state)), *fitted, *distilled.images):
         digest.update(np.ascontiguousarray(array).tobytes())

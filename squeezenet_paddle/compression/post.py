@@ -2,10 +2,10 @@
 
 For each layer in the order of computation, x are its inputs in the network compressed so far and x0
 those in the float network. The weights that reproduce the float outputs best from x, by least
-squares, are rounded to a multiple of the layer's step (`rounding.py`), and the bias makes up for
-what is left on average. How many bits a layer and each of its inputs get follows from how much
-they matter to what the network says (`fisher.py`): the divergence that one bit more avoids, `mu`, is
-the same for all.
+squares, are rounded to indices of a trellis (`search.py`), and the bias makes up for what is left
+on average. How many bits a layer and each of its inputs get follows from how much they matter to
+what the network says (`fisher.py`): the divergence that one bit more avoids, `mu`, is the same for
+all.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ State = Mapping[str, np.ndarray]
 
 FISHER_IMAGES = 64
 _PILOT_IMAGES = 48
+_PILOT_PASSES = 1
 # Of the step that would be right for a single quantiser and many bits. The two of the trellis have
 # twice this distance between their values.
 _STEP = 0.55
@@ -180,9 +181,9 @@ class Compressor:
         rounded: dict[str, Rounded] = {}
 
         def at(layer: Layer, problem: _LayerProblem) -> Rounded:
-            # One pass for each, and from them what the usual number of passes gives.
-            several = np.log([problem.rounded(mu * factor, 1).bytes for factor in _SPREAD])
-            best = rounded[layer.name] = problem.rounded(mu)
+            # Plain rounding for each, and from them what the search gives.
+            several = np.log([problem.rounded(mu * factor, 0).bytes for factor in _SPREAD])
+            best = rounded[layer.name] = problem.rounded(mu, _PILOT_PASSES)
             sizes[layer.name] = several + math.log(best.bytes) - several[1]
             return best
 
@@ -194,10 +195,16 @@ class Compressor:
     def _pass(self, budget: float, max_bytes: int) -> dict[str, Rounded]:
         """All layers, the last one so that the file has at most `max_bytes`, if that can be."""
         rounded: dict[str, Rounded] = {}
+        foreseen = 0.0  # bytes of what is in `rounded`
 
         def at(layer: Layer, problem: _LayerProblem) -> Rounded:
-            left = budget - sum(each.bytes for each in rounded.values())
-            mu = self._mu(self._layers[len(rounded) :], left)
+            nonlocal foreseen
+            taken = sum(each.bytes for each in rounded.values())
+            left = budget - taken
+            # Layers to come will be larger or smaller than foreseen, as those before.
+            ratio = taken / foreseen if foreseen else 1.0
+            mu = self._mu(self._layers[len(rounded) :], left / ratio)
+            foreseen += self._foreseen(layer, math.log(mu))
             best = problem.rounded(mu)
             if layer is self._layers[-1]:
                 for _ in range(8):
@@ -233,11 +240,15 @@ class Compressor:
                 state[f"{key}.bias"] = result.bias
                 progress.update()
 
+    def _foreseen(self, layer: Layer, log_mu: float) -> float:
+        """Bytes that a layer will take, as the pilot has it."""
+        return math.exp(_line(log_mu, self._grid, self._sizes[layer.name]))
+
     def _mu(self, todo: Sequence[Layer], budget: float) -> float:
         """The `mu` at which these layers take `budget` bytes, as the pilot has it."""
 
         def size(log_mu: float) -> float:
-            return sum(math.exp(_line(log_mu, self._grid, self._sizes[t.name])) for t in todo)
+            return sum(self._foreseen(layer, log_mu) for layer in todo)
 
         low, high = self._grid[0] - 8, self._grid[-1] + 8
         for _ in range(40):

@@ -8,7 +8,7 @@ from ..sqz.tables import loudness
 from ..sqz.trellis import quantisers
 from .search import search
 
-PASSES = 3
+PASSES = 2
 _DAMPING = 0.01  # of the mean of H's diagonal
 _BLOCK = 64  # inputs whose errors are passed on together
 

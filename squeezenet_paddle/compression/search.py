@@ -34,7 +34,7 @@ def search(
         upper: U of the inverse of the inputs' covariances, U' U.
         steps: float64 [inputs].
         price: of a bit, in squared error of an output.
-        passes: how often; what an index costs is known from the pass before.
+        passes: how often; what an index costs is known from the pass before. 0 rounds plainly.
     """
     q = np.rint(np.clip(target / (2 * steps), -INDICES, INDICES)).astype("int32")
     for _ in range(passes):
@@ -53,9 +53,7 @@ class _Bits:
         for size in np.unique(self._column):
             here = self._column == size
             some, of = q[:, here] + INDICES, halves[:, here]
-            counts = [
-                np.bincount(some[of == half], minlength=len(rare)) + rare for half in (0, 1)
-            ]
+            counts = [np.bincount(some[of == half], minlength=len(rare)) + rare for half in (0, 1)]
             self._costs[size] = np.stack([np.log2(c.sum() / c) for c in counts])
 
     def of(self, column: int) -> np.ndarray:
@@ -79,7 +77,9 @@ def _pass(
         at_start = np.tile(np.arange(_STATES), (outputs, 1))  # where each path was
         for i in range(start, stop):
             own = upper[i, i]
-            found = _cheapest(weights[:, :, i] / steps[i], price * (own / steps[i]) ** 2, bits.of(i))
+            found = _cheapest(
+                weights[:, :, i] / steps[i], price * (own / steps[i]) ** 2, bits.of(i)
+            )
             costs, before, index = _extend(costs, *found, (steps[i] / own) ** 2)
             came_from[i], indices[i] = before, index
             rounded = numbers(index, QUANTISER[before]) * steps[i]
@@ -96,9 +96,7 @@ def _pass(
     return _path(came_from, indices, costs.argmin(axis=1))
 
 
-def _cheapest(
-    weights: np.ndarray, price: float, bits: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _cheapest(weights: np.ndarray, price: float, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each path the cheapest even index and the cheapest odd one.
 
     Args:
@@ -118,7 +116,8 @@ def _cheapest(
     costs = np.where(np.stack([odd, ~odd]), _NEVER, found)
     best = costs.argmin(axis=1)[:, None]
     several = np.broadcast_to(several, costs.shape)
-    return tuple(np.take_along_axis(a, best, axis=1)[:, 0] for a in (costs, several))
+    cost, index = (np.take_along_axis(a, best, axis=1)[:, 0] for a in (costs, several))
+    return cost, index
 
 
 def _extend(

@@ -102,6 +102,7 @@ _HEADER = struct.Struct("<8sHHIII")
 _VALUES_PER_BYTE = 256
 _FLOAT32, _FLOAT16, _INDICES = 0, 1, 2
 
+
 @dataclass(frozen=True)
 class Indices:
     """A weight of few values: indices of a trellis, with a step for each column.

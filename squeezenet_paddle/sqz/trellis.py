@@ -1,11 +1,11 @@
 """Dependent quantisation: which value an index stands for depends on those before it.
 
-Two quantisers share the whole numbers: one has the even ones, the other the odd ones and 0. Which of
-them the next index of an output belongs to follows from the parities of the indices before it, by a
-machine of four states. Each index so chooses from half of the values, and costs almost a bit less
-than with all of them, while the encoder, which looks for the best path, loses little (trellis-coded
-quantisation, Marcellin and Fischer 1990; as in the video standard H.266). At the same size the
-squared error is about a sixth smaller than that of a single quantiser.
+Two quantisers share the whole numbers: one has the even ones, the other the odd ones and 0. Which
+of them the next index of an output belongs to follows from the parities of the indices before it,
+by a machine of four states. Each index so chooses from half of the values, and costs almost a bit
+less than with all of them, while the encoder, which looks for the best path, loses little
+(trellis-coded quantisation, Marcellin and Fischer 1990; the machine is that of the video standard
+H.266). At the same size the squared error is about a sixth smaller than that of one quantiser.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ def test_the_authors_network_on_photographs(
     weights = ("--caffemodel", caffe / "squeezenet_v1.1.caffemodel")
     assert call_tool("caffe2paddle", *weights, *names, "--output_dir", model).returncode == 0
     info = read_info(model)
-    write_compressed(small, info, rounded_to_8_bits(model))
+    write_compressed(small, info, rounded(model))
     done = call_tool("export", "--model_dir", small, "--format", "html")
     assert done.returncode == 0, done.stderr
     photos = []
@@ -264,14 +264,15 @@ def test_the_authors_network_on_photographs(
     assert (np.abs(found - expected) / largest).max() < 1e-4
 
 
-def rounded_to_8_bits(model: Path) -> bytes:
-    """A .sqz file of a model's weights, each layer rounded to 255 steps."""
+def rounded(model: Path) -> bytes:
+    """A .sqz file of a model's weights, each layer rounded to 255 values."""
     info = read_info(model)
     arrays: dict[str, sqz.Array] = {}
     for key, values in read_weights(model, info).state.items():
         arrays[key] = values
         if values.ndim == 4:
-            unit = np.float32(np.abs(values).max() / 127)
-            indices = np.rint(values / unit).astype("int16")
-            arrays[key] = sqz.Indices(indices, unit, np.ones(1, "uint8"))
+            unit = np.float32(np.abs(values).max() / 127 / 16)
+            indices = np.rint(values / (32 * unit)).astype("int16")
+            scales = np.zeros(values[0].size, "uint8")
+            arrays[key] = sqz.Indices(indices, unit, scales)
     return sqz.write(sqz.Content(info.network, arrays, info.preprocess.record()))[0]

@@ -11,7 +11,7 @@ from .memory import Memory
 
 TILE = 12  # positions that a kernel computes at once, at most; it may read so many too far
 MAX_BLOCKS = 8  # of rows of conv1, which threads share
-_DECODER = 16384 * 3 // 2  # floats that the tables of a weights file's decoder take
+_DECODER = 18_000  # floats that the decoder of a weights file takes, beside some of each layer
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,12 @@ class _Writer:
         self._steps: set[int] = set()
         self._memory = Memory()
         self._lines: list[str] = []
+        weighted = [each for each in self._layers.values() if each.weight_shape]
+        self._outputs = max(each.channels for each in weighted)
+        self._columns = max(each.in_channels * each.kernel**2 for each in weighted)
         places, table = self._arrays()
         self._memory.add("SCRATCH", scratch)
-        self._memory.add("DECODER", _DECODER)
+        self._memory.add("DECODER", _DECODER + self._outputs // 4 + self._columns // 2)
         self._memory.add("INPUT", 3 * side * side + 6 * TILE + 64)
         self._memory.step()
         x = self._conv1()
@@ -130,6 +133,8 @@ class _Writer:
         table = (
             "/* All arrays in the order of a weights file. Kernel 0: a number for each output. */\n"
             f"#define ARRAYS {len(rows)}\n"
+            f"#define MOST_OUTPUTS {self._outputs}\n"
+            f"#define MOST_COLUMNS {self._columns}\n"
             "static const struct {\n    size_t outputs, inputs, kernel, at;\n"
             f"}} arrays[ARRAYS] = {{\n{''.join(rows)}}};\n"
         )

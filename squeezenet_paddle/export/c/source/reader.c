@@ -2,6 +2,9 @@
 
 #define SLOTS 16384 /* the sum of the frequencies of a table */
 #define CODERS 256 /* the lanes of the coder */
+#define PAIRS 16 /* of tables, at most */
+#define INDICES 511 /* the largest index */
+#define SCALES 40
 #define HEADER 24
 
 static unsigned u16(const unsigned char *p) { return p[0] | (unsigned)p[1] << 8; }
@@ -57,19 +60,28 @@ static int describes_this(const char *text, size_t bytes)
     return found == NETWORK_LINES;
 }
 
-/* An array of the file: where its numbers or its table are. */
+/* An array of the file: where its numbers or its tables are. */
 typedef struct {
     int kind; /* 0 f32, 1 f16, 2 indices */
-    int low, frequencies;
     float unit;
-    unsigned factors;
-    const unsigned char *data; /* numbers; or factors, and behind them the frequencies */
+    const unsigned char *data; /* numbers; or the tables of the scales and of the choices */
 } record;
 
-/* What decodes one array of indices. */
+/* Frequencies of symbols: sums[k] is the sum of those of all symbols below low + k. */
 typedef struct {
-    int16_t index[SLOTS];
-    uint16_t frequency[SLOTS], offset[SLOTS];
+    int low, count;
+    uint16_t *sums;
+} table;
+
+/* What decodes the indices of all arrays. */
+typedef struct {
+    const unsigned char *words, *end;
+    uint32_t lanes[CODERS];
+    int failed; /* whether words were missing */
+    unsigned pairs;
+    table tables[2 * PAIRS], scale, choice;
+    uint16_t sums[2 * PAIRS * (2 * INDICES + 2)], sums_of_columns[2][256 + 1];
+    unsigned char scales[MOST_COLUMNS], choices[MOST_COLUMNS], states[MOST_OUTPUTS];
 } decoder;
 
 static size_t window_of(size_t i) /* values of each output of an array */
@@ -78,52 +90,81 @@ static size_t window_of(size_t i) /* values of each output of an array */
     return kernel ? arrays[i].inputs * kernel * kernel : 1;
 }
 
-/* Reads the head of array i; returns where the next one starts, or NULL. */
-static const unsigned char *read_record(size_t i, const unsigned char *p,
-                                        const unsigned char *end, record *array)
+/* Reads a table of symbols from `least` to `most`; returns where what follows starts, or NULL. */
+static const unsigned char *read_table(const unsigned char *p, const unsigned char *end, int least,
+                                       int most, table *t, uint16_t *sums)
 {
-    const size_t count = arrays[i].outputs * window_of(i);
     unsigned total = 0;
-    if (end - p < 5 || p[0] > 2 || u32(p + 1) != count) return NULL;
-    array->kind = p[0];
-    p += 5;
-    if (array->kind < 2) {
-        const size_t bytes = count * (array->kind ? 2 : 4);
-        array->data = p;
-        return (size_t)(end - p) < bytes ? NULL : p + bytes;
-    }
-    if (!arrays[i].kernel || end - p < 6) return NULL;
-    array->unit = f32(p);
-    array->factors = u16(p + 4);
-    array->data = p += 6;
-    if (array->factors != 1 && array->factors != arrays[i].outputs) return NULL;
-    if (end - p < (ptrdiff_t)array->factors + 4) return NULL;
-    p += array->factors;
-    array->low = (int)u16(p) - (p[1] > 127 ? 65536 : 0);
-    array->frequencies = (int)u16(p + 2);
+    int k = 0;
+    if (!p || end - p < 4) return NULL;
+    t->low = (int)u16(p) - (p[1] > 127 ? 65536 : 0);
+    t->count = (int)u16(p + 2);
+    t->sums = sums;
+    if (!t->count || t->low < least || t->low + t->count - 1 > most) return NULL;
     p += 4;
-    if (!array->frequencies || array->low < -8191 || array->low + array->frequencies > 8192)
-        return NULL;
-    for (int k = 0; k < array->frequencies; k++) {
+    while (k < t->count) {
         if (end - p < 2) return NULL; /* the checksum follows, so that there are two */
-        total += *p < 128 ? *p : *p - 128 + 128u * p[1];
-        p += *p < 128 ? 1 : 2;
+        if (!*p) {
+            if (p[1] >= t->count - k) return NULL;
+            for (int more = p[1] + 1; more--; k++) sums[k] = (uint16_t)total;
+            p += 2;
+        } else {
+            sums[k++] = (uint16_t)total;
+            total += *p < 128 ? *p : *p - 128 + 128u * p[1];
+            p += *p < 128 ? 1 : 2;
+            if (total > SLOTS) return NULL;
+        }
     }
+    sums[k] = (uint16_t)total;
     return total == SLOTS ? p : NULL;
 }
 
-static void make_decoder(const record *array, decoder *table)
+/* Reads the tables of the scales and of the choices of an array. */
+static const unsigned char *read_columns(const unsigned char *p, const unsigned char *end,
+                                         decoder *d)
 {
-    const unsigned char *p = array->data + array->factors + 4;
-    for (int k = 0, slot = 0; k < array->frequencies; k++) {
-        const unsigned frequency = *p < 128 ? *p : *p - 128 + 128u * p[1];
-        p += *p < 128 ? 1 : 2;
-        for (unsigned offset = 0; offset < frequency; offset++, slot++) {
-            table->index[slot] = (int16_t)(array->low + k);
-            table->frequency[slot] = (uint16_t)frequency;
-            table->offset[slot] = (uint16_t)offset;
+    p = read_table(p, end, 0, 255, &d->scale, d->sums_of_columns[0]);
+    return read_table(p, end, 0, 255, &d->choice, d->sums_of_columns[1]);
+}
+
+/* Reads the head of array i; returns where the next one starts, or NULL. */
+static const unsigned char *read_record(size_t i, const unsigned char *p, const unsigned char *end,
+                                        record *array, decoder *d)
+{
+    const size_t count = arrays[i].outputs * window_of(i);
+    if (end - p < 5 || p[0] > 2 || u32(p + 1) != count) return NULL;
+    array->kind = p[0];
+    array->data = p += 5;
+    if (array->kind < 2) {
+        const size_t bytes = count * (array->kind ? 2 : 4);
+        return (size_t)(end - p) < bytes ? NULL : p + bytes;
+    }
+    if (!arrays[i].kernel || end - p < 4) return NULL;
+    array->unit = f32(p);
+    array->data = p + 4;
+    return read_columns(p + 4, end, d);
+}
+
+/* The next symbol of a lane. */
+static int symbol(decoder *d, size_t lane, const table *t)
+{
+    const uint32_t x = d->lanes[lane], slot = x % SLOTS;
+    int low = 0, high = t->count - 1; /* the first whose sum with its own frequency is above slot */
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (t->sums[middle + 1] > slot) high = middle;
+        else low = middle + 1;
+    }
+    d->lanes[lane] = (uint32_t)(t->sums[low + 1] - t->sums[low]) * (x / SLOTS) + slot - t->sums[low];
+    if (d->lanes[lane] < 65536) {
+        if (d->words == d->end) {
+            d->failed = 1;
+        } else {
+            d->lanes[lane] = d->lanes[lane] << 16 | u16(d->words);
+            d->words += 2;
         }
     }
+    return t->low + low;
 }
 
 /* Where value k of output o of array i goes: panels of outputs, in them the window as a
@@ -136,62 +177,85 @@ static size_t place_of(size_t i, size_t o, size_t k)
     return arrays[i].at + (o / PANEL * window_of(i) + k) * PANEL + o % PANEL;
 }
 
+/* Decodes an array of indices; returns whether all weights are finite. */
+static int read_indices(size_t i, const record *array, decoder *d, float *weights)
+{
+    static const unsigned factors[] = {16, 19, 23, 27};
+    static const unsigned char next[4][2] = {{0, 2}, {2, 0}, {1, 3}, {3, 1}};
+    const size_t columns = window_of(i), outputs = arrays[i].outputs;
+    if (!read_columns(array->data, d->end, d)) return 0;
+    for (size_t k = 0; k < columns; k++)
+        if ((d->scales[k] = (unsigned char)symbol(d, k % CODERS, &d->scale)) >= SCALES) return 0;
+    for (size_t k = 0; k < columns; k++)
+        if ((d->choices[k] = (unsigned char)symbol(d, k % CODERS, &d->choice)) >= d->pairs) return 0;
+    memset(d->states, 0, outputs);
+    for (size_t k = 0; k < columns; k++) {
+        const unsigned scale = d->scales[k];
+        const float step = array->unit * (float)(factors[scale % 4] << scale / 4);
+        for (size_t o = 0; o < outputs; o++) {
+            const int second = d->states[o] > 1;
+            const int q = symbol(d, o % CODERS, &d->tables[2 * d->choices[k] + second]);
+            const int whole = 2 * q - (second ? (q > 0) - (q < 0) : 0);
+            const float value = (float)whole * step;
+            if (!isfinite(value)) return 0;
+            weights[place_of(i, o, k)] = value;
+            d->states[o] = next[d->states[o]][q & 1];
+        }
+        if (d->failed) return 0;
+    }
+    return 1;
+}
+
 /* Reads all arrays into `weights`. */
 static int read_arrays(const unsigned char *p, const unsigned char *end, size_t words,
-                       float *weights, decoder *table)
+                       float *weights, decoder *d)
 {
     record records[ARRAYS];
-    uint32_t states[CODERS];
-    for (size_t i = 0; i < ARRAYS; i++) {
-        memset(&records[i], 0, sizeof records[i]);
-        if (!(p = read_record(i, p, end, &records[i]))) return SQZ_DAMAGED;
+    memset(d, 0, sizeof *d);
+    d->end = end;
+    if (p == end || (d->pairs = *p++) > PAIRS) return SQZ_DAMAGED;
+    for (size_t i = 0; i < 2 * d->pairs; i++) {
+        uint16_t *sums = d->sums + i * (2 * INDICES + 2);
+        if (!(p = read_table(p, end, -INDICES, INDICES, &d->tables[i], sums))) return SQZ_DAMAGED;
     }
+    for (size_t i = 0; i < ARRAYS; i++)
+        if (!(p = read_record(i, p, end, &records[i], d))) return SQZ_DAMAGED;
     memset(weights, 0, WEIGHTS * sizeof *weights); /* of outputs that only fill a panel */
     if ((size_t)(end - p) != 4 * CODERS + 2 * words) return SQZ_DAMAGED;
     for (size_t i = 0; i < CODERS; i++, p += 4)
-        if ((states[i] = u32(p)) < SLOTS) return SQZ_DAMAGED;
+        if ((d->lanes[i] = u32(p)) < SLOTS) return SQZ_DAMAGED;
+    d->words = p;
     for (size_t i = 0; i < ARRAYS; i++) {
         const record *array = &records[i];
         const size_t window = window_of(i);
-        if (array->kind == 2) make_decoder(array, table);
+        if (array->kind == 2) {
+            if (!read_indices(i, array, d, weights)) return SQZ_DAMAGED;
+            continue;
+        }
         for (size_t o = 0, n = 0; o < arrays[i].outputs; o++) {
-            const float step =
-                array->kind == 2 ? array->unit * array->data[array->factors > 1 ? o : 0] : 0;
             for (size_t k = 0; k < window; k++, n++) {
-                float value;
-                if (array->kind == 2) {
-                    uint32_t *state = &states[n % CODERS];
-                    const uint32_t slot = *state % SLOTS;
-                    *state = table->frequency[slot] * (*state / SLOTS) + table->offset[slot];
-                    if (*state < 65536) {
-                        if (p == end) return SQZ_DAMAGED;
-                        *state = *state << 16 | u16(p);
-                        p += 2;
-                    }
-                    value = table->index[slot] * step;
-                } else {
-                    value = array->kind ? f16(array->data + 2 * n) : f32(array->data + 4 * n);
-                }
+                const float value =
+                    array->kind ? f16(array->data + 2 * n) : f32(array->data + 4 * n);
                 if (!isfinite(value)) return SQZ_DAMAGED;
                 weights[place_of(i, o, k)] = value;
             }
         }
     }
     for (size_t i = 0; i < CODERS; i++)
-        if (states[i] != 65536) return SQZ_DAMAGED;
-    return p == end ? SQZ_OK : SQZ_DAMAGED;
+        if (d->lanes[i] != 65536) return SQZ_DAMAGED;
+    return d->words == end ? SQZ_OK : SQZ_DAMAGED;
 }
 
-static int read_file(const unsigned char *file, size_t bytes, float *weights, decoder *table)
+static int read_file(const unsigned char *file, size_t bytes, float *weights, decoder *d)
 {
     size_t described;
     if (bytes < HEADER + 4 || memcmp(file, "\x89SQZ\r\n\x1a\n", 8)) return SQZ_NO_SQZ;
-    if (u16(file + 8) != 1) return SQZ_OTHER_VERSION;
+    if (u16(file + 8) != 2) return SQZ_OTHER_VERSION;
     if (u32(file + 12) != bytes) return SQZ_CUT;
     if (u32(file + bytes - 4) != crc32(file, bytes - 4)) return SQZ_CHECKSUM;
     described = u32(file + 16);
     if (described > bytes - HEADER - 4) return SQZ_DAMAGED;
     if (!describes_this((const char *)file + HEADER, described)) return SQZ_OTHER_NETWORK;
     if (u16(file + 10) != ARRAYS) return SQZ_DAMAGED;
-    return read_arrays(file + HEADER + described, file + bytes - 4, u32(file + 20), weights, table);
+    return read_arrays(file + HEADER + described, file + bytes - 4, u32(file + 20), weights, d);
 }
