@@ -4,8 +4,8 @@
         --output_dir pretrained/squeezenet_v1.1_small
 
 writes a model directory with model.sqz in place of model.pdparams, which every command and the
-Predictor read as any other. Nothing is trained: the weights of each layer are rounded to multiples
-of a step, so that its outputs stay, and entropy-coded. The images should be like those that the
+Predictor read as any other. Nothing is trained: the weights of each layer are rounded so that its
+outputs stay, and entropy-coded. The images should be like those that the
 model will see; some hundred are enough, and more are better. Every fourth one is held back, at most
 some 130, to measure what is lost.
 
@@ -19,9 +19,9 @@ the compressed network's. --test_list counts it, with the labels of a list:
 
 The printed error of a layer is that of its outputs, as a share of their deviation.
 
---method distil goes on from there: the rounded weights are trained to say what the float network
-says of crops, mirror images and mixtures of the images, in a file of the same size. Killed, the
-same command goes on; until its end, OUTPUT_DIR.checkpoints has its state.
+--method distil goes on from there: the steps and biases are trained so that the network says what
+the float network says of crops, mirror images and mixtures of the images; the file keeps its size.
+Killed, the same command goes on; until its end, OUTPUT_DIR.checkpoints has its state.
 
     squeezenet compress --model_dir pretrained/squeezenet_v1.1 --image photos/ --method distil \\
         --output_dir pretrained/squeezenet_v1.1_small
@@ -97,8 +97,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--method",
         choices=("post", "distil"),
         default="post",
-        help="distil trains the weights that post has rounded, to say what the float network says "
-        "(default: post)",
+        help="distil trains the steps and biases of what post has rounded, to say what the float "
+        "network says (default: post)",
     )
     how.add_argument(
         "--steps",

@@ -37,7 +37,8 @@ _PILOT_PASSES = 1
 _STEP = 0.55
 _SAVED = 0.5  # bits of an index that plain rounding takes more
 _UNUSED = 0.001  # of a file's bytes
-_SPREAD = (0.4, 1.0, 2.5)  # times mu, where the pilot measures sizes
+_TOO_SMALL = 0.03
+_SPREAD = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)  # times mu, where the pilot measures sizes
 LEAST_BITS = 1  # a weight, of the smallest file that is made
 # A classifier of few classes costs hardly a byte, and comes last: it must not pay, with all that
 # the network says, for what the layers before it took beyond the budget.
@@ -103,6 +104,8 @@ class Compressor:
         self._layers = [each for each in layers(config) if each.weight_shape]
         shown = [x.astype("float32") for x in inputs[:FISHER_IMAGES]]
         self._sensitivity = _sensitivity(fisher_information(config, state, shown, seed))
+        # A small classifier is kept, and cannot make up for what the pilot has not foreseen.
+        self._fitting = self._layers[-2 if self._is_small(self._layers[-1]) else -1]
         self._shared = 0.0  # bytes of tables, and what else a file has beside its layers' own
         self._sizes: dict[str, np.ndarray] = {}  # log(bytes) of each layer at each of `_grid`
         self._grid = np.zeros(0)  # log(mu)
@@ -111,6 +114,11 @@ class Compressor:
     def weights(self) -> int:
         """How many weights are rounded."""
         return sum(math.prod(each.weight_shape) for each in self._layers)
+
+    def _is_small(self, layer: Layer) -> bool:
+        """Whether this is a classifier that takes hardly a byte."""
+        size = math.prod(layer.weight_shape)
+        return layer is self._layers[-1] and size < _FEW * self.weights
 
     @property
     def smallest(self) -> int:
@@ -137,11 +145,10 @@ class Compressor:
             rounded = self._pass(budget, max_bytes)
             content, size = self._file(rounded)
             excess = size - max_bytes
-            if excess <= 0:
+            # Where the pilot was wrong, which is now put right, the first pass is made again.
+            if excess <= 0 and (not is_first or excess > -_TOO_SMALL * max_bytes):
                 return content, list(rounded.values())
-            if (
-                not is_first or excess < max_bytes // 100
-            ):  # else the pilot, now put right, was wrong
+            if not is_first or 0 < excess < max_bytes // 100:
                 budget -= max(1.2 * excess, 64)
             is_first = False
 
@@ -184,7 +191,7 @@ class Compressor:
             # Plain rounding for each, and from them what the search gives.
             several = np.log([problem.rounded(mu * factor, 0).bytes for factor in _SPREAD])
             best = rounded[layer.name] = problem.rounded(mu, _PILOT_PASSES)
-            sizes[layer.name] = several + math.log(best.bytes) - several[1]
+            sizes[layer.name] = several + math.log(best.bytes) - several[_SPREAD.index(1.0)]
             return best
 
         self._run(self._inputs[:_PILOT_IMAGES], at, "trying out sizes")
@@ -193,7 +200,7 @@ class Compressor:
         self._shared = self._file(rounded)[1] - self.smallest - own
 
     def _pass(self, budget: float, max_bytes: int) -> dict[str, Rounded]:
-        """All layers, the last one so that the file has at most `max_bytes`, if that can be."""
+        """All layers; one of the last is fitted so that the file has about `max_bytes`."""
         rounded: dict[str, Rounded] = {}
         foreseen = 0.0  # bytes of what is in `rounded`
 
@@ -203,12 +210,15 @@ class Compressor:
             left = budget - taken
             # Layers to come will be larger or smaller than foreseen, as those before.
             ratio = taken / foreseen if foreseen else 1.0
-            mu = self._mu(self._layers[len(rounded) :], left / ratio)
+            after = self._layers[len(rounded) + 1 :]
+            mu = self._mu([layer, *after], left / ratio)
             foreseen += self._foreseen(layer, math.log(mu))
             best = problem.rounded(mu)
-            if layer is self._layers[-1]:
+            if layer is self._fitting:
+                later = sum(self._foreseen(each, math.log(mu)) for each in after)
                 for _ in range(8):
-                    excess = self._file({**rounded, layer.name: best})[1] - max_bytes
+                    size = self._file({**rounded, layer.name: best})[1] + 1.05 * later
+                    excess = size - max_bytes
                     if -_UNUSED * max_bytes < excess <= 0:
                         break
                     ratio = best.bytes / max(best.bytes - excess - _UNUSED / 2 * max_bytes, 1)
@@ -275,17 +285,11 @@ class _LayerProblem:
 
     def rounded(self, mu: float, passes: int = PASSES) -> Rounded:
         result = self._rounded(mu, passes)
-        if self._is_small_classifier:
+        if self._compressor._is_small(self._layer):
             while (result.error or 0.0) > _LARGEST_ERROR:
                 mu /= 4
                 result = self._rounded(mu, passes)
         return result
-
-    @property
-    def _is_small_classifier(self) -> bool:
-        compressor = self._compressor
-        is_last = self._layer is compressor._layers[-1]
-        return is_last and self._weight.size < _FEW * compressor.weights
 
     def _rounded(self, mu: float, passes: int) -> Rounded:
         sensitivity = self._compressor._sensitivity[self._layer.name]
@@ -330,7 +334,7 @@ def _short(values: np.ndarray) -> np.ndarray:
 
 def _line(x: float, xs: np.ndarray, ys: np.ndarray) -> float:
     """Interpolates, and goes on with the slope of the outermost pieces."""
-    i = 0 if x < xs[1] else 1
+    i = int(np.clip(np.searchsorted(xs, x) - 1, 0, len(xs) - 2))
     return float(ys[i] + (ys[i + 1] - ys[i]) * (x - xs[i]) / (xs[i + 1] - xs[i]))
 
 
