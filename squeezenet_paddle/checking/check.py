@@ -91,7 +91,7 @@ class Check:
         extra = sum(len(each) - 1 for each in self.duplicates.sets())
         if extra:
             sets = len(self.duplicates.sets())
-            yield f"duplicates: {_images(extra)} beyond the first of {sets}"
+            yield f"duplicates: {_images(extra)} beyond the first of {sets:,}"
         if self.conflicts:
             yield (
                 f"conflicts: {len(self.conflicts)} of them "
