@@ -297,7 +297,7 @@ def test_the_range_test_takes_whole_updates(
     """All 37 images or so, in two parts of 20 or of 32 and the rest, are one update."""
     losses: list[float] = []
 
-    def choose(found: list[float], _: int) -> float:
+    def choose(found: list[float], *_: float) -> float:
         losses.append(found[0])
         return 1e-3
 
@@ -316,7 +316,7 @@ def test_the_range_test_sees_the_same_images_however_they_are_read(
 ) -> None:
     """Reader processes use the memory of a batch again; more batches than that are compared."""
     losses: list[list[float]] = []
-    monkeypatch.setattr(lr_range, "choose", lambda found, _: losses.append(found) or 1e-3)
+    monkeypatch.setattr(lr_range, "choose", lambda found, *_: losses.append(found) or 1e-3)
     monkeypatch.setattr(lr_range, "rates", lambda: [lr_range.LOWEST, 1e-3])
     for workers in 0, 1:
         more = ("--trainable", "all", "--batch_size", 2, "--num_workers", workers, "--no_check")
@@ -338,6 +338,7 @@ def test_the_range_test_takes_a_tenth_of_the_last_good_rate(start: float) -> Non
     falling = np.maximum(start - np.log10(rates / rates[0]) / 4, 0)
     losses = np.where(rates <= rates[27], falling, 99.0)
     assert lr_range.choose(losses.tolist(), 10) == pytest.approx(rates[27] / 10, rel=0.2)
+    assert lr_range.choose(losses.tolist(), 10, 3) == pytest.approx(rates[27] / 3, rel=0.2)
     assert lr_range.choose([1.0], 10) == lr_range.LOWEST
     assert lr_range.choose([], 10) == lr_range.LOWEST
 
