@@ -83,9 +83,10 @@ def find_lr(run: Run, inputs: Inputs, views: int) -> Chosen:
     batches = _batches(inputs.train)
     for lr in track(rates(), "learning rate", "updates"):
         network.train()
-        parts = list(islice(batches, plan.solver.parts))
-        trained = sum(solver.gradients.add(part, epoch=0)[0] for part in parts)
-        images = sum(len(part.labels) for part in parts)
+        trained, images = 0.0, 0
+        for part in islice(batches, plan.solver.parts):
+            trained += solver.gradients.add(part, epoch=0)[0]
+            images += len(part.labels)
         if not images or not math.isfinite(trained) or not solver.update(images, lr):
             break
         losses.append(judge())
@@ -102,7 +103,8 @@ def _judge(run: Run, inputs: Inputs) -> Callable[[], float]:
     val = inputs.val
     assert val is not None
     step = -(-len(val.images) // VAL_IMAGES)
-    chosen = [(batch, batch.indices % step == 0) for batch in val.epoch()]
+    # Copied from one batch after the other, as readers use their memory again.
+    chosen = ((batch, batch.indices % step == 0) for batch in val.epoch())
     pairs = [(batch.inputs[rows], batch.labels[rows]) for batch, rows in chosen if rows.any()]
     engine = DynamicEngine(
         run.network,
