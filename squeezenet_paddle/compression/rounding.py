@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 PASSES = 3
+LARGEST_PAIR = 128  # times 255 fits 16 bits
 _DAMPING = 0.01  # of the mean of H's diagonal
 _BLOCK = 64  # inputs whose errors are passed on together
 
@@ -48,12 +49,28 @@ class Problem:
         """
         q = np.rint(self.target / step).astype("int32")
         for _ in range(passes):
-            q = self._pass(step, price / step**2, Bits(q))
+            q = self._pass(self.target, step, price / step**2, Bits(q))
         return q
 
-    def nearest(self, steps: np.ndarray, largest: int) -> np.ndarray:
-        """int32 [outputs, inputs]: indices of at most `largest`, with a step for each output."""
-        return self._pass(steps[:, None], 0.0, _Nearest(largest))
+    def nearest(
+        self, steps: np.ndarray, largest: np.ndarray, pairs: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Indices, int32 [outputs, inputs], and the step of each output.
+
+        Args:
+            steps: [choices, outputs], of which each output gets the one with the least error.
+            largest: index with each choice, [choices].
+            pairs: the partner of each input, [inputs]. The two indices of a pair then have sums, of
+                those above 0 and of those below, of at most `LARGEST_PAIR`. None for no such limit.
+        """
+        choices, outputs = steps.shape
+        target = np.tile(self.target, (choices, 1))
+        bits = _Nearest(np.repeat(largest, outputs), pairs, self._order)
+        q = self._pass(target, steps.reshape(-1, 1), 0.0, bits)
+        wrong = q * steps.reshape(-1, 1) - target
+        errors = np.einsum("oi,oi->o", wrong @ self._damped, wrong).reshape(choices, outputs)
+        best, each = errors.argmin(axis=0), np.arange(outputs)
+        return q.reshape(choices, outputs, -1)[best, each], steps[best, each]
 
     def error(self, q: np.ndarray, step: float) -> float:
         """Root mean square error of the outputs, as a share of their deviation."""
@@ -63,9 +80,11 @@ class Problem:
 
         return float(np.sqrt(power(q * step - self.target) / max(power(self.target), 1e-30)))
 
-    def _pass(self, step: float | np.ndarray, price: float, bits: Bits | _Nearest) -> np.ndarray:
+    def _pass(
+        self, target: np.ndarray, step: float | np.ndarray, price: float, bits: Bits | _Nearest
+    ) -> np.ndarray:
         """Rounds all inputs, those with the largest deviation first; in units of the step."""
-        w, upper = self.target[:, self._order] / step, self._upper
+        w, upper = target[:, self._order] / step, self._upper
         q = np.empty(w.shape, "int32")
         count = w.shape[1]
         for start in range(0, count, _BLOCK):
@@ -100,13 +119,23 @@ class Bits:
 
 
 class _Nearest:
-    """Indices that all cost the same."""
+    """Indices that all cost the same, asked for once for each input of `order`."""
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: np.ndarray, pairs: np.ndarray | None, order: np.ndarray) -> None:
         self._largest = largest
+        self._pairs = pairs
+        self._columns = iter(order)
+        self._done: dict[int, np.ndarray] = {}  # indices by input
 
     def cheapest(self, w: np.ndarray, price: float) -> np.ndarray:
-        return np.clip(np.rint(w), -self._largest, self._largest).astype("int32")
+        column = next(self._columns)
+        low, high = -self._largest, self._largest
+        partner = None if self._pairs is None else self._done.get(self._pairs[column])
+        if partner is not None:
+            high = np.minimum(high, LARGEST_PAIR - np.maximum(partner, 0))
+            low = np.maximum(low, -LARGEST_PAIR - np.minimum(partner, 0))
+        self._done[column] = np.clip(np.rint(w), low, high).astype("int32")
+        return self._done[column]
 
 
 def entropy(q: np.ndarray) -> float:
