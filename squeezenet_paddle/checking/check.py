@@ -42,6 +42,7 @@ class Check:
         unreadable: what is wrong with each image that cannot be read, by index.
         group_pattern: what puts images together; None where nothing does.
         max_pixels: the largest image that is read.
+        parts: the part of each image, where the folders give a split.
     """
 
     images: ImageList
@@ -56,6 +57,7 @@ class Check:
     unreadable: Mapping[int, str]
     group_pattern: str | None
     max_pixels: int
+    parts: Sequence[str] | None = None
 
     @cached_property
     def conflicts(self) -> list[np.ndarray]:
@@ -89,12 +91,13 @@ class Check:
         extra = sum(len(each) - 1 for each in self.duplicates.sets())
         if extra:
             sets = len(self.duplicates.sets())
-            yield f"duplicates: {_images(extra)} beyond the first of {sets}"
+            yield f"duplicates: {_images(extra)} beyond the first of {sets:,}"
         if self.conflicts:
             yield (
                 f"conflicts: {len(self.conflicts)} of them "
                 f"{'are' if len(self.conflicts) > 1 else 'is'} under two classes"
             )
+        yield from self._shared()
         if len(self.labels.suspects):
             yield (
                 f"labels that look wrong: {len(self.labels.suspects)}, "
@@ -111,6 +114,20 @@ class Check:
         if self.curve is not None:
             yield str(self.curve)
 
+    def _shared(self) -> Iterator[str]:
+        """How many images of the other parts are duplicates of training images."""
+        if self.parts is None:
+            return
+        parts, groups = np.array(self.parts), self.duplicates.groups
+        seen = np.isin(groups, groups[parts == "train"])
+        for part in ("val", "test"):
+            inside = parts == part
+            if shared := np.count_nonzero(inside & seen):
+                yield (
+                    f"shared: {shared:,} of {np.count_nonzero(inside):,} {part} images are "
+                    "duplicates of training images, so scores on them are too high"
+                )
+
 
 def check(
     features: np.ndarray,
@@ -122,6 +139,7 @@ def check(
     group_pattern: str | None = None,
     max_pixels: int = MAX_PIXELS,
     classifier: np.ndarray | None = None,
+    parts: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Check:
     """Checks labelled images.
@@ -137,6 +155,7 @@ def check(
         max_pixels: the largest image that is read.
         classifier: float32 [K, M], the weights of the classes of the pretrained network that the
             features are of; they help to judge labels. None without.
+        parts: the part of each image, where the folders give a split.
         seed: of the folds.
 
     Raises:
@@ -183,6 +202,7 @@ def check(
         unreadable,
         group_pattern,
         max_pixels,
+        parts,
     )
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..progress import track
 from .pixels import SIDE, Look, Read, are_alike, can_be_aligned, kind_of, small_look
 
 BYTES = "same file"
@@ -143,11 +144,13 @@ def confirm(
     images = np.unique(candidates)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         small = np.zeros((len(images), SIDE, SIDE), "uint8")
-        for k, look in enumerate(pool.map(lambda i: small_look(read_small(i)), images.tolist())):
+        looks = pool.map(lambda i: small_look(read_small(i)), images.tolist())
+        for k, look in enumerate(track(looks, "checking", total=len(images))):
             small[k] = look
         rows = np.searchsorted(images, candidates)
         likely = np.flatnonzero(are_alike(small, rows))
         aligned = pool.map(lambda k: can_be_aligned(*small[rows[k]]), likely.tolist())
+        aligned = track(aligned, "comparing", "pairs", len(likely))
         likely = likely[np.fromiter(aligned, bool, len(likely))]
         pairs = candidates[likely].tolist()
         look_at = lru_cache(_LOOKS)(lambda i: Look.of(read(i)))

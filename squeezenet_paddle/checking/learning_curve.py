@@ -51,8 +51,8 @@ class LearningCurve:
             )
         )
         return (
-            f"{verdict}: accuracy {now:.1%} with {count:,}, "
-            f"{self.twice:.1%} ({self.low:.1%} to {self.high:.1%}) expected of {2 * count:,}"
+            f"{verdict} a linear classifier of the features: {now:.1%} right with {count:,}, "
+            f"{self.twice:.1%} ({self.low:.1%} to {self.high:.1%}) expected with {2 * count:,}"
         )
 
 

@@ -158,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         group_pattern=args.group_pattern,
         max_pixels=args.max_pixels,
         classifier=classifier_of(args.pretrained),
+        parts=tree.parts,
     )
     write_report(args.output_dir, found, facts_of(found, args.pretrained))
     for line in found.lines() if any(found.lines()) else ["nothing was found"]:

@@ -9,6 +9,7 @@ from ..sqz.trellis import quantisers
 from .search import search
 
 PASSES = 2
+LARGEST_PAIR = 128  # times 255 fits 16 bits
 _DAMPING = 0.01  # of the mean of H's diagonal
 _BLOCK = 64  # inputs whose errors are passed on together
 
@@ -47,21 +48,45 @@ class Problem:
         """int32 [outputs, inputs]: the index of each weight; see `search`."""
         return search(self.target, self._upper, steps, price, passes)
 
-    def nearest(self, steps: np.ndarray, largest: int) -> np.ndarray:
-        """int32 [outputs, inputs]: whole numbers of at most `largest`, times a step each output.
+    def nearest(
+        self, steps: np.ndarray, largest: np.ndarray, pairs: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Whole numbers, int32 [outputs, inputs], and the step of each output that they are times.
 
-        The inputs with the largest deviation come first.
+        Args:
+            steps: [choices, outputs], of which each output gets the one with the least error.
+            largest: number with each choice, [choices].
+            pairs: the partner of each input, [inputs]. The two numbers of a pair then have sums, of
+                those above 0 and of those below, of at most `LARGEST_PAIR`. None for no such limit.
         """
+        choices, outputs = steps.shape
+        target = np.tile(self.target, (choices, 1))
+        step = steps.reshape(-1, 1)
+        q = self._nearest(target / step, np.repeat(largest, outputs), pairs)
+        wrong = q * step - target
+        errors = np.einsum("oi,oi->o", wrong @ self._damped, wrong).reshape(choices, outputs)
+        best, each = errors.argmin(axis=0), np.arange(outputs)
+        return q.reshape(choices, outputs, -1)[best, each], steps[best, each]
+
+    def _nearest(
+        self, target: np.ndarray, largest: np.ndarray, pairs: np.ndarray | None
+    ) -> np.ndarray:
+        """Rounds all inputs, those with the largest deviation first; in steps."""
         order = np.argsort(-np.diag(self._damped), kind="stable")
-        w = self.target[:, order] / steps[:, None]
-        upper = _upper(self._damped[np.ix_(order, order)])
+        w, upper = target[:, order], _upper(self._damped[np.ix_(order, order)])
         q = np.empty(w.shape, "int32")
+        done: dict[int, np.ndarray] = {}  # by input
         count = w.shape[1]
         for start in range(0, count, _BLOCK):
             stop = min(start + _BLOCK, count)
             errors = np.empty((len(w), stop - start))
             for i in range(start, stop):
-                q[:, i] = np.clip(np.rint(w[:, i]), -largest, largest)
+                low, high = -largest, largest
+                partner = None if pairs is None else done.get(pairs[order[i]])
+                if partner is not None:
+                    high = np.minimum(high, LARGEST_PAIR - np.maximum(partner, 0))
+                    low = np.maximum(low, -LARGEST_PAIR - np.minimum(partner, 0))
+                q[:, i] = done[order[i]] = np.clip(np.rint(w[:, i]), low, high).astype("int32")
                 errors[:, i - start] = (w[:, i] - q[:, i]) / upper[i, i]
                 w[:, i + 1 : stop] -= np.outer(errors[:, i - start], upper[i, i + 1 : stop])
             w[:, stop:] -= errors @ upper[start:stop, stop:]

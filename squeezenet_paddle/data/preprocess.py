@@ -208,6 +208,14 @@ class Preprocess:
             np.divide(out, std, out=out)
         return out
 
+    @property
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest value of each channel that `normalise` can make, [3]."""
+        shape = (self.crop_size, self.crop_size, 3)
+        ends = np.stack([self.normalise(np.full(shape, each, "uint8")) for each in (0, 255)])
+        across = (0, 2, 3) if self.data_format == "NCHW" else (0, 1, 2)
+        return ends.min(axis=across), ends.max(axis=across)
+
     def denormalise(self, inputs: np.ndarray) -> np.ndarray:
         """The crops, uint8 [..., H, W, 3] in BGR, from which `normalise` made `inputs`."""
         mean, std = self._mean_and_std

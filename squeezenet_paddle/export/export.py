@@ -255,7 +255,7 @@ def _write_onnx(
 ) -> list[Path]:
     files, quantised = [folder / record.ONNX], None
     if what.precision == "int8":
-        quantised = quantise(info.network, weights.state, inputs)
+        quantised = quantise(info.network, weights.state, inputs, limits=preprocess.limits)
         files = [folder / record.ONNX_INT8]
     size = what.input_size
     graph_input = GraphInput(size, size, what.batch, preprocess if what.with_preprocess else None)

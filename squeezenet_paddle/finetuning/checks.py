@@ -55,7 +55,7 @@ def check_images(
         return groups, None
     listed = ImageList.of_paths(list(tree.names))
     listed = dataclasses.replace(listed, root=images.root, labels=tree.labels)
-    found = _checked(listed, images.hashes, _names(images), config)
+    found = _checked(listed, images.hashes, _names(images), config, tree.parts)
     return found.groups, found
 
 
@@ -96,7 +96,11 @@ def check_lists(lists: Lists, config: FinetuneConfig) -> tuple[Lists, Check | No
 
 
 def _checked(
-    listed: ImageList, hashes: Sequence[str], names: Sequence[str], config: FinetuneConfig
+    listed: ImageList,
+    hashes: Sequence[str],
+    names: Sequence[str],
+    config: FinetuneConfig,
+    parts: Sequence[str] | None = None,
 ) -> Check:
     """Checks images by the features of the pretrained network, which the run's cache keeps."""
     machine = config.machine
@@ -119,6 +123,7 @@ def _checked(
         group_pattern=config.data.group_pattern,
         max_pixels=machine.max_pixels,
         classifier=classifier_of(config.network.pretrained),
+        parts=parts,
     )
 
 

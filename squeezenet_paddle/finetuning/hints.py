@@ -1,4 +1,4 @@
-"""Hints for a model that is no better than guessing, or neglects rare classes. No Paddle here."""
+"""Hints for a model that could be better: at chance, rare classes, many images. No Paddle here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ..evaluation.evaluate import Evaluation
 from ..evaluation.metrics import class_report, neglected_classes
 
 FEW_IMAGES = 20  # of a class, below which more of them are the first thing to try
+MANY_IMAGES = 10_000  # of training, from which training all layers is worth its time; measured
+GOOD = 0.99  # top-1 that is good enough
 
 
 def chance_hint(evaluation: Evaluation, train_images: int, num_classes: int) -> str:
@@ -54,4 +56,19 @@ def balance_hint(evaluation: Evaluation, names: Sequence[str]) -> str:
     return (
         f"hint: rare classes are recognised worse than the mean of {scores.macro['recall']:.1%}: "
         f"{', '.join(told)}{more}; `balance` makes all classes count the same"
+    )
+
+
+def stage_hint(evaluation: Evaluation, train_images: int) -> str:
+    """Names the second stage where there are images enough for it; "" where there are not.
+
+    Args:
+        evaluation: of the model, whose head alone was trained, on the validation images.
+        train_images: length of the training list.
+    """
+    if train_images < MANY_IMAGES or evaluation.summary()["top1"] >= GOOD:
+        return ""
+    return (
+        f"hint: {train_images:,} training images are enough to train all layers, which takes "
+        "longer and gains some points: the same command with `then` all"
     )

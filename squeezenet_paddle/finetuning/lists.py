@@ -205,6 +205,11 @@ def split_images(images: Images, config: FinetuneConfig, groups: np.ndarray | No
     if images.ids is None:
         names_file = output_dir / NAMES
         written[NAMES] = "".join(f"{name}\n" for name in tree.classes).encode()
+    if tree.parts is not None and "val" not in tree.parts:
+        notes.append(
+            f"validation: {len(parts['val'])} of the {tree.parts.count('train')} training images, "
+            "as the folders have no part val; the part test is left for a final score"
+        )
     notes += _same_contents(tree, images.hashes, parts)
     if groups is not None and config.data.group_pattern is not None and tree.parts is not None:
         notes += _divided(tree, groups_of(tree.names, config.data.group_pattern), part_of)

@@ -2,7 +2,8 @@
 
 The rate grows from update to update by the same factor. The loss on validation images, which the
 test does not train on, falls or stays, and at some rate it rises. A tenth of the last rate at which
-it was still near its lowest is taken. Near is measured in the loss of guessing, so that the rule
+it was still near its lowest is taken; a third, where the run has a warm-up, as it then comes to
+that rate as slowly as the test did. Near is measured in the loss of guessing, so that the rule
 also holds where training starts with hardly any loss.
 """
 
@@ -32,7 +33,7 @@ from .lr_trials import Chosen, best_rate
 LOWEST, HIGHEST = 1e-5, 1.0
 UPDATES = 40
 VAL_IMAGES = 64  # at most, by which a rate is judged
-SAFETY = 10
+SAFETY, SAFETY_WITH_WARMUP = 10, 3
 SMOOTHING = 0.8
 NEAR, FAR = 0.05, 0.5  # above the lowest loss, as shares of that of guessing
 
@@ -51,13 +52,19 @@ def smoothed(losses: Sequence[float]) -> np.ndarray:
     return np.array(means)
 
 
-def choose(losses: Sequence[float], num_classes: int) -> float:
-    """The learning rate, from the loss of each of the first `rates`."""
+def choose(losses: Sequence[float], num_classes: int, safety: float = SAFETY) -> float:
+    """The learning rate, from the loss of each of the first `rates`.
+
+    Args:
+        losses: of the first of these, on images that are not trained on.
+        num_classes: which say how large the loss of guessing is.
+        safety: the last rate that was near the best is divided by it.
+    """
     if not losses:
         return LOWEST
     curve = smoothed(losses)
     near = np.flatnonzero(curve <= curve.min() + NEAR * math.log(num_classes))
-    rate = max(rates()[near[-1]] / SAFETY, LOWEST)
+    rate = max(rates()[near[-1]] / safety, LOWEST)
     return float(f"{rate:.1g}")  # no more digits than it is worth
 
 
@@ -83,9 +90,10 @@ def find_lr(run: Run, inputs: Inputs, views: int) -> Chosen:
     batches = _batches(inputs.train)
     for lr in track(rates(), "learning rate", "updates"):
         network.train()
-        parts = list(islice(batches, plan.solver.parts))
-        trained = sum(solver.gradients.add(part, epoch=0)[0] for part in parts)
-        images = sum(len(part.labels) for part in parts)
+        trained, images = 0.0, 0
+        for part in islice(batches, plan.solver.parts):
+            trained += solver.gradients.add(part, epoch=0)[0]
+            images += len(part.labels)
         if not images or not math.isfinite(trained) or not solver.update(images, lr):
             break
         losses.append(judge())
@@ -94,7 +102,8 @@ def find_lr(run: Run, inputs: Inputs, views: int) -> Chosen:
             break
     solver.clear_gradients()
     load_state(network, before, "the start")
-    return Chosen(choose(losses, classes), FOUND)
+    safety = SAFETY_WITH_WARMUP if plan.solver.warmup_steps else SAFETY
+    return Chosen(choose(losses, classes, safety), FOUND)
 
 
 def _judge(run: Run, inputs: Inputs) -> Callable[[], float]:
@@ -102,7 +111,8 @@ def _judge(run: Run, inputs: Inputs) -> Callable[[], float]:
     val = inputs.val
     assert val is not None
     step = -(-len(val.images) // VAL_IMAGES)
-    chosen = [(batch, batch.indices % step == 0) for batch in val.epoch()]
+    # Copied from one batch after the other, as readers use their memory again.
+    chosen = ((batch, batch.indices % step == 0) for batch in val.epoch())
     pairs = [(batch.inputs[rows], batch.labels[rows]) for batch, rows in chosen if rows.any()]
     engine = DynamicEngine(
         run.network,

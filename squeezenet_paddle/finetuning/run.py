@@ -37,7 +37,7 @@ from .checks import check_images, check_lists, tell
 from .config import FinetuneConfig
 from .features import cached, frozen_part
 from .growth import Comparison, compare, earlier_record, take_directory
-from .hints import balance_hint, chance_hint
+from .hints import balance_hint, chance_hint, stage_hint
 from .input_size import with_suited_input
 from .lists import Images, Lists, inspect_images, read_images, split_images, write_lists
 from .loaders import ComputedFeatures, ViewTransform
@@ -229,9 +229,11 @@ def _report(
     report = report_of(predictor, images, evaluation, max_pixels=machine.max_pixels)
     write_report(output_dir / REPORT_DIR, report)
     names = info.names or [f"class {i}" for i in range(info.network.num_classes)]
-    hint = chance_hint(evaluation, info.source["images"], len(names))
-    if not (hint or config.solver.balance):
-        hint = balance_hint(evaluation, names)
-    if hint:
+    hints = [chance_hint(evaluation, len(train), len(names))]
+    if not (hints[0] or config.solver.balance):
+        hints.append(balance_hint(evaluation, names))
+    if not hints[0] and config.network.trainable == "head" and config.network.then is None:
+        hints.append(stage_hint(evaluation, len(train)))
+    for hint in filter(None, hints):
         say(hint)
     return evaluation, compare(config, images, names, evaluation)

@@ -30,7 +30,9 @@ from .lists import Lists
 STAND_IN = 1e-3  # for a learning rate that is still to be found
 # What the settings of a run are called in a second stage.
 THEN = {"trainable": "then", "num_epochs": "then_epochs", "lr": "then_lr"}
+WARMUP = 0.1  # of the second stage; without it Adam's first updates undo what was learnt
 SAVED_AFTER = 5000  # images, in whole epochs, as saving takes as long as a few hundred
+LOGGED_AFTER = 5000  # images, where no layer is frozen: a minute of a core
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def stages(config: FinetuneConfig, lists: Lists) -> Iterator[Stage]:
     yield stage
     epochs = solver.then_epochs or THEN_EPOCHS
     with _errors_of_second():
-        stage = _stage(config, lists, output_dir, network.then, folder, epochs, solver.then_lr)
+        then = (network.then, folder, epochs, solver.then_lr)
+        stage = _stage(config, lists, output_dir, *then, warmup=WARMUP)
     # What there is to know of the lists, the first stage has said.
     yield replace(stage, plan=replace(stage.plan, notes=()), is_second=True)
 
@@ -129,12 +132,15 @@ def _stage(
     pretrained: Path,
     epochs: int | None,
     lr: float | None,
+    warmup: float = 0.0,
 ) -> Stage:
     if lr is None:
         lr = _lr_of(output_dir)
     images = len(read_list(lists.train_list, lists.root, None, lists.class_names))
+    updates = -(-images // config.solver.batch_size)  # of an epoch
+    frozen = stages_frozen(trainable)
     if epochs is None:
-        epochs = max(EPOCHS, -(-FEWEST_UPDATES // -(-images // config.solver.batch_size)))
+        epochs = max(EPOCHS, -(-FEWEST_UPDATES // updates))
     names = {name for name, _ in settings_of(TrainConfig)}
     shared = {name: value for name, value in config.values().items() if name in names}
     stage = {
@@ -147,11 +153,12 @@ def _stage(
         "trainable": trainable,
         "num_epochs": epochs,
         # Features of a whole batch fit into memory; images are taken as in training.
-        "iter_size": None if stages_frozen(trainable) == 0 else 1,
+        "iter_size": 1 if frozen else None,
         "lr": STAND_IN if lr is None else lr,
+        "warmup_steps": int(warmup * epochs * updates),
         "output_dir": output_dir,
         "overwrite": False,  # what there was is gone by now
-        "log_interval": "1e",
+        "log_interval": Interval(1 if frozen else min(LOGGED_AFTER / images, 1), True),
         "eval_interval": Interval(max(round(epochs / EPOCHS), 1), True),
         "save_interval": Interval(max(SAVED_AFTER // images, 1), True),
         "keep_checkpoints": 2,

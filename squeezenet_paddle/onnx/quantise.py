@@ -2,10 +2,11 @@
 
 By name, for a tensor of the graph and for a layer's weight and bias:
 
-    data/scale, fire2/concat/scale    float32, the step of a tensor's 256 values
-    data/zero, fire2/concat/zero      uint8, which of them is 0
-    conv1.weight/int8, /scale         int8 as the weight, and float32, the step of each output
-    conv1.bias/int32                  in steps of the weight's times the input's; convolutions only
+    fire2/concat/scale             float32, the step of a tensor's 256 values
+    fire2/concat/zero              uint8, which of them is 0
+    data/scale, /zero              the same for each channel of the input; conv1 reads the integers
+    conv1.weight/int8, /scale      int8 as the weight, and float32, the step of each output
+    conv1.bias/int32               in steps of the weight's times the input's; convolutions only
 
 `compression/int8.py` makes them. As a file holds all of them, engines take them from there.
 """
@@ -25,23 +26,26 @@ from ..network.weights import key_of
 from .schema import DATA_TYPES, ModelProto
 
 CALIBRATION_IMAGES = 64
-LARGEST_WEIGHT = 63  # 7 bits: sums of two products with a uint8 then fit 16 bits, as AVX2 has them
 LARGEST_LINEAR_WEIGHT = 127  # 8 bits, as these layers are computed in float32
 _LARGEST = 1e30  # a step
 
 Constants = Mapping[str, np.ndarray]
 
 
-def step_and_zero(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+def step_and_zero(
+    low: float | np.ndarray, high: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The step of 256 values from `low` to `high`, float32, and which of them is 0, uint8."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    step = np.array(max((high - low) / 255, 1e-30), "float32")
-    return step, np.array(np.rint(-low / step), "uint8")
+    low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+    step = np.asarray(np.maximum((high - low) / 255, 1e-30), "float32")
+    return step, np.asarray(np.rint(-low / step), "uint8")
 
 
-def step_of_outputs(weight: np.ndarray, bias: np.ndarray, input_step: np.ndarray) -> np.ndarray:
+def step_of_outputs(
+    weight: np.ndarray, bias: np.ndarray, input_step: np.ndarray, largest_weight: int
+) -> np.ndarray:
     """The least steps, float32 [outputs], with which weight and bias of a convolution fit."""
-    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1) / np.float32(LARGEST_WEIGHT)
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1) / np.float32(largest_weight)
     of_bias = np.maximum(np.abs(bias) / input_step, np.float32(1e-20)) / np.float32(2**30)
     return np.maximum(largest, of_bias).astype("float32")
 
@@ -73,7 +77,8 @@ def expected_constants(config: ModelConfig) -> dict[str, tuple[str, tuple[int, .
     maps = ["data", *(layer.name for layer in layers(config) if not layer.flat)]
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name in maps:
-        expected[f"{name}/scale"], expected[f"{name}/zero"] = ("float32", ()), ("uint8", ())
+        size = (3,) if name == "data" else ()
+        expected[f"{name}/scale"], expected[f"{name}/zero"] = ("float32", size), ("uint8", size)
     for layer in layers(config):
         if layer.weight_shape:
             key, is_linear = key_of(layer), layer.type == "InnerProduct"

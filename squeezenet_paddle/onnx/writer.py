@@ -307,14 +307,22 @@ class _QuantisingWriter(_Writer):
         self._quantised = quantised
 
     def _input(self, graph_input: GraphInput) -> list[str]:
+        """The input's integers as they are: step and zero of a channel are in conv1."""
         [x] = super()._input(graph_input)
-        return [self._rounded(x, "data")]
+        constants = [
+            self._constant(each, self._quantised[each]) for each in ("data/scale", "data/zero")
+        ]
+        integers = self._node("QuantizeLinear", [x, *constants], f"{x}/uint8", axis=1)
+        one = self._constant("data/one", np.ones((), "float32"))
+        none = self._constant("data/none", np.zeros((), "uint8"))
+        return [self._node("DequantizeLinear", [integers, one, none], f"{x}/rounded")]
 
     def _convolution(self, layer: Layer, inputs: list[list[str]]) -> list[str]:
         [[x]] = inputs
         key = key_of(layer)
         scale = self._quantised[f"{key}.weight/scale"]
-        input_scale = self._quantised[f"{layer.bottoms[0]}/scale"]
+        bottom = layer.bottoms[0]
+        input_scale = 1 if bottom == "data" else self._quantised[f"{bottom}/scale"]
         tensors = [
             x,
             self._restored(f"{key}.weight", "int8", scale),

@@ -36,6 +36,7 @@ from squeezenet_paddle.errors import InputError, RunError
 from squeezenet_paddle.export.export import Export, export
 from squeezenet_paddle.model_dir import load_network, read_info, write_model_dir
 from squeezenet_paddle.network.config import ModelConfig, layers
+from squeezenet_paddle.onnx.quantise import read_constants, step_and_zero
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ def test_int8_says_how_many_images_it_is_fitted_to_and_checked_on(
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(70):
-        image = np.random.default_rng(i).integers(0, 256, (12, 12, 3), "uint8")
+        image = np.random.default_rng(i).integers(0, 200, (12, 12, 3), "uint8")
         cv2.imwrite(str(folder / f"{i:02}.png"), image)
     arguments = ["--model_dir", str(model_dir), "--format", "onnx", "--image", str(folder)]
     for count, precision in ((0, "float32"), (64, "int8")):
@@ -198,6 +199,11 @@ def test_int8_says_how_many_images_it_is_fitted_to_and_checked_on(
             "onnx" if precision == "float32" else precision
         ]
         assert (entry["check"]["calibrated"], entry["check"]["images"]) == (count, 32)
+    info, file = read_info(model_dir), model_dir / "model_int8.onnx"
+    constants = read_constants(file.read_bytes(), info.network, file.name)
+    step, zero = step_and_zero(*info.preprocess.limits)  # of all pixels, not of these images
+    np.testing.assert_array_equal(constants["data/scale"], step)
+    np.testing.assert_array_equal(constants["data/zero"], zero)
     with pytest.raises(SystemExit):
         main(["--help"])
     text = " ".join(capsys.readouterr().out.split())

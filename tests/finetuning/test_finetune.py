@@ -26,6 +26,7 @@ from runs import (
 )
 
 from squeezenet_paddle import FinetuneConfig
+from squeezenet_paddle.data.loader import AHEAD
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.features import cache, compute
@@ -39,6 +40,7 @@ from squeezenet_paddle.finetuning.lists import (
     split_images,
     write_lists,
 )
+from squeezenet_paddle.finetuning.run import stage_inputs
 from squeezenet_paddle.finetuning.stages import stages
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.run_dir import locked
@@ -295,7 +297,7 @@ def test_the_range_test_takes_whole_updates(
     """All 37 images or so, in two parts of 20 or of 32 and the rest, are one update."""
     losses: list[float] = []
 
-    def choose(found: list[float], _: int) -> float:
+    def choose(found: list[float], *_: float) -> float:
         losses.append(found[0])
         return 1e-3
 
@@ -309,12 +311,34 @@ def test_the_range_test_takes_whole_updates(
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_the_range_test_sees_the_same_images_however_they_are_read(
+    images: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reader processes use the memory of a batch again; more batches than that are compared."""
+    losses: list[list[float]] = []
+    monkeypatch.setattr(lr_range, "choose", lambda found, *_: losses.append(found) or 1e-3)
+    monkeypatch.setattr(lr_range, "rates", lambda: [lr_range.LOWEST, 1e-3])
+    for workers in 0, 1:
+        more = ("--trainable", "all", "--batch_size", 2, "--num_workers", workers, "--no_check")
+        run = tmp_path / str(workers)
+        config = finetune_config(finetune_flags(images, pretrained, run, *more, lr=None))
+        lists = find_lists(config)
+        write_lists(lists, run)
+        [stage] = stages(config, lists)
+        with Run.start(stage.plan) as started, stage_inputs(stage, started) as inputs:
+            assert inputs.val is not None
+            assert len(inputs.val.sampler) > AHEAD + 1
+            lr_range.find_lr(started, inputs, stage.views)
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("start", [2.0, 0.0])  # much to learn, and nothing
 def test_the_range_test_takes_a_tenth_of_the_last_good_rate(start: float) -> None:
     rates = np.array(lr_range.rates())
     falling = np.maximum(start - np.log10(rates / rates[0]) / 4, 0)
     losses = np.where(rates <= rates[27], falling, 99.0)
     assert lr_range.choose(losses.tolist(), 10) == pytest.approx(rates[27] / 10, rel=0.2)
+    assert lr_range.choose(losses.tolist(), 10, 3) == pytest.approx(rates[27] / 3, rel=0.2)
     assert lr_range.choose([1.0], 10) == lr_range.LOWEST
     assert lr_range.choose([], 10) == lr_range.LOWEST
 
@@ -346,7 +370,7 @@ def test_a_second_stage_goes_on_from_a_run_that_had_one_alone(
     before = weights(run / "final")
     features = {path: path.stat().st_mtime_ns for path in (run / "features").glob("*.f16")}
     capsys.readouterr()
-    more = ("--num_epochs", 2, "--then", "all", "--then_epochs", 1, "--then_lr", 1e-4)
+    more = ("--num_epochs", 2, "--then", "all", "--then_epochs", 4, "--then_lr", 1e-4)
     finetune(images, pretrained, run, *more)
     log = capsys.readouterr().err
     assert f"{run}: its run is the first stage now" in log
@@ -355,9 +379,10 @@ def test_a_second_stage_goes_on_from_a_run_that_had_one_alone(
     assert all(np.array_equal(before[key], first[key]) for key in before)
     assert len(features) == 2
     assert all(path.stat().st_mtime_ns == time for path, time in features.items())
-    assert read_info(run / "final").source["step"] == 3  # of the second stage
+    assert read_info(run / "final").source["step"] == 12  # of the second stage
     settings = json.loads((run / "settings.json").read_text())["settings"]
     assert (settings["trainable"], settings["lr"]) == ("all", 1e-4)
+    assert settings["warmup_steps"] == 1  # a tenth
     finetune(images, pretrained, run, *more)  # again, there is nothing to do
     assert capsys.readouterr().err.count("this run is finished") == 2
 

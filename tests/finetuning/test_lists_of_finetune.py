@@ -245,6 +245,16 @@ def test_a_folder_that_has_a_split_keeps_it(tmp_path: Path) -> None:
         )
 
 
+def test_what_validates_is_told_where_the_folders_have_no_such_part(tmp_path: Path) -> None:
+    names = [f"{p}/{c}/{i}.jpg" for p in ("train", "test") for c in "ab" for i in range(12)]
+    lists = lists_of(touch(tmp_path / "images", *names), tmp_path / "run")
+    drawn = len((tmp_path / "run" / "val_list.txt").read_text().splitlines())
+    assert (
+        f"validation: {drawn} of the 24 training images, as the folders have no part val; the part "
+        "test is left for a final score" in lists.notes
+    )
+
+
 def test_what_make_lists_left_out_stays_where_both_lists_are_given(tmp_path: Path) -> None:
     (tmp_path / "left_out.csv").write_text("path,kind,reason\nnotes.txt,text file,\n")
     lists = (tmp_path / "train_list.txt", tmp_path / "val_list.txt")

@@ -18,7 +18,7 @@ from runs import (
 from squeezenet_paddle.evaluation.evaluate import Evaluation
 from squeezenet_paddle.evaluation.metrics import Predictions
 from squeezenet_paddle.finetuning import lr_trials
-from squeezenet_paddle.finetuning.hints import balance_hint, chance_hint
+from squeezenet_paddle.finetuning.hints import balance_hint, chance_hint, stage_hint
 from squeezenet_paddle.finetuning.run import finetune
 from squeezenet_paddle.model_dir import read_info
 from squeezenet_paddle.training.best import Best
@@ -135,6 +135,16 @@ def test_a_model_at_chance_says_so(
     assert expected in hint
     assert bool(hint) == bool(expected)
     assert ("more images" in hint) == (images == 9 and bool(expected))
+
+
+def test_many_images_are_told_of_the_second_stage() -> None:
+    labels = [0, 1, 2] * 10
+    some_wrong = evaluation_of(labels, [0, 0, 2] * 10)
+    hint = stage_hint(some_wrong, 40_000)
+    assert hint.startswith("hint: 40,000 training images")
+    assert "`then` all" in hint
+    assert not stage_hint(some_wrong, 3_000)
+    assert not stage_hint(evaluation_of(labels, labels), 40_000)
 
 
 def test_rare_classes_that_are_recognised_worse_are_named() -> None:
