@@ -180,7 +180,7 @@ def test_with_a_step_for_each_output_the_error_of_the_outputs_is_smaller() -> No
     weight = rng.normal(size=(6, 20)) * np.geomspace(0.1, 10, 6)[:, None]
     covariance = np.cov(x, bias=True)
     steps = np.abs(weight).max(axis=1) / 7
-    q = Problem(weight, covariance, covariance).nearest(steps, 7)
+    q, _ = Problem(weight, covariance, covariance).nearest(steps[None], np.array([7]), None)
     assert np.abs(q).max() == 7
 
     def errors(q: np.ndarray) -> np.ndarray:
