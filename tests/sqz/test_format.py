@@ -146,6 +146,12 @@ def described(**changes: object) -> bytes:
     return sealed(DATA[:16] + struct.pack("<I", len(text)) + DATA[20:24] + text + DATA[24 + size :])
 
 
+def with_pairs(count: int) -> bytes:
+    """The file with another number of pairs of tables."""
+    at = 24 + struct.unpack_from("<I", DATA, 16)[0]
+    return sealed(DATA[:at] + bytes([count]) + DATA[at + 1 :])
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -165,6 +171,8 @@ def described(**changes: object) -> bytes:
         (described(head="conv_fc"), "54 arrays were expected, found 52"),
         (described(version="2.0"), "description is damaged .*version must be one of"),
         (described(colour="blue"), "description is damaged"),
+        (with_pairs(17), "at most 16 pairs of tables were expected, found 17"),
+        (with_pairs(DATA[24 + struct.unpack_from("<I", DATA, 16)[0]] - 1), "values were expected"),
     ],
 )
 def test_what_is_wrong_is_said(data: bytes, message: str) -> None:

@@ -61,9 +61,10 @@ class _Writer:
         weighted = [each for each in self._layers.values() if each.weight_shape]
         self._outputs = max(each.channels for each in weighted)
         self._columns = max(each.in_channels * each.kernel**2 for each in weighted)
+        self._decoder = _DECODER + (self._outputs + 2 * self._columns) // 4
         places, table = self._arrays()
         self._memory.add("SCRATCH", scratch)
-        self._memory.add("DECODER", _DECODER + self._outputs // 4 + self._columns // 2)
+        self._memory.add("DECODER", self._decoder)
         self._memory.add("INPUT", 3 * side * side + 6 * TILE + 64)
         self._memory.step()
         x = self._conv1()
@@ -135,6 +136,7 @@ class _Writer:
             f"#define ARRAYS {len(rows)}\n"
             f"#define MOST_OUTPUTS {self._outputs}\n"
             f"#define MOST_COLUMNS {self._columns}\n"
+            f"#define DECODER_FLOATS {self._decoder}\n"
             "static const struct {\n    size_t outputs, inputs, kernel, at;\n"
             f"}} arrays[ARRAYS] = {{\n{''.join(rows)}}};\n"
         )

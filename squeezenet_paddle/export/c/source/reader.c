@@ -83,6 +83,7 @@ typedef struct {
     uint16_t sums[2 * PAIRS * (2 * INDICES + 2)], sums_of_columns[2][256 + 1];
     unsigned char scales[MOST_COLUMNS], choices[MOST_COLUMNS], states[MOST_OUTPUTS];
 } decoder;
+typedef char decoder_fits[sizeof(decoder) <= DECODER_FLOATS * sizeof(float) ? 1 : -1];
 
 static size_t window_of(size_t i) /* values of each output of an array */
 {
