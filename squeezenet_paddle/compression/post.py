@@ -106,6 +106,7 @@ class Compressor:
         self._sensitivity = _sensitivity(fisher_information(config, state, shown, seed))
         # A small classifier is kept, and cannot make up for what the pilot has not foreseen.
         self._fitting = self._layers[-2 if self._is_small(self._layers[-1]) else -1]
+        self._is_full = False  # whether more bytes would change nothing
         self._shared = 0.0  # bytes of tables, and what else a file has beside its layers' own
         self._sizes: dict[str, np.ndarray] = {}  # log(bytes) of each layer at each of `_grid`
         self._grid = np.zeros(0)  # log(mu)
@@ -146,7 +147,8 @@ class Compressor:
             content, size = self._file(rounded)
             excess = size - max_bytes
             # Where the pilot was wrong, which is now put right, the first pass is made again.
-            if excess <= 0 and (not is_first or excess > -_TOO_SMALL * max_bytes):
+            is_final = self._is_full or not is_first or excess > -_TOO_SMALL * max_bytes
+            if excess <= 0 and is_final:
                 return content, list(rounded.values())
             if not is_first or 0 < excess < max_bytes // 100:
                 budget -= max(1.2 * excess, 64)
@@ -223,7 +225,10 @@ class Compressor:
                         break
                     ratio = best.bytes / max(best.bytes - excess - _UNUSED / 2 * max_bytes, 1)
                     mu *= min(max(ratio**3, 1 / 3), 3)
-                    best = problem.rounded(mu)
+                    before, best = best, problem.rounded(mu)
+                    if excess < 0 and best.bytes < (1 + _UNUSED) * before.bytes:
+                        self._is_full = True  # its indices cannot be larger
+                        break
             rounded[layer.name] = best
             # For a next pass, what the pilot had is put right.
             curve = self._sizes[layer.name]
