@@ -224,9 +224,10 @@ class Compressor:
                     if -_UNUSED * max_bytes < excess <= 0:
                         break
                     ratio = best.bytes / max(best.bytes - excess - _UNUSED / 2 * max_bytes, 1)
-                    mu *= min(max(ratio**3, 1 / 3), 3)
+                    change = min(max(ratio**3, 1 / 3), 3)
+                    mu *= change
                     before, best = best, problem.rounded(mu)
-                    if excess < 0 and best.bytes < (1 + _UNUSED) * before.bytes:
+                    if change < 0.5 and best.bytes < 1.02 * before.bytes:
                         self._is_full = True  # its indices cannot be larger
                         break
             rounded[layer.name] = best
