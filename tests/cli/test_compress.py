@@ -102,7 +102,7 @@ def test_the_tables_and_that_nothing_is_random(small: Path, folder: Path, call_t
 def test_every_network(config: ModelConfig, folder: Path, call_tool: Run) -> None:
     name = name_of(config) + config.data_format
     small_model_dir(folder / name, config, crop_size=32)
-    compress(call_tool, folder, name, f"{name}-small", "--max_bytes", 450_000)
+    compress(call_tool, folder, name, f"{name}-small", "--max_bytes", 250_000)
     paths = [folder / name, folder / f"{name}-small"]
     states = [read_weights(path, read_info(path)).state for path in paths]
     assert states[0].keys() == states[1].keys()
