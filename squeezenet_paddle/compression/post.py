@@ -223,11 +223,11 @@ class Compressor:
                     excess = size - max_bytes
                     if -_UNUSED * max_bytes < excess <= 0:
                         break
-                    ratio = best.bytes / max(best.bytes - excess - _UNUSED / 2 * max_bytes, 1)
-                    change = min(max(ratio**3, 1 / 3), 3)
-                    mu *= change
+                    # With half the step a weight takes a bit more, and a bit avoids a quarter.
+                    more_bits = -8 * (excess + _UNUSED / 2 * max_bytes) / best.indices.values.size
+                    mu *= 4 ** min(max(-more_bits, -4.0), 4.0)
                     before, best = best, problem.rounded(mu)
-                    if change < 0.5 and best.bytes < 1.02 * before.bytes:
+                    if more_bits > 0.5 and best.bytes < 1.02 * before.bytes:
                         self._is_full = True  # its indices cannot be larger
                         break
             rounded[layer.name] = best
