@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Callable
 
 import numpy as np
@@ -121,7 +122,7 @@ class Compressor:
         size = math.prod(layer.weight_shape)
         return layer is self._layers[-1] and size < _FEW * self.weights
 
-    @property
+    @cached_property
     def smallest(self) -> int:
         """Bytes of a file in which all rounded weights are 0."""
         return self._file({})[1]
@@ -141,6 +142,7 @@ class Compressor:
         if not self._sizes:
             self._pilot(max_bytes)
         budget: float = max_bytes - self.smallest - self._shared
+        self._is_full = False
         is_first = True
         while True:
             rounded = self._pass(budget, max_bytes)
