@@ -68,7 +68,7 @@ def read(data: bytes, shapes: list[Shape]) -> tuple[dict[str, object], list[list
     assert arrays == len(shapes)
     assert size == len(data)
     assert struct.unpack("<I", data[-4:])[0] == binascii.crc32(data[:-4])
-    lines = stream.take(f"{described}s")[0].decode("utf-8").splitlines()
+    lines = stream.take(f"{described}s")[0].decode("utf-8").split("\n")[:-1]
     description = {key: json.loads(value) for key, _, value in (s.partition(" ") for s in lines)}
 
     pairs = [(stream.table(), stream.table()) for _ in range(stream.take("B")[0])]

@@ -7,7 +7,7 @@ writes a model directory with model.sqz in place of model.pdparams, which every 
 Predictor read as any other. Nothing is trained: the weights of each layer are rounded so that its
 outputs stay, and entropy-coded. The images should be like those that the
 model will see; some hundred are enough, and more are better. Every fourth one is held back, at most
-some 130, to measure what is lost.
+some 160, to measure what is lost.
 
 --max_bytes is met by the file on disk. With --max_loss the file becomes as small as it can without
 losing more than so many points of top-1. That loss is expected, not counted, as there are
@@ -19,7 +19,7 @@ the compressed network's. --test_list counts it, with the labels of a list:
 
 The printed error of a layer is that of its outputs, as a share of their deviation.
 
---method distil goes on from there: the steps and biases are trained so that the network says what
+--method distil goes on from there: the biases and a scale for each layer are trained to say what
 the float network says of crops, mirror images and mixtures of the images; the file keeps its size.
 Killed, the same command goes on; until its end, OUTPUT_DIR.checkpoints has its state.
 
@@ -97,8 +97,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--method",
         choices=("post", "distil"),
         default="post",
-        help="distil trains the steps and biases of what post has rounded, to say what the float "
-        "network says (default: post)",
+        help="distil trains the biases and a scale for each layer after post, to say what the "
+        "float network says (default: post)",
     )
     how.add_argument(
         "--steps",

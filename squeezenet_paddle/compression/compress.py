@@ -70,7 +70,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Distilled:
-    """How rounded weights are trained; see `distil.py`.
+    """How the units and biases of rounded weights are trained; see `distil.py`.
 
     Attributes:
         images: those of `inputs`, as `Preprocess` makes them without cropping.
@@ -156,7 +156,7 @@ def compress(
         with_names: put the class names into the file.
         seed: of random directions in which sensitivities are measured.
         threads: None takes one per core that the process may use.
-        distilled: how the rounded weights are trained; None leaves them as they are.
+        distilled: how units and biases are trained; None leaves them as they are.
 
     Raises:
         InputError: there are too few images, `max_loss` is to be distilled, or the file cannot be
@@ -272,12 +272,13 @@ def smallest_size(loss: Callable[[int], float], max_loss: float, zeros: int, wei
     Raises:
         RunError: none was found.
     """
+    limit = max(max_loss, _LEAST_LOSS)
     too_small, enough = zeros + weights * LEAST_BITS // 8, 0
     size, for_half = zeros + weights * _FIRST_BITS / 8, weights * _BITS_FOR_HALF / 8
     before: tuple[int, float] | None = None
     for _ in range(_TRIES):
         now, lost = round(size), max(loss(round(size)), _LEAST_LOSS)
-        if lost <= max_loss:
+        if lost <= limit:
             enough = now
         else:
             too_small = now
@@ -286,7 +287,7 @@ def smallest_size(loss: Callable[[int], float], max_loss: float, zeros: int, wei
         if before is not None and (before[1] - lost) * (now - before[0]) > 0:
             for_half = (now - before[0]) / math.log2(before[1] / lost)
         before = now, lost
-        size = now + for_half * min(max(math.log2(lost / max_loss), -2.0), 4.0)
+        size = now + for_half * min(max(math.log2(lost / limit), -2.0), 4.0)
         if enough:
             gap = enough - too_small
             size = min(max(size, too_small + gap / 5), enough - gap / 5)

@@ -1,4 +1,4 @@
-"""Trains the steps and biases of a compressed network, on images without labels.
+"""Trains the biases of a compressed network, and a scale for each layer, without labels.
 
 The indices stay as `post.py` left them. The loss is the divergence of the network's probabilities
 from the float network's on crops, mirror images and mixtures of the images, which both networks see
@@ -70,7 +70,7 @@ def distil(
     newest: Checkpoint | None = None,
     threads: int | None = None,
 ) -> Content:
-    """Trains the steps and biases of a compressed network; progress goes to stderr.
+    """Trains biases and units of a compressed network; progress goes to stderr.
 
     Args:
         state: the float network's arrays by state-dict key.

@@ -23,7 +23,7 @@ from ..network.config import Layer, ModelConfig, layers
 from ..network.weights import key_of
 from ..progress import Progress
 from ..sqz.format import INDICES, SCALES, Array, Content, Indices, caffe_shapes, steps_of, write
-from ..sqz.tables import loudness
+from ..sqz.tables import size_class
 from .fisher import fisher_information
 from .rounding import PASSES, Problem, bits_of, entropy
 from .walk import Walk, covariances
@@ -33,12 +33,13 @@ State = Mapping[str, np.ndarray]
 FISHER_IMAGES = 64
 _PILOT_IMAGES = 48
 _PILOT_PASSES = 1
-# Of the step that would be right for a single quantiser and many bits. The two of the trellis have
-# twice this distance between their values.
+# Share of the step that would be right for a single quantiser and many bits. The values of each of
+# the two quantisers of the trellis are two steps apart.
 _STEP = 0.55
+_LEAST_SENSITIVITY = 1e-20
 _SAVED = 0.5  # bits of an index that plain rounding takes more
-_UNUSED = 0.001  # of a file's bytes
-_TOO_SMALL = 0.03
+_UNUSED = 0.001  # share of `max_bytes` that the fitted layer may leave
+_TOO_SMALL = 0.03  # share of `max_bytes` left, above which the first pass is made again
 _SPREAD = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)  # times mu, where the pilot measures sizes
 LEAST_BITS = 1  # a weight, of the smallest file that is made
 # A classifier of few classes costs hardly a byte, and comes last: it must not pay, with all that
@@ -74,7 +75,7 @@ class Rounded:
     def bytes(self) -> float:
         """What its weight takes in a file more than a weight of zeros, about."""
         rows = self.indices.rows
-        columns = (self.indices.scales, loudness(rows))
+        columns = (self.indices.scales, size_class(rows))
         return (bits_of(rows) + sum(entropy(each) * each.size for each in columns)) / 8 + 1
 
 
@@ -294,7 +295,9 @@ class _LayerProblem:
     def rounded(self, mu: float, passes: int = PASSES) -> Rounded:
         result = self._rounded(mu, passes)
         if self._compressor._is_small(self._layer):
-            while (result.error or 0.0) > _LARGEST_ERROR:
+            for _ in range(100):
+                if (result.error or 0.0) <= _LARGEST_ERROR:
+                    break
                 mu /= 4
                 result = self._rounded(mu, passes)
         return result
@@ -306,6 +309,7 @@ class _LayerProblem:
         gain = sensitivity * self._weight.shape[1] / problem.trace
         least = np.abs(problem.target).max(axis=0) / INDICES
         wanted = np.maximum(_step(mu, gain) * problem.tolerance, np.maximum(least, 1e-30))
+        wanted = np.maximum(wanted, wanted.max() / 2 ** ((SCALES - 1) / 4))  # the range of scales
         octaves = np.log2(wanted / wanted.min())
         scales = np.minimum(np.rint(4 * octaves), SCALES - 1).astype("uint8")
         unit = np.float32(wanted.min()) / steps_of(np.float32(1), _scales(1))[0]
@@ -330,8 +334,11 @@ def _scales(columns: int) -> np.ndarray:
 def _sensitivity(fisher: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Divergence for each weight and square of a change, by layer; above 0."""
     means = {name: float(values.mean()) / 2 for name, values in fisher.items()}
-    least = max(max(means.values()) * 1e-6, 1e-30)
-    return {name: max(value, least) for name, value in means.items()}
+    largest = max(means.values())
+    if largest < _LEAST_SENSITIVITY:  # only proportions count, and `mu` has limits
+        means = {name: value / largest if largest else 1.0 for name, value in means.items()}
+        largest = 1.0
+    return {name: max(value, largest * 1e-6) for name, value in means.items()}
 
 
 def _short(values: np.ndarray) -> np.ndarray:

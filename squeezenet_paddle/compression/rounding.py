@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..sqz.tables import loudness
+from ..sqz.tables import size_class
 from ..sqz.trellis import quantisers
 from .search import search
 
 PASSES = 2
-LARGEST_PAIR = 128  # times 255 fits 16 bits
+LARGEST_PAIR = 128  # two products of weights of this sum and inputs up to 255 fit int16
 _DAMPING = 0.01  # of the mean of H's diagonal
 _BLOCK = 64  # inputs whose errors are passed on together
 
@@ -116,7 +116,7 @@ def entropy(symbols: np.ndarray) -> float:
 
 def bits_of(q: np.ndarray) -> float:
     """Bits of all indices [outputs, inputs], with a pair of tables for columns alike."""
-    columns, halves = loudness(q), quantisers(q)
+    columns, halves = size_class(q), quantisers(q)
     parts = (
         q[:, columns == size][halves[:, columns == size] == half]
         for size in np.unique(columns)

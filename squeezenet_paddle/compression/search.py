@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..sqz.format import INDICES
-from ..sqz.tables import loudness
+from ..sqz.tables import size_class
 from ..sqz.trellis import NEXT, QUANTISER, START, numbers, quantisers
 
 _STATES = len(NEXT)
 _BLOCK = 32  # inputs whose errors are passed on together
-_NEVER = 1e30
+_NEVER = 1e100
 # For each state the two that lead to it, as state and parity of the index.
 _BEFORE = [
     [(s, parity) for s in range(_STATES) for parity in (0, 1) if NEXT[s, parity] == to]
@@ -46,7 +46,7 @@ class _Bits:
     """The bits of indices by how often they occur in `q`, as the pairs of tables will have them."""
 
     def __init__(self, q: np.ndarray) -> None:
-        self._column = loudness(q)
+        self._column = size_class(q)
         halves = quantisers(q)
         rare = 0.5 / (1 + np.abs(np.arange(-INDICES, INDICES + 1)))  # what does not occur yet
         self._costs = {}
@@ -107,8 +107,8 @@ def _cheapest(weights: np.ndarray, price: float, bits: np.ndarray) -> tuple[np.n
     Returns:
         What they cost, in squared steps, and the indices; both [2, outputs, states].
     """
-    nearest = np.rint((weights + QUANTISER * np.sign(weights)) / 2).astype("int32")
-    nearest = np.clip(nearest, 1 - INDICES, INDICES - 1)
+    nearest = np.rint((weights + QUANTISER * np.sign(weights)) / 2)
+    nearest = np.clip(nearest, 1 - INDICES, INDICES - 1).astype("int32")
     several = np.stack([nearest - 1, nearest, nearest + 1, np.zeros_like(nearest)])
     found = np.square(weights - numbers(several, QUANTISER.astype("int32")))
     found += price * bits[QUANTISER, several + INDICES]

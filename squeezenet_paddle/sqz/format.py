@@ -2,7 +2,7 @@
 
 Numbers are little-endian, u8, u16 and u32 without a sign, i16 with one, f16 and f32 as in
 IEEE 754. Nothing is aligned. A reader needs 32-bit integers, 1 KB for the states of the coder,
-at most 64 KB for the tables, and a byte for each output of a layer.
+at most 65 KB for the tables, a byte for each output of a layer and two for each of its columns.
 
     8 bytes     89 53 51 5A 0D 0A 1A 0A
     u16         version of the format: 2
@@ -19,9 +19,10 @@ at most 64 KB for the tables, and a byte for each output of a layer.
     u32         CRC-32 (as in zlib, PNG and gzip) of all bytes before it
 
 The description is UTF-8 text, lines of a key, a space and a value in JSON, each ended by a line
-feed. `network.NAME` are the fields of `ModelConfig`: version, num_classes, bypass and so on, all of
-them. `preprocess.NAME`, where present, say how an image becomes the input (`Preprocess`), and
-`class` lines, where present, are the names of the classes in the order of their ids.
+feed, no key twice but `class`. `network.NAME` are the fields of `ModelConfig`: version,
+num_classes, bypass and so on, all of them. `preprocess.NAME`, where present, say how an image
+becomes the input (`Preprocess`), and `class` lines, where present, are the names of the classes in
+the order of their ids.
 
 Which arrays there are, and their shapes, follows from the network: for each layer in the order of
 computation, the weight and the bias of a convolution or a linear layer, and of a batch
@@ -31,7 +32,8 @@ width. Each array is
     u8          kind: 0 f32, 1 f16, 2 indices
     u32         number of its values, N
 
-and then, for the kinds 0 and 1, N numbers. For indices:
+and then, for the kinds 0 and 1, N finite numbers. Weights of convolutions and linear layers alone
+may be indices:
 
     f32         unit
     table       of the scales
@@ -43,15 +45,15 @@ where a table, also of the pairs of tables above, is
     u16         number of frequencies, K
     K numbers   frequencies of the symbols L, L + 1, ... L + K - 1; their sum is 16384
 
-A frequency below 128 is one byte; others are two, 128 + the low 7 bits, then the high bits. A
-frequency of 0 is followed by a byte, the number of those that follow it and are 0 too, which are
-left out. Symbols of pairs are from -511 to 511.
+A frequency below 128 is one byte; others are two, 128 + the low 7 bits, then the high bits, which
+are not 0. A frequency of 0 is followed by a byte, the number of those that follow it and are 0 too,
+which are left out. Symbols of pairs are from -511 to 511, those of other tables from 0 to 255.
 
 The indices of an array of O outputs are in C = N / O columns: what the outputs are multiplied with,
 by input, height, width. Of each column there are a scale s of 0 to 39, and a choice, the number of
-its pair of tables, counted from 0. A step is unit x (16, 19, 23 or 27 for s mod 4 = 0, 1, 2 or 3) x
-2 ** (s div 4), of which the last two are multiplied first, without rounding. The index q of an
-output in a column stands for
+its pair of tables, counted from 0. A step is unit x (m x 2 ** (s div 4)), where m is 16, 19, 23 or
+27 for s mod 4 = 0, 1, 2 or 3 and both products are those of f32. The index q of an output in a
+column stands for
 
     2 x q x step                 in the states 0 and 1, where it is coded with the first of the pair
     (2 x q - sign(q)) x step     in the states 2 and 3, where it is coded with the second
@@ -69,8 +71,9 @@ of all smaller ones:
     x = f * (x div 16384) + t - c
     if x < 65536: x = x * 65536 + the next word
 
-In the end all words are read and all states are 65536. Readers refuse files with more than 256
-values for each byte of the file, so that a small file cannot ask for much memory.
+At the start no state is below 16384. In the end all words are read and all states are 65536.
+Readers that make room as the file asks for it refuse one with more than 256 values for each of its
+bytes.
 """
 
 from __future__ import annotations
@@ -189,7 +192,7 @@ def write(content: Content) -> tuple[bytes, dict[str, int]]:
     keys = list(caffe_shapes(content.network))
     indices = {k: array for k in keys if isinstance(array := content.arrays[k], Indices)}
     pairs = Pairs({key: array.rows for key, array in indices.items()})
-    sizes = dict.fromkeys(("indices", "tables", "steps", "floats", "header"), 0)
+    sizes = dict.fromkeys(("indices", "tables", "units", "floats", "header"), 0)
     records = [bytes([len(pairs.tables) // 2]), *map(_table, pairs.tables)]
     sizes["tables"] += sum(map(len, records))
     sequences: list[tuple[np.ndarray, Sequence[Table], np.ndarray]] = []
@@ -197,7 +200,7 @@ def write(content: Content) -> tuple[bytes, dict[str, int]]:
         array = content.arrays[key]
         if isinstance(array, Indices):
             records += [struct.pack("<BIf", _INDICES, array.values.size, array.unit)]
-            sizes["steps"] += 4
+            sizes["units"] += 4
             choices = pairs.choices[key]
             for symbols in (array.scales, choices):
                 table = Table.of(symbols)
@@ -346,12 +349,16 @@ def _read_description(
 ) -> tuple[ModelConfig, dict[str, Any] | None, list[str] | None]:
     groups: dict[str, dict[str, Any]] = {"network": {}, "preprocess": {}}
     names: list[Any] = []
+    if data and not data.endswith(b"\n"):
+        raise DamagedError("the last line of its description is cut off")
     try:
         for line in data.decode("utf-8").split("\n")[:-1]:
             key, _, value = line.partition(" ")
             group, _, name = key.partition(".")
             if key == "class":
                 names.append(json.loads(value))
+            elif name in groups[group]:
+                raise ValueError(f"{key} stands there twice")
             else:
                 groups[group][name] = json.loads(value)
         network = ModelConfig(**groups["network"])
@@ -402,7 +409,10 @@ def _read_table(data: _Reader, whose: str, least: int, most: int) -> Table:
         if value == 0:
             at += data.take(1)[0]
         else:
-            frequencies[at] = value if value < 128 else value - 128 + 128 * data.take(1)[0]
+            high = data.take(1)[0] if value >= 128 else 1
+            if not high:
+                raise DamagedError(f"{whose} table has a number of two bytes that fits one")
+            frequencies[at] = value if value < 128 else value - 128 + 128 * high
         at += 1
     if at > length:
         raise DamagedError(f"{whose} table has more frequencies than symbols")

@@ -24,7 +24,7 @@ class Pairs:
     """
 
     def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
-        sizes = [loudness(q) for q in rows.values()]
+        sizes = [size_class(q) for q in rows.values()]
         known, flat = np.unique(np.concatenate([[], *sizes]), return_inverse=True)
         parts = np.split(flat, np.cumsum([len(each) for each in sizes])[:-1])
         self.choices = dict(zip(rows, parts))
@@ -36,7 +36,7 @@ class Pairs:
         self.tables = [Table.of(np.concatenate(each)) for each in seen]
 
 
-def loudness(rows: np.ndarray) -> np.ndarray:
+def size_class(rows: np.ndarray) -> np.ndarray:
     """How large the indices of each column are: a whole number from 0 to 14, [columns].
 
     Fine where indices are small, as most are, and coarse for the few columns of large ones, whose

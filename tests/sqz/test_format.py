@@ -140,10 +140,17 @@ def sealed(data: bytes) -> bytes:
 
 def described(**changes: object) -> bytes:
     """The file with other fields of the network."""
+    return described_by("", **changes)
+
+
+def described_by(more: str, **changes: object) -> bytes:
+    """The file with other fields of the network, and more lines after them."""
     [size] = struct.unpack_from("<I", DATA, 16)
     network = {**dataclasses.asdict(ModelConfig("1.1", 3)), **changes}
-    text = "".join(f"network.{k} {json.dumps(v)}\n" for k, v in network.items()).encode()
-    return sealed(DATA[:16] + struct.pack("<I", len(text)) + DATA[20:24] + text + DATA[24 + size :])
+    text = "".join(f"network.{k} {json.dumps(v)}\n" for k, v in network.items()) + more
+    return sealed(
+        DATA[:16] + struct.pack("<I", len(text)) + DATA[20:24] + text.encode() + DATA[24 + size :]
+    )
 
 
 def with_pairs(count: int) -> bytes:
@@ -171,6 +178,9 @@ def with_pairs(count: int) -> bytes:
         (described(head="conv_fc"), "54 arrays were expected, found 52"),
         (described(version="2.0"), "description is damaged .*version must be one of"),
         (described(colour="blue"), "description is damaged"),
+        (described_by("colour 1\n"), "description is damaged"),
+        (described_by("preprocess.mean [1]\npreprocess.mean [1]\n"), "stands there twice"),
+        (described_by("preprocess.mean [1]"), "its description is cut off"),
         (with_pairs(17), "at most 16 pairs of tables were expected, found 17"),
         (with_pairs(DATA[24 + struct.unpack_from("<I", DATA, 16)[0]] - 1), "values were expected"),
     ],

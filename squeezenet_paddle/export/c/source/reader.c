@@ -42,22 +42,23 @@ static uint32_t crc32(const unsigned char *p, size_t count)
 /* Whether the description has the lines of this network. Those of the preprocessing may lack. */
 static int describes_this(const char *text, size_t bytes)
 {
-    unsigned found = 0;
+    char found[NETWORK_LINES] = {0};
     for (size_t at = 0; at < bytes;) {
         const char *line = text + at, *end = memchr(line, '\n', bytes - at);
-        const size_t length = end ? (size_t)(end - line) : bytes - at;
+        const size_t length = end ? (size_t)(end - line) : 0;
         int known = 0;
+        if (!end) return 0;
         for (size_t i = 0; i < sizeof description / sizeof *description; i++) {
             const size_t key = strcspn(description[i], " ") + 1;
             if (length < key || memcmp(line, description[i], key)) continue;
             if (length != strlen(description[i]) || memcmp(line, description[i], length)) return 0;
             known = 1;
-            found += i < NETWORK_LINES;
+            if (i < NETWORK_LINES && found[i]++) return 0;
         }
         if (!known && length > 10 && !memcmp(line, "preprocess", 10)) return 0;
         at += length + 1;
     }
-    return found == NETWORK_LINES;
+    return !memchr(found, 0, NETWORK_LINES);
 }
 
 /* An array of the file: where its numbers or its tables are. */
@@ -111,6 +112,7 @@ static const unsigned char *read_table(const unsigned char *p, const unsigned ch
             p += 2;
         } else {
             sums[k++] = (uint16_t)total;
+            if (*p > 127 && !p[1]) return NULL;
             total += *p < 128 ? *p : *p - 128 + 128u * p[1];
             p += *p < 128 ? 1 : 2;
             if (total > SLOTS) return NULL;
@@ -222,6 +224,7 @@ static int read_arrays(const unsigned char *p, const unsigned char *end, size_t 
     for (size_t i = 0; i < ARRAYS; i++)
         if (!(p = read_record(i, p, end, &records[i], d))) return SQZ_DAMAGED;
     memset(weights, 0, WEIGHTS * sizeof *weights); /* of outputs that only fill a panel */
+    if (words > (size_t)(end - p) / 2) return SQZ_DAMAGED;
     if ((size_t)(end - p) != 4 * CODERS + 2 * words) return SQZ_DAMAGED;
     for (size_t i = 0; i < CODERS; i++, p += 4)
         if ((d->lanes[i] = u32(p)) < SLOTS) return SQZ_DAMAGED;
