@@ -5,9 +5,9 @@
 
 writes a model directory with model.sqz in place of model.pdparams, which every command and the
 Predictor read as any other. Nothing is trained: the weights of each layer are rounded so that its
-outputs stay, and entropy-coded. The images should be like those that the
-model will see; some hundred are enough, and more are better. Every fourth one is held back, at most
-some 160, to measure what is lost.
+outputs stay, and entropy-coded. The images should be like those that the model will see; some
+hundred are enough, and more are better. Every fourth one is held back, at most some 160, to measure
+what is lost.
 
 --max_bytes is met by the file on disk. With --max_loss the file becomes as small as it can without
 losing more than so many points of top-1. That loss is expected, not counted, as there are

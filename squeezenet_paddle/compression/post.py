@@ -310,8 +310,7 @@ class _LayerProblem:
         least = np.abs(problem.target).max(axis=0) / INDICES
         wanted = np.maximum(_step(mu, gain) * problem.tolerance, np.maximum(least, 1e-30))
         wanted = np.maximum(wanted, wanted.max() / 2 ** ((SCALES - 1) / 4))  # the range of scales
-        octaves = np.log2(wanted / wanted.min())
-        scales = np.minimum(np.rint(4 * octaves), SCALES - 1).astype("uint8")
+        scales = np.rint(4 * np.log2(wanted / wanted.min())).astype("uint8")
         unit = np.float32(wanted.min()) / steps_of(np.float32(1), _scales(1))[0]
         steps = steps_of(unit, scales)
         q = problem.round(steps.astype("float64"), mu / gain, passes)
