@@ -26,7 +26,7 @@ from ..sqz.format import INDICES, SCALES, Array, Content, Indices, caffe_shapes,
 from ..sqz.tables import size_class
 from .fisher import fisher_information
 from .rounding import PASSES, Problem, bits_of, entropy
-from .walk import Walk, covariances
+from .walk import Walk, moments_of
 
 State = Mapping[str, np.ndarray]
 
@@ -289,8 +289,8 @@ class _LayerProblem:
         flat = weight.reshape(len(weight), -1).astype("float64")
         self._compressor, self._layer = compressor, layer
         self._weight, self._bias = flat, bias.astype("float64")
-        hessian, cross, self._mean, self._mean0 = covariances(layer, compressed, with_floats)
-        self._problem = Problem(flat, cross, hessian)
+        self._moments = found = moments_of(layer, compressed, with_floats)
+        self._problem = Problem(flat, found.cross, found.hessian, found.of_images)
 
     def rounded(self, mu: float, passes: int = PASSES) -> Rounded:
         result = self._rounded(mu, passes)
@@ -316,7 +316,7 @@ class _LayerProblem:
         q = problem.round(steps.astype("float64"), mu / gain, passes)
         indices = Indices(q.astype("int16").reshape(self._layer.weight_shape), unit, scales)
         weight = indices.weight.reshape(q.shape).astype("float64")
-        bias = self._bias + self._weight @ self._mean0 - weight @ self._mean
+        bias = self._bias + self._weight @ self._moments.mean0 - weight @ self._moments.mean
         error = problem.error(weight)
         return Rounded(self._layer.name, indices, bias.astype("float32"), error)
 

@@ -11,6 +11,7 @@ from .search import search
 PASSES = 2
 LARGEST_PAIR = 128  # two products of weights of this sum and inputs up to 255 fit int16
 _DAMPING = 0.01  # of the mean of H's diagonal
+_OF_IMAGES = 0.5  # share of the errors averaged over an image in what is avoided
 _BLOCK = 64  # inputs whose errors are passed on together
 
 
@@ -22,17 +23,29 @@ class Problem:
         cross: float64 [inputs, inputs], covariances of the float network's inputs (rows) with those
             of the compressed one.
         hessian: float64 [inputs, inputs], covariances of the inputs of the compressed network.
+        of_images: those of the inputs' averages over each image; None leaves these aside.
 
     Attributes:
         target: float64 [outputs, inputs], the weights that reproduce the float outputs best.
         trace: of `hessian`.
     """
 
-    def __init__(self, weight: np.ndarray, cross: np.ndarray, hessian: np.ndarray) -> None:
+    def __init__(
+        self,
+        weight: np.ndarray,
+        cross: np.ndarray,
+        hessian: np.ndarray,
+        of_images: np.ndarray | None = None,
+    ) -> None:
         self.trace = max(float(np.trace(hessian)), 1e-12)
         damping = np.eye(len(hessian)) * max(_DAMPING * self.trace / len(hessian), 1e-12)
         self._damped = hessian + damping  # pulls towards `weight`, not towards 0
         self.target = np.linalg.solve(self._damped, (weight @ (cross + damping)).T).T
+        if of_images is not None:
+            # What is wrong in all of an image reaches the classifier's average, what differs from
+            # place to place cancels: both count half. The target needs the many places.
+            scale = self.trace / max(float(np.trace(of_images)), 1e-12)
+            self._damped += _OF_IMAGES * (scale * of_images - hessian)
         self._upper = _upper(self._damped)
 
     @property
