@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from ..sqz.format import Indices
 from ..sqz.tables import size_class
 from ..sqz.trellis import quantisers
 from .search import search
@@ -13,6 +16,36 @@ LARGEST_PAIR = 128  # two products of weights of this sum and inputs up to 255 f
 _DAMPING = 0.01  # of the mean of H's diagonal
 _OF_IMAGES = 0.5  # share of the errors averaged over an image in what is avoided
 _BLOCK = 64  # inputs whose errors are passed on together
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A layer after rounding.
+
+    Attributes:
+        name: the layer's.
+        indices: its weight.
+        bias: float32 [outputs].
+        error: root mean square error of its outputs, as a share of their deviation; None where it
+            was not measured.
+    """
+
+    name: str
+    indices: Indices
+    bias: np.ndarray
+    error: float | None
+
+    @property
+    def bits(self) -> float:
+        """Bits of an index on average."""
+        return bits_of(self.indices.rows) / self.indices.values.size
+
+    @property
+    def bytes(self) -> float:
+        """What its weight takes in a file more than a weight of zeros, about."""
+        rows = self.indices.rows
+        columns = (self.indices.scales, size_class(rows))
+        return (bits_of(rows) + sum(entropy(each) * each.size for each in columns)) / 8 + 1
 
 
 class Problem:
