@@ -20,6 +20,7 @@ from ..network.logits import log_softmax
 from ..progress import say
 from ..sqz.format import Content, Indices, write
 from ..temporaries import clear_leftovers
+from .fold import folded
 from .memory import Memory, newest_checkpoint
 from .post import LEAST_BITS, Compressor, State
 from .rounding import Rounded
@@ -155,6 +156,7 @@ def compress(
             small, or the checkpoints are damaged or those of another compression.
         RunError: no file was found that loses so little.
     """
+    state = folded(info.network, state)
     if len(inputs) < HELD_BACK:
         raise InputError(
             f"`image`: at least {HELD_BACK} images were expected, some hundred are better; found "

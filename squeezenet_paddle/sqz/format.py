@@ -29,11 +29,11 @@ computation, the weight and the bias of a convolution or a linear layer, and of 
 normalisation weight, bias, mean and variance. Weights have Caffe's order: outputs, inputs, height,
 width. Each array is
 
-    u8          kind: 0 f32, 1 f16, 2 indices
+    u8          kind: 0 f32, 1 f16, 2 indices, 3 one f32
     u32         number of its values, N
 
-and then, for the kinds 0 and 1, N finite numbers. Weights of convolutions and linear layers alone
-may be indices:
+and then, for the kinds 0 and 1, N finite numbers, and for kind 3 a finite number that all of its
+values are. Weights of convolutions and linear layers alone may be indices:
 
     f32         unit
     table       of the scales
@@ -103,7 +103,7 @@ SCALES = 40
 _FACTORS = np.array([(16, 19, 23, 27)[s % 4] << s // 4 for s in range(SCALES)], "float32")
 _HEADER = struct.Struct("<8sHHIII")
 _VALUES_PER_BYTE = 256
-_FLOAT32, _FLOAT16, _INDICES = 0, 1, 2
+_FLOAT32, _FLOAT16, _INDICES, _CONSTANT = range(4)
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,10 @@ def write(content: Content) -> tuple[bytes, dict[str, int]]:
             sequences += [(q, pairs.tables, w) for q, w in zip(rows.T, which.T)]
         else:
             kind = _FLOAT16 if array.dtype == "float16" else _FLOAT32
-            values = array.astype("<f2" if kind == _FLOAT16 else "<f4").tobytes()
+            if array.size > 1 and (array == array.flat[0]).all():
+                kind = _CONSTANT
+            stored = array.ravel()[:1] if kind == _CONSTANT else array
+            values = stored.astype("<f2" if kind == _FLOAT16 else "<f4").tobytes()
             sizes["floats"] += len(values)
             records += [struct.pack("<BI", kind, array.size), values]
     states, words = encode(sequences)
@@ -383,6 +386,9 @@ def _read_array(data: _Reader, key: str, shape: tuple[int, ...]) -> Any:
         form = "<f4" if kind == _FLOAT32 else "<f2"
         values = np.frombuffer(data.take(count * int(form[-1])), form)
         return values.astype(form[1:]).reshape(shape)
+    if kind == _CONSTANT:
+        [value] = data.unpack(_UNIT)
+        return np.full(shape, value, "float32")
     if kind != _INDICES or len(shape) < 2:
         raise DamagedError(
             f"{key}: an array of floats or of indices was expected, found kind {kind}"
