@@ -25,7 +25,8 @@ from squeezenet_paddle.compression.memory import Memory
 from squeezenet_paddle.compression.rounding import Rounded
 from squeezenet_paddle.model_dir import COMPRESSED, CONFIG, read_info, read_weights
 from squeezenet_paddle.network.config import ModelConfig
-from squeezenet_paddle.sqz.format import Content, read, write
+from squeezenet_paddle.sqz.format import Content, write
+from squeezenet_paddle.sqz.reader import read
 from squeezenet_paddle.training.checkpoint import Checkpoint, save
 
 # With so many classes that the classifier is not a small one and fits the file to its size, which

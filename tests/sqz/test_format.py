@@ -19,7 +19,8 @@ from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.sqz import rans
-from squeezenet_paddle.sqz.format import Content, Indices, caffe_shapes, read, write
+from squeezenet_paddle.sqz.format import Content, Indices, caffe_shapes, write
+from squeezenet_paddle.sqz.reader import read
 
 CONFIGS = [
     ModelConfig("1.1", 3),
