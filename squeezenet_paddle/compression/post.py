@@ -44,7 +44,7 @@ LEAST_BITS = 1  # a weight, of the smallest file that is made
 # A classifier of few classes costs hardly a byte, and comes last: it must not pay, with all that
 # the network says, for what the layers before it took beyond the budget.
 _FEW = 0.02  # of the network's weights, below which a classifier is kept
-_LARGEST_ERROR = 0.1  # of its outputs
+_LARGEST_ERROR = 0.015  # of its outputs; a bit more for each of its weights halves it
 _FLOAT16 = float(np.finfo("float16").max)
 
 
