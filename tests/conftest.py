@@ -8,10 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
-import cv2
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -65,17 +63,10 @@ def run_tool() -> Run:
 def blank_figures() -> Iterator[None]:
     """Saves figures as one white pixel: drawing takes half of a tiny run, and few tests look."""
     from matplotlib.figure import Figure
-
-    pixel = cv2.imencode(".png", np.full((1, 1, 3), 255, np.uint8))[1].tobytes()
-
-    def save(_: object, target: Any, **__: object) -> None:
-        if hasattr(target, "write"):
-            target.write(pixel)
-        else:
-            Path(target).write_bytes(pixel)
+    from runs import save_blank
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", save)
+        patch.setattr(Figure, "savefig", save_blank)
         yield
 
 

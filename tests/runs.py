@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
 
 from squeezenet_paddle.cli.config_flags import config_of
@@ -129,6 +130,15 @@ class Interrupting:
                 if callable(handler) and handler is not signal.default_int_handler:
                     handler(signal.SIGINT, None)
             yield batch
+
+
+def save_blank(figure: object, target: Any, **_: object) -> None:
+    """Saves one white pixel in place of a figure."""
+    pixel = cv2.imencode(".png", np.full((1, 1, 3), 255, np.uint8))[1].tobytes()
+    if hasattr(target, "write"):
+        target.write(pixel)
+    else:
+        Path(target).write_bytes(pixel)
 
 
 def tool(name: str) -> ModuleType:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import glob
 import itertools
-import multiprocessing
 import os
 import resource
 import shutil
@@ -22,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from forks import FORKS
 from runs import (
     assert_same_weights,
     finetune_flags,
@@ -39,10 +39,6 @@ from squeezenet_paddle.temporaries import is_temporary
 from squeezenet_paddle.training.log import RunLog
 
 PATIENCE = 300  # seconds; only a process that hangs takes as long
-# Processes are forked from one that has loaded Paddle and computed nothing, which saves seconds.
-FORKS = multiprocessing.get_context("forkserver")
-PRELOADED = ("training.trainer", "cli.export", "cli.finetune")
-FORKS.set_forkserver_preload([f"squeezenet_paddle.{name}" for name in PRELOADED])
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from benchmarks.messy_folder import JUNK, main, read_truth, score
 from squeezenet_paddle.data.image_files import inspect
 from squeezenet_paddle.datasets.folders import read_tree
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -37,6 +37,7 @@ _COUNTED = 30  # up to so many classes, the cells of a matrix are as wide as the
 _LONGEST_NAME = 32  # columns of a name beside a matrix
 _LETTER = 0.65 / 72  # width of a letter in inches, per point of its size
 _WORDNET_ID = re.compile(r"n[0-9]{8}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TILE, _GAP, _LINE = 200, 16, 17  # pixels of a contact sheet
 _GREEN, _RED, _GREY = "#1b6e2c", "#b3261e", "#5f6368"
 
@@ -278,7 +279,7 @@ def resized(image: np.ndarray, side: int) -> np.ndarray:
 def printable(text: str) -> str:
     """`text` without control characters; bytes of a file name that are not UTF-8 become \\x.."""
     safe = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(" " if unicodedata.category(c) == "Cc" else c for c in safe)
+    return _CONTROL.sub(" ", safe)
 
 
 def short_name(name: str) -> str:

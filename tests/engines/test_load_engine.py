@@ -267,7 +267,6 @@ def test_photos(assets: Path, tmp_path: Path) -> None:
         batches = [(batch.inputs.copy(), batch.labels) for batch in loader.epoch()]
     inputs, labels = (np.concatenate(parts) for parts in zip(*batches))
     info = read_info(path)
-    export(path, info, Export("paddle", 227), drawn(), path)
     calibration = [images.path(i) for i in range(0, 300, 15)]
     what = Export("onnx", 227, precision="int8")
     export(path, info, what, [read_image(each) for each in calibration], path)

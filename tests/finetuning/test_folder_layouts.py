@@ -13,6 +13,8 @@ from runs import finetune_flags, make_image_folder, make_pretrained
 
 from squeezenet_paddle.data.lists import read_list, read_names
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -26,6 +26,8 @@ from squeezenet_paddle.finetuning.lists import (
 )
 from squeezenet_paddle.finetuning.run import _lists_of
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -10,6 +10,8 @@ import pytest
 from benchmarks.gpu.__main__ import main, parts
 from benchmarks.gpu.report import SMALL, Check, Part, Row, Size, page, rows_of, run_alone
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 HAS_GPU = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
 needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="Paddle finds no GPU on this machine")
 

@@ -95,7 +95,7 @@ def test_a_trace(what: str, model_dir: Path, run_tool: Run, tmp_path: Path) -> N
     assert len(backward) == (1 if what == "train" else 0)
 
 
-def test_what_is_refused(model_dir: Path, run_tool: Run, tmp_path: Path) -> None:
+def test_what_is_refused(model_dir: Path, call_tool: Run, tmp_path: Path) -> None:
     for parts, arguments in (
         (["--model_dir", "--train"], ()),
         (["not allowed with"], ("--train", "--model_dir", model_dir)),
@@ -103,4 +103,4 @@ def test_what_is_refused(model_dir: Path, run_tool: Run, tmp_path: Path) -> None
         ([str(tmp_path), "directory"], ("--train", "--output", tmp_path)),
         (["--steps"], ("--train", "--steps", 0)),
     ):
-        assert_user_error(run_tool("trace", *arguments), *parts)
+        assert_user_error(call_tool("trace", *arguments), *parts)

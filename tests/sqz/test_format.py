@@ -58,10 +58,11 @@ def test_what_is_written_is_read(config: ModelConfig) -> None:
     assert found.network == config
     assert found.names == written.names
     assert Preprocess(**found.preprocess, mean_image=None) == Preprocess()
-    assert found.state.keys() == written.state.keys()
-    for key, values in written.state.items():
-        assert found.state[key].dtype == "float32"
-        np.testing.assert_array_equal(found.state[key], values)
+    state, expected = found.state, written.state
+    assert state.keys() == expected.keys()
+    for key, values in expected.items():
+        assert state[key].dtype == "float32"
+        np.testing.assert_array_equal(state[key], values)
 
 
 def test_a_second_reader_agrees() -> None:

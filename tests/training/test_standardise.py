@@ -18,6 +18,8 @@ from squeezenet_paddle.training import standardise
 from squeezenet_paddle.training.inputs import Inputs
 from squeezenet_paddle.training.standardise import set_statistics
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 COUNT, SIZE = 7, 41
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
 import os
 import pty
 import random
@@ -17,49 +15,22 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import killed
 import numpy as np
 import pytest
 from conftest import ROOT
-from runs import assert_same_weights, config, flags, make_tiny_data, metrics, weights
+from forks import FORKS
+from runs import assert_same_weights, flags, make_tiny_data, metrics, weights
 
-from squeezenet_paddle.cli import common
 from squeezenet_paddle.temporaries import temporary_directory
-from squeezenet_paddle.training import run as training_run
 
 KILLS = 20
 PATIENCE = 600  # seconds; only a process that hangs takes as long
-FILE_EVENTS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
-# Processes are forked from one that has loaded Paddle and computed nothing, which saves seconds.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["squeezenet_paddle.training.trainer"])
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_data(tmp_path_factory.mktemp("tiny") / "data")
-
-
-def _train(arguments: list[str], output: Path, run: Path, kill_at: int) -> None:
-    with output.open("a") as file:
-        os.dup2(file.fileno(), 2)
-
-    def audit(event: str, args: tuple[Any, ...]) -> None:
-        """Kills this process before the `kill_at`-th event that concerns the run's files.
-
-        Curves are drawn now and then by the clock and do not count.
-        """
-        if event not in FILE_EVENTS or not str(args[0]).startswith(str(run)):
-            return
-        if "curves.png" not in str(args[0]) and next(count) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    count = itertools.count(1)
-    sys.addaudithook(audit)
-
-    def main() -> int:
-        return 0 if training_run.train(config(arguments)).finished else 130
-
-    common.run(main)
 
 
 def start(arguments: list[str], output: Path = Path(os.devnull), kill_at: int = 0) -> BaseProcess:
@@ -71,7 +42,7 @@ def start(arguments: list[str], output: Path = Path(os.devnull), kill_at: int = 
         kill_at: before which of its file events it is killed; 0: it is not.
     """
     run = Path(arguments[arguments.index("--output_dir") + 1])
-    process = FORKS.Process(target=_train, args=(arguments, output, run, kill_at))
+    process = FORKS.Process(target=killed.train, args=(arguments, output, run, kill_at))
     process.start()
     return process
 

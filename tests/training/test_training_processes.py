@@ -8,16 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Callable
 
 import netns
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Run
 from runs import flags, make_pretrained, metrics, plan_of, weights
 
 from squeezenet_paddle.datasets.samples import make_sample_data
 from squeezenet_paddle.training import run as training_run
 
+Alone = Callable[[list[str]], str]
 # The order of float sums differs, and with it the rounding of each sum: a few 1e-6 of a change, and
 # a percent once that moves a value over a kink of the network. ReLU has one at 0, where thirty
 # updates of these images differ by up to 3 %; ELU has none, and only ties in pools are left.
@@ -47,25 +49,35 @@ def finish(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def finish_alone(call_tool: Run, blank_figures: None) -> Alone:
+    """Runs it in this process, which has loaded Paddle, and gives back what it prints."""
+
+    def run(arguments: list[str]) -> str:
+        done = call_tool("train", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    return run
+
+
+def test_two_processes_do_what_one_does(data: Path, tmp_path: Path, finish_alone: Alone) -> None:
     common = ("--device", "cpu", "--batch_size", 32, "--max_steps", 9, "--optimizer", "momentum")
     common += ("--lr", 2e-3, "--log_interval", 2, "--eval_interval", 3, "--clip_norm", 20, *SMOOTH)
-    runs = {}
-    for count in (1, 2):
-        run = tmp_path / str(count)
-        done = finish(flags(data, run, *common, "--num_procs", count))
-        assert done.returncode == 0, done.stderr
-        assert f"{count} process" in done.stderr
-        runs[count] = run
+    runs = [tmp_path / str(count) for count in (1, 2)]
+    assert "1 process" in finish_alone(flags(data, runs[0], *common, "--num_procs", 1))
+    done = finish(flags(data, runs[1], *common, "--num_procs", 2))
+    assert done.returncode == 0, done.stderr
+    assert "2 process" in done.stderr
     keys = ("kind", "step", "loss", "top1")
-    for one, two in zip(*(metrics(run) for run in runs.values())):
+    for one, two in zip(*(metrics(run) for run in runs)):
         assert [one[k] for k in keys[:2]] == [two[k] for k in keys[:2]]
         np.testing.assert_allclose(
             [one[k] for k in keys[2:]], [two[k] for k in keys[2:]], rtol=LOSS_TOLERANCE
         )
         assert one.get("images") in (None, 15)
     for model in ("final", "best"):
-        assert_same_training(data, *(run / model for run in runs.values()))
+        assert_same_training(data, *(run / model for run in runs))
 
 
 def assert_same_training(data: Path, one: Path, two: Path) -> None:
@@ -147,11 +159,10 @@ def test_a_mistake_is_told_once(data: Path, tmp_path: Path) -> None:
     assert "line" in lines[0]
 
 
-def test_two_hosts_train_together(data: Path, tmp_path: Path) -> None:
+def test_two_hosts_train_together(data: Path, tmp_path: Path, finish_alone: Alone) -> None:
     common = ("--device", "cpu", "--batch_size", 32, "--max_steps", 4, "--eval_interval", 4)
     common += ("--optimizer", "momentum", "--lr", 2e-3, *SMOOTH)
-    alone = finish(flags(data, tmp_path / "one", *common))
-    assert alone.returncode == 0, alone.stderr
+    finish_alone(flags(data, tmp_path / "one", *common))
     with netns.two_hosts() as hosts:
         script = command(flags(data, tmp_path / "two", *common))[1:]
         for code, output in netns.run_job(hosts, tmp_path, *script):
@@ -160,13 +171,15 @@ def test_two_hosts_train_together(data: Path, tmp_path: Path) -> None:
     assert [r["step"] for r in metrics(tmp_path / "two") if r["kind"] == "train"] == [1, 2, 3, 4]
 
 
-def test_a_standardised_head_does_not_depend_on_the_processes(data: Path, tmp_path: Path) -> None:
+def test_a_standardised_head_does_not_depend_on_the_processes(
+    data: Path, tmp_path: Path, finish_alone: Alone
+) -> None:
     common = ("--pretrained", make_pretrained(tmp_path / "start"), "--head", "compact")
     common += ("--trainable", "head", "--device", "cpu", "--batch_size", 32, "--max_steps", 6)
     common += ("--eval_interval", 6, "--log_interval", 3)
-    for count in (1, 2):
-        done = finish(flags(data, tmp_path / str(count), *common, "--num_procs", count))
-        assert done.returncode == 0, done.stderr
+    finish_alone(flags(data, tmp_path / "1", *common))
+    done = finish(flags(data, tmp_path / "2", *common, "--num_procs", 2))
+    assert done.returncode == 0, done.stderr
     one, two = (metrics(tmp_path / str(count)) for count in (1, 2))
     assert len(one) == 3
     for key in ("loss", "top1"):
