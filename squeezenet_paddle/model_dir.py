@@ -47,7 +47,7 @@ from .model_info import (
 from .network.config import ModelConfig
 from .network.weights import check_state, read_state, state_shapes
 from .run_dir import model_dir_of
-from .sqz import format as sqz
+from .sqz import reader
 
 if TYPE_CHECKING:
     from .network.model import SqueezeNet
@@ -173,7 +173,7 @@ def read_weights(path: str | Path, info: ModelInfo) -> Weights:
     numbers = sum(map(math.prod, shapes.values()))
     data = read_regular(file, "file of weights", _LARGEST_WEIGHTS + 8 * numbers)
     if file.name == COMPRESSED:
-        content = sqz.read(data, str(file))
+        content = reader.read(data, str(file))
         if content.network != info.network:
             raise InputError(f"{file}: it holds another network than {CONFIG} describes.")
         state = content.state

@@ -75,7 +75,9 @@ def read(data: bytes, shapes: list[Shape]) -> tuple[dict[str, object], list[list
     parsed = []
     for _ in shapes:
         kind, count = stream.take("BI")
-        if kind < 2:
+        if kind == 3:
+            parsed.append((count, list(stream.take("f")) * count))
+        elif kind < 2:
             parsed.append((count, list(stream.take(f"{count}{'fe'[kind]}"))))
         else:
             parsed.append((count, stream.take("f")[0], stream.table(), stream.table()))

@@ -17,11 +17,12 @@ the compressed network's. --test_list counts it, with the labels of a list:
     squeezenet compress --model_dir output/mine --image photos/ --max_loss 0.5 \\
         --test_list output/mine/val_list.txt --data_dir photos --output_dir output/mine_small
 
+Killed, the same command goes on; until its end, OUTPUT_DIR.checkpoints has its state.
+
 The printed error of a layer is that of its outputs, as a share of their deviation.
 
 --method distil goes on from there: the biases and a scale for each layer are trained to say what
 the float network says of crops, mirror images and mixtures of the images; the file keeps its size.
-Killed, the same command goes on; until its end, OUTPUT_DIR.checkpoints has its state.
 
     squeezenet compress --model_dir pretrained/squeezenet_v1.1 --image photos/ --method distil \\
         --output_dir pretrained/squeezenet_v1.1_small
@@ -37,7 +38,7 @@ from pathlib import Path
 import numpy as np
 
 from ..caffe import deep_compression
-from ..compression.compress import BATCH, MAX_BYTES, STEPS, Compression, Distilled, compress
+from ..compression.compress import BATCH, MAX_BYTES, STEPS, Compression, Distilled, compress, forget
 from ..data.image_files import find_images
 from ..data.lists import ImageList, read_list
 from ..data.loader import loader_for
@@ -60,7 +61,7 @@ from . import common, shared_flags
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common.parser(__doc__, leading=("--model_dir", "--image"))
+    parser = common.parser(__doc__, leading=("--model_dir", "--image"), resumes=True)
     what = parser.add_argument_group("what to compress")
     shared_flags.add_model_dir(what)
     shared_flags.add_untrained(what)
@@ -154,13 +155,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = ImageList.of_paths([paths[int(i)] for i in chosen])
     distilled = None
     if args.method == "distil":
-        common.Parser.running_resumes = True
         whole = dataclasses.replace(info.preprocess, crop_size=info.preprocess.resize_size)
         distilled = Distilled(
             inputs_of(images, whole, args.num_workers, args.max_pixels),
             STEPS if args.steps is None else args.steps,
-            args.output_dir.with_name(f"{args.output_dir.name}.checkpoints"),
         )
+    checkpoints = args.output_dir.with_name(f"{args.output_dir.name}.checkpoints")
     result = compress(
         info,
         weights.state,
@@ -171,13 +171,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed=args.seed,
         threads=args.threads,
         distilled=distilled,
+        checkpoints=checkpoints,
     )
     source = {**info.source, "compressed": {**result.record(), "seed": args.seed}}
     small = dataclasses.replace(info, source=source, verification={}, scores={})
     net = deep_compression.encode(result.content.state) if args.to == "net" else None
     write_compressed(args.output_dir, small, result.data, net)
-    if distilled is not None:
-        distilled.remove_checkpoints()
+    forget(checkpoints)
     if info.calibration is not None:
         common.note("the temperature and the threshold for none of these are those of `model_dir`.")
     print("\n".join(table(result)))

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError, RunError
-from ..files import read_bytes, write_bytes
 from ..model_dir import ModelInfo
-from ..network.config import layers
 from ..network.logits import log_softmax
-from ..network.weights import key_of
 from ..progress import say
-from ..sqz.format import Content, Indices, read, write
+from ..sqz.format import Content, Indices, write
 from ..temporaries import clear_leftovers
-from .post import LEAST_BITS, Compressor, Rounded, State
+from .fold import folded
+from .memory import Memory, newest_checkpoint
+from .post import LEAST_BITS, Compressor, State
+from .rounding import Rounded
 from .walk import Walk
 
 HELD_BACK = 4  # every fourth image is only for measuring, or fewer, so that they are
@@ -34,6 +34,7 @@ BATCH = 16  # images of a step
 _TRIES = 6  # of sizes, to find the one for a loss
 _FIRST_BITS = 3.0  # a weight, of the first try
 _LEAST_LOSS = 0.01  # points; what is smaller is chance
+_ROUNDED = "rounded"  # the folder in `checkpoints` that has the layers rounded so far
 _BITS_FOR_HALF = 0.35  # bits more a weight that halve the loss, about
 
 
@@ -75,21 +76,10 @@ class Distilled:
     Attributes:
         images: those of `inputs`, as `Preprocess` makes them without cropping.
         steps: of training.
-        checkpoints: the folder that a killed run goes on from.
     """
 
     images: Sequence[np.ndarray]
     steps: int
-    checkpoints: Path
-
-    def remove_checkpoints(self) -> None:
-        """Removes what a run has written there, and the folder if nothing else is in it."""
-        clear_leftovers(self.checkpoints)
-        for pattern in (f"start_{16 * '[0-9a-f]'}.sqz", "step_*.ckpt"):
-            for path in self.checkpoints.glob(pattern):
-                path.unlink()
-        if not any(self.checkpoints.iterdir()):
-            self.checkpoints.rmdir()
 
 
 @dataclass(frozen=True)
@@ -142,6 +132,7 @@ def compress(
     seed: int = 0,
     threads: int | None = None,
     distilled: Distilled | None = None,
+    checkpoints: Path | None = None,
 ) -> Compression:
     """Compresses a network; progress goes to standard error.
 
@@ -157,12 +148,15 @@ def compress(
         seed: of random directions in which sensitivities are measured.
         threads: None takes one per core that the process may use.
         distilled: how units and biases are trained; None leaves them as they are.
+        checkpoints: a folder that gets the state of the run every few seconds; the same call goes
+            on from there, until `forget` removes it. None for no checkpoints.
 
     Raises:
-        InputError: there are too few images, `max_loss` is to be distilled, or the file cannot be
-            that small.
+        InputError: there are too few images, `max_loss` is to be distilled, the file cannot be that
+            small, or the checkpoints are damaged or those of another compression.
         RunError: no file was found that loses so little.
     """
+    state = folded(info.network, state)
     if len(inputs) < HELD_BACK:
         raise InputError(
             f"`image`: at least {HELD_BACK} images were expected, some hundred are better; found "
@@ -180,16 +174,42 @@ def compress(
         if max_loss is not None:
             raise InputError("`max_loss` is found by the `method` post; give distil `max_bytes`.")
         distilled = dataclasses.replace(distilled, images=_without_every(every, distilled.images))
-        return _distil(info, state, fitted, held, limit, seed, extra, threads, distilled)
-    compressor = Compressor(info.network, state, fitted, seed, extra, threads)
+    settings = [limit, max_loss, seed, extra, distilled and distilled.steps]
+    more = distilled.images if distilled is not None else []
+    fingerprint = _fingerprint(info, state, [*inputs, *more], settings)
+    newest = None
+    if checkpoints is not None and distilled is not None:
+        newest = newest_checkpoint(checkpoints, fingerprint)
+    memory = Memory(None if checkpoints is None else checkpoints / _ROUNDED, fingerprint)
+    compressor = Compressor(info.network, state, fitted, seed, extra, threads, memory)
     expected = Walk(info.network, held, threads).logits(state)
 
-    def attempt(size: int) -> Compression:
-        content, layers = compressor.compress(size)
+    def measured(content: Content, layers: list[Rounded], steps: int | None = None) -> Compression:
         data, sizes = write(content)
         logits = Walk(info.network, held, threads).logits(content.state)
         cost = Cost.between(expected, logits)
-        return Compression(content, data, sizes, layers, cost, len(fitted))
+        return Compression(content, data, sizes, layers, cost, len(fitted), steps)
+
+    def attempt(size: int) -> Compression:
+        return measured(*compressor.compress(size))
+
+    if distilled is not None:
+        from .distil import Settings, distil  # Paddle
+
+        start, layers = compressor.compress(limit)
+        memory.save()
+        content = distil(
+            state,
+            start,
+            distilled.images,
+            info.preprocess.crop_size,
+            Settings(distilled.steps, seed),
+            checkpoints,
+            fingerprint,
+            newest,
+            threads,
+        )
+        return measured(content, _trained(layers, content), distilled.steps)
 
     if max_loss is None:
         return attempt(limit)
@@ -209,55 +229,41 @@ def _without_every(n: int, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [x for i, x in enumerate(images) if i % n != n - 1]
 
 
-def _distil(
-    info: ModelInfo,
-    state: State,
-    fitted: Sequence[np.ndarray],
-    held: Sequence[np.ndarray],
-    max_bytes: int,
-    seed: int,
-    extra: Mapping[str, Any],
-    threads: int | None,
-    distilled: Distilled,
-) -> Compression:
-    """Compresses by `post.py`, trains that, and measures it; goes on where a killed run stopped."""
-    from .distil import Settings, distil, floats_of, newest_checkpoint  # Paddle
+def _trained(layers: Sequence[Rounded], content: Content) -> list[Rounded]:
+    """The layers with what a distillation has made of them; their errors are not measured."""
+    result = []
+    for layer in layers:
+        key = layer.name.replace("/", ".")
+        indices, bias = content.arrays[f"{key}.weight"], content.arrays[f"{key}.bias"]
+        assert isinstance(indices, Indices)
+        assert isinstance(bias, np.ndarray)
+        result.append(Rounded(layer.name, indices, bias, None))
+    return result
 
-    settings = Settings(distilled.steps, seed)
-    described = [
-        __version__,
-        max_bytes,
-        dataclasses.asdict(settings),
-        dataclasses.asdict(info.network),
-        extra,
-    ]
+
+def _fingerprint(
+    info: ModelInfo, state: State, images: Sequence[np.ndarray], settings: list[Any]
+) -> str:
+    """Of everything that a compression depends on."""
+    described = [__version__, dataclasses.asdict(info.network), settings]
     digest = hashlib.sha256(json.dumps(described).encode())
-    for array in (*(state[key] for key in sorted(state)), *fitted, *distilled.images):
+    for array in (*(state[key] for key in sorted(state)), *images):
         digest.update(np.ascontiguousarray(array).tobytes())
-    fingerprint = digest.hexdigest()
-    folder = distilled.checkpoints
-    newest = newest_checkpoint(folder, fingerprint)  # before the work, if they are of another run
-    file = folder / f"start_{fingerprint[:16]}.sqz"
-    if not file.is_file():
-        compressor = Compressor(info.network, state, fitted, seed, extra, threads)
-        write_bytes(file, write(compressor.compress(max_bytes)[0])[0])
-    start = read(read_bytes(file, "start of a distillation"), str(file))
-    side = info.preprocess.crop_size
-    content = distil(
-        *(state, start, distilled.images, side, settings, folder, fingerprint, newest, threads)
-    )
-    data, sizes = write(content)
-    rounded = [
-        Rounded(layer.name, indices, floats_of(content, f"{key_of(layer)}.bias"), None)
-        for layer in layers(info.network)
-        for indices in [content.arrays.get(f"{key_of(layer)}.weight")]
-        if isinstance(indices, Indices)
-    ]
-    expected, logits = (
-        Walk(info.network, held, threads).logits(each) for each in (state, content.state)
-    )
-    cost = Cost.between(expected, logits)
-    return Compression(content, data, sizes, rounded, cost, len(fitted), distilled.steps)
+    return digest.hexdigest()
+
+
+def forget(checkpoints: Path) -> None:
+    """Removes the checkpoints of a compression, once its result is written.
+
+    What else is in the folder stays.
+    """
+    for folder in (checkpoints / _ROUNDED, checkpoints):
+        if folder.is_dir():
+            clear_leftovers(folder)
+            for path in folder.glob("step_*.ckpt"):
+                path.unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def smallest_size(loss: Callable[[int], float], max_loss: float, zeros: int, weights: int) -> int:

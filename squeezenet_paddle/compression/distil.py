@@ -24,13 +24,12 @@ import paddle.nn.functional as F
 
 from ..device import use_device
 from ..engines.threads import PinnedThreads
-from ..errors import InputError
 from ..model_dir import network_of
 from ..network import fast_cpu
 from ..network.config import ModelConfig
-from ..progress import Progress, say
+from ..progress import Progress
 from ..sqz.format import Array, Content, Indices
-from ..training.checkpoint import Checkpoint, load_newest, save
+from ..training.checkpoint import Checkpoint, save
 from .compress import BATCH
 
 State = Mapping[str, np.ndarray]
@@ -65,7 +64,7 @@ def distil(
     images: Sequence[np.ndarray],
     side: int,
     settings: Settings,
-    checkpoints: Path,
+    checkpoints: Path | None,
     fingerprint: str,
     newest: Checkpoint | None = None,
     threads: int | None = None,
@@ -78,7 +77,7 @@ def distil(
         images: float16, each as `Preprocess` makes it without cropping.
         side: of the network's input, in pixels.
         settings: as above.
-        checkpoints: the folder that gets checkpoints.
+        checkpoints: the folder that gets checkpoints; None for none.
         fingerprint: of everything that the result depends on.
         newest: what to go on from; None starts from scratch.
         threads: None takes one per core that the process may use.
@@ -101,28 +100,11 @@ def distil(
             share *= 0.5 + 0.5 * math.cos(math.pi * step / settings.steps)
             trained.update(gradients, now, step, share)
             progress.update()
-            if (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps:
+            is_due = (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps
+            if checkpoints is not None and is_due:
                 record = {"fingerprint": fingerprint}
                 save(checkpoints, Checkpoint(step + 1, trained.arrays(), record), keep=2)
     return trained.content(start)
-
-
-def newest_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
-    """The newest checkpoint of a distillation that is not damaged; None if there are none.
-
-    Raises:
-        InputError: all are damaged, or they are those of another run.
-    """
-    try:
-        newest = load_newest(folder, say)
-    except InputError as error:  # which ends with what the commands that train do about it
-        problem = str(error).rpartition(";")[0]
-        raise InputError(f"{problem}; remove that folder to start from scratch.") from error
-    if newest is not None and newest.record.get("fingerprint") != fingerprint:
-        raise InputError(
-            f"{folder} holds checkpoints of another distillation; remove it to start from scratch."
-        )
-    return newest
 
 
 def batch_of(images: Sequence[np.ndarray], side: int, seed: int, step: int) -> np.ndarray:

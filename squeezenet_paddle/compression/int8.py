@@ -23,7 +23,7 @@ from ..onnx.quantise import LARGEST_LINEAR_WEIGHT, step_and_zero, step_of_output
 from ..progress import Progress, track
 from .equalise import equalised, readers
 from .rounding import LARGEST_PAIR, Problem
-from .walk import Walk, covariances
+from .walk import Moments, Walk, moments_of
 
 State = Mapping[str, np.ndarray]
 
@@ -92,7 +92,7 @@ def quantise(
                 with_floats.advance(layer, state)
                 rounded.advance(layer, now)
                 input_step = on_grid[f"{layer.bottoms[0]}/scale"]
-                moments = covariances(layer, rounded, with_floats)
+                moments = moments_of(layer, rounded, with_floats)
                 q, steps, bias = _fit(layer, weight, state[f"{key}.bias"], input_step, moments)
                 now[f"{key}.weight"] = q * steps[:, None, None, None]
                 now[f"{key}.bias"] = (bias * (steps * input_step)).astype("float32")
@@ -130,17 +130,17 @@ def _fit(
     weight: np.ndarray,
     bias: np.ndarray,
     input_step: np.ndarray,
-    moments: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    moments: Moments,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights of a convolution, int8, the step of each output, and biases, int64."""
-    hessian, cross, mean, mean0 = moments
+    hessian, cross = moments.hessian, moments.cross
     flat = weight.reshape(len(weight), -1).astype("float64")
     problem = Problem(flat, hessian + _COMPENSATION * (cross - hessian), hessian)
     pairs = _pairs(layer)
     largest = _LARGEST_WEIGHTS[-1:] if pairs is None else _LARGEST_WEIGHTS
     choices = [step_of_outputs(problem.target, bias, input_step, each) for each in largest]
     q, step = problem.nearest(np.stack(choices), np.array(largest), pairs)
-    exact = bias + flat @ mean0 - step * (q @ mean)
+    exact = bias + flat @ moments.mean0 - step * (q @ moments.mean)
     new_bias = np.rint(exact / (step * input_step)).astype("int64")
     return q.astype("int8").reshape(weight.shape), step, new_bias
 

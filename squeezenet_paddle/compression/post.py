@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Callable
 
@@ -23,10 +22,10 @@ from ..network.config import Layer, ModelConfig, layers
 from ..network.weights import key_of
 from ..progress import Progress
 from ..sqz.format import INDICES, SCALES, Array, Content, Indices, caffe_shapes, steps_of, write
-from ..sqz.tables import size_class
 from .fisher import fisher_information
-from .rounding import PASSES, Problem, bits_of, entropy
-from .walk import Walk, covariances
+from .memory import Memory
+from .rounding import PASSES, Problem, Rounded, entropy
+from .walk import Moments, Walk, moments_of
 
 State = Mapping[str, np.ndarray]
 
@@ -45,38 +44,8 @@ LEAST_BITS = 1  # a weight, of the smallest file that is made
 # A classifier of few classes costs hardly a byte, and comes last: it must not pay, with all that
 # the network says, for what the layers before it took beyond the budget.
 _FEW = 0.02  # of the network's weights, below which a classifier is kept
-_LARGEST_ERROR = 0.1  # of its outputs
+_LARGEST_ERROR = 0.015  # of its outputs; a bit more for each of its weights halves it
 _FLOAT16 = float(np.finfo("float16").max)
-
-
-@dataclass(frozen=True)
-class Rounded:
-    """A layer after rounding.
-
-    Attributes:
-        name: the layer's.
-        indices: its weight.
-        bias: float32 [outputs].
-        error: root mean square error of its outputs, as a share of their deviation; None where it
-            was not measured.
-    """
-
-    name: str
-    indices: Indices
-    bias: np.ndarray
-    error: float | None
-
-    @property
-    def bits(self) -> float:
-        """Bits of an index on average."""
-        return bits_of(self.indices.rows) / self.indices.values.size
-
-    @property
-    def bytes(self) -> float:
-        """What its weight takes in a file more than a weight of zeros, about."""
-        rows = self.indices.rows
-        columns = (self.indices.scales, size_class(rows))
-        return (bits_of(rows) + sum(entropy(each) * each.size for each in columns)) / 8 + 1
 
 
 class Compressor:
@@ -89,6 +58,7 @@ class Compressor:
         seed: of the directions in which sensitivities are measured.
         extra: what goes into each file beside the arrays, as `Content` has it.
         threads: None takes one per core that the process may use.
+        memory: knows what a killed run of the same has rounded; None for nothing.
     """
 
     def __init__(
@@ -99,9 +69,10 @@ class Compressor:
         seed: int = 0,
         extra: Mapping[str, Any] | None = None,
         threads: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._config, self._state, self._inputs = config, state, inputs
-        self._threads = threads
+        self._threads, self._memory = threads, memory or Memory(None, "")
         self._extra = dict(extra or {})
         self._layers = [each for each in layers(config) if each.weight_shape]
         shown = [x.astype("float32") for x in inputs[:FISHER_IMAGES]]
@@ -249,10 +220,13 @@ class Compressor:
         compressed = Walk(self._config, inputs, self._threads)
         with Progress(what, len(self._layers), "layers") as progress:
             for layer in self._layers:
-                with_floats.advance(layer, self._state)
-                compressed.advance(layer, state)
-                problem = _LayerProblem(self, layer, with_floats, compressed)
-                result = at(layer, problem)
+
+                def moments(layer: Layer = layer) -> Moments:
+                    with_floats.advance(layer, self._state)
+                    compressed.advance(layer, state)
+                    return moments_of(layer, compressed, with_floats)
+
+                result = at(layer, _LayerProblem(self, layer, moments))
                 key, weight = key_of(layer), result.indices.weight
                 linear = layer.type == "InnerProduct"
                 state[f"{key}.weight"] = np.ascontiguousarray(weight.T) if linear else weight
@@ -277,22 +251,39 @@ class Compressor:
 
 
 class _LayerProblem:
-    """A layer before rounding: what its inputs are like in both networks."""
+    """A layer before rounding.
+
+    Args:
+        compressor: whose layer it is.
+        layer: one with weights.
+        moments: of its inputs in both networks; not called where all results are remembered.
+    """
 
     def __init__(
-        self, compressor: Compressor, layer: Layer, with_floats: Walk, compressed: Walk
+        self, compressor: Compressor, layer: Layer, moments: Callable[[], Moments]
     ) -> None:
         key = key_of(layer)
         weight, bias = compressor._state[f"{key}.weight"], compressor._state[f"{key}.bias"]
         if layer.type == "InnerProduct":
             weight = weight.T
-        flat = weight.reshape(len(weight), -1).astype("float64")
-        self._compressor, self._layer = compressor, layer
-        self._weight, self._bias = flat, bias.astype("float64")
-        hessian, cross, self._mean, self._mean0 = covariances(layer, compressed, with_floats)
-        self._problem = Problem(flat, cross, hessian)
+        self._compressor, self._layer, self._find_moments = compressor, layer, moments
+        self._weight = weight.reshape(len(weight), -1).astype("float64")
+        self._bias = bias.astype("float64")
+
+    @cached_property
+    def _moments(self) -> Moments:
+        return self._find_moments()
+
+    @cached_property
+    def _problem(self) -> Problem:
+        found = self._moments
+        return Problem(self._weight, found.cross, found.hessian, found.of_images)
 
     def rounded(self, mu: float, passes: int = PASSES) -> Rounded:
+        """The layer with steps and a price of bits for `mu`."""
+        return self._compressor._memory.next(lambda: self._computed(mu, passes))
+
+    def _computed(self, mu: float, passes: int) -> Rounded:
         result = self._rounded(mu, passes)
         if self._compressor._is_small(self._layer):
             for _ in range(100):
@@ -316,7 +307,7 @@ class _LayerProblem:
         q = problem.round(steps.astype("float64"), mu / gain, passes)
         indices = Indices(q.astype("int16").reshape(self._layer.weight_shape), unit, scales)
         weight = indices.weight.reshape(q.shape).astype("float64")
-        bias = self._bias + self._weight @ self._mean0 - weight @ self._mean
+        bias = self._bias + self._weight @ self._moments.mean0 - weight @ self._moments.mean
         error = problem.error(weight)
         return Rounded(self._layer.name, indices, bias.astype("float32"), error)
 

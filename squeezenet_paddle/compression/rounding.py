@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from ..sqz.format import Indices
 from ..sqz.tables import size_class
 from ..sqz.trellis import quantisers
 from .search import search
@@ -11,7 +14,38 @@ from .search import search
 PASSES = 2
 LARGEST_PAIR = 128  # two products of weights of this sum and inputs up to 255 fit int16
 _DAMPING = 0.01  # of the mean of H's diagonal
+_OF_IMAGES = 0.5  # share of the errors averaged over an image in what is avoided
 _BLOCK = 64  # inputs whose errors are passed on together
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A layer after rounding.
+
+    Attributes:
+        name: the layer's.
+        indices: its weight.
+        bias: float32 [outputs].
+        error: root mean square error of its outputs, as a share of their deviation; None where it
+            was not measured.
+    """
+
+    name: str
+    indices: Indices
+    bias: np.ndarray
+    error: float | None
+
+    @property
+    def bits(self) -> float:
+        """Bits of an index on average."""
+        return bits_of(self.indices.rows) / self.indices.values.size
+
+    @property
+    def bytes(self) -> float:
+        """What its weight takes in a file more than a weight of zeros, about."""
+        rows = self.indices.rows
+        columns = (self.indices.scales, size_class(rows))
+        return (bits_of(rows) + sum(entropy(each) * each.size for each in columns)) / 8 + 1
 
 
 class Problem:
@@ -22,17 +56,29 @@ class Problem:
         cross: float64 [inputs, inputs], covariances of the float network's inputs (rows) with those
             of the compressed one.
         hessian: float64 [inputs, inputs], covariances of the inputs of the compressed network.
+        of_images: those of the inputs' averages over each image; None leaves these aside.
 
     Attributes:
         target: float64 [outputs, inputs], the weights that reproduce the float outputs best.
         trace: of `hessian`.
     """
 
-    def __init__(self, weight: np.ndarray, cross: np.ndarray, hessian: np.ndarray) -> None:
+    def __init__(
+        self,
+        weight: np.ndarray,
+        cross: np.ndarray,
+        hessian: np.ndarray,
+        of_images: np.ndarray | None = None,
+    ) -> None:
         self.trace = max(float(np.trace(hessian)), 1e-12)
         damping = np.eye(len(hessian)) * max(_DAMPING * self.trace / len(hessian), 1e-12)
         self._damped = hessian + damping  # pulls towards `weight`, not towards 0
         self.target = np.linalg.solve(self._damped, (weight @ (cross + damping)).T).T
+        if of_images is not None:
+            # What is wrong in all of an image reaches the classifier's average, what differs from
+            # place to place cancels: both count half. The target needs the many places.
+            scale = self.trace / max(float(np.trace(of_images)), 1e-12)
+            self._damped += _OF_IMAGES * (scale * of_images - hessian)
         self._upper = _upper(self._damped)
 
     @property

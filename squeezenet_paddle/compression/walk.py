@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
@@ -90,21 +91,36 @@ class Walk:
         return np.stack([values[self._last] for values in self._images]).astype("float32")
 
 
-def covariances(
-    layer: Layer, walk: Walk, with_floats: Walk
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Moments:
     """What a layer with weights reads in a changed network, and in the float one.
+
+    Of a layer that reads one vector of an image, the covariances are shrunk: some hundred vectors
+    do not tell which of thousands of inputs can stand in for each other.
+
+    Attributes:
+        hessian: covariances of the inputs in the changed network, over all places of all images,
+            [inputs, inputs].
+        cross: covariances of the inputs in the float network (rows) with these.
+        of_images: covariances, in the changed network, of the averages over each image.
+        mean: of the inputs in the changed network, [inputs].
+        mean0: of those in the float network.
+    """
+
+    hessian: np.ndarray
+    cross: np.ndarray
+    of_images: np.ndarray
+    mean: np.ndarray
+    mean0: np.ndarray
+
+
+def moments_of(layer: Layer, walk: Walk, with_floats: Walk) -> Moments:
+    """The moments of what a layer with weights reads.
 
     Args:
         layer: the one that both walks have advanced to.
         walk: of the changed network.
         with_floats: of the float network.
-
-    Returns:
-        Covariances of the inputs in the changed network, [inputs, inputs]; those of the inputs in
-        the float network (rows) with these; and the means of both, [inputs]. Of a layer that reads
-        one vector of an image, the covariances are shrunk: some hundred vectors do not tell which
-        of thousands of inputs can stand in for each other.
     """
 
     def reads(walk: Walk, image: int) -> np.ndarray:
@@ -118,24 +134,28 @@ def covariances(
     )
     size = len(shift)
 
-    def moments(part: range) -> np.ndarray:
-        sums = np.zeros((2 * size + 3, size))
+    def sums_of(part: range) -> np.ndarray:
+        sums = np.zeros((3 * size + 3, size))
         for i in part:
             x, x0 = reads(walk, i) - shift, reads(with_floats, i) - shift0
+            total = x.sum(axis=1, dtype="float64")
+            average = total / x.shape[1]
             sums[:size] += x @ x.T
-            sums[size:-3] += x0 @ x.T
-            sums[-3] += x.sum(axis=1, dtype="float64")
+            sums[size : 2 * size] += x0 @ x.T
+            sums[2 * size : -3] += np.outer(average, average)
+            sums[-3] += total
             sums[-2] += x0.sum(axis=1, dtype="float64")
             sums[-1] += x.shape[1]
         return sums
 
-    sums = walk.map(moments)
+    sums = walk.map(sums_of)
     count = sums[-1, 0]
-    sums /= count
-    mean, mean0 = sums[-3], sums[-2]
-    hessian = sums[:size] - np.outer(mean, mean)
-    cross = sums[size:-3] - np.outer(mean0, mean)
+    mean, mean0 = sums[-3] / count, sums[-2] / count
+    square = np.outer(mean, mean)
+    hessian = sums[:size] / count - square
+    cross = sums[size : 2 * size] / count - np.outer(mean0, mean)
+    of_images = sums[2 * size : -3] / len(walk) - square
     if count == len(walk):
-        for covariance in (hessian, cross):
+        for covariance in (hessian, cross, of_images):
             covariance += _SHRINKAGE * (np.diag(np.diag(covariance)) - covariance)
-    return hessian, cross, mean + shift[:, 0], mean0 + shift0[:, 0]
+    return Moments(hessian, cross, of_images, mean + shift[:, 0], mean0 + shift0[:, 0])

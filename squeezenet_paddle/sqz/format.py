@@ -29,11 +29,11 @@ computation, the weight and the bias of a convolution or a linear layer, and of 
 normalisation weight, bias, mean and variance. Weights have Caffe's order: outputs, inputs, height,
 width. Each array is
 
-    u8          kind: 0 f32, 1 f16, 2 indices
+    u8          kind: 0 f32, 1 f16, 2 indices, 3 one f32
     u32         number of its values, N
 
-and then, for the kinds 0 and 1, N finite numbers. Weights of convolutions and linear layers alone
-may be indices:
+and then, for the kinds 0 and 1, N finite numbers, and for kind 3 a finite number that all of its
+values are. Weights of convolutions and linear layers alone may be indices:
 
     f32         unit
     table       of the scales
@@ -80,7 +80,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -89,21 +88,21 @@ from typing import Any, Union
 
 import numpy as np
 
-from ..errors import InputError
 from ..network.config import ModelConfig, layers
 from ..network.weights import key_of
-from .rans import LANES, TOTAL, DamagedError, Decoder, Slots, Table, encode
-from .tables import PAIRS, Pairs
-from .trellis import NEXT, QUANTISER, START, numbers, quantisers
+from .rans import Table, encode
+from .tables import Pairs
+from .trellis import numbers, quantisers
 
 MAGIC = b"\x89SQZ\r\n\x1a\n"
 VERSION = 2
 INDICES = 511  # the largest index, without its sign
 SCALES = 40
 _FACTORS = np.array([(16, 19, 23, 27)[s % 4] << s // 4 for s in range(SCALES)], "float32")
-_HEADER = struct.Struct("<8sHHIII")
-_VALUES_PER_BYTE = 256
-_FLOAT32, _FLOAT16, _INDICES = 0, 1, 2
+HEADER = struct.Struct("<8sHHIII")
+ARRAY, UNIT, TABLE = struct.Struct("<BI"), struct.Struct("<f"), struct.Struct("<hH")
+VALUES_PER_BYTE = 256  # at most, where a reader makes room as the file asks for it
+FLOAT32, FLOAT16, INDEXED, CONSTANT = range(4)
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def write(content: Content) -> tuple[bytes, dict[str, int]]:
     for key in keys:
         array = content.arrays[key]
         if isinstance(array, Indices):
-            records += [struct.pack("<BIf", _INDICES, array.values.size, array.unit)]
+            records += [struct.pack("<BIf", INDEXED, array.values.size, array.unit)]
             sizes["units"] += 4
             choices = pairs.choices[key]
             for symbols in (array.scales, choices):
@@ -211,16 +210,19 @@ def write(content: Content) -> tuple[bytes, dict[str, int]]:
             which = 2 * choices + quantisers(rows)
             sequences += [(q, pairs.tables, w) for q, w in zip(rows.T, which.T)]
         else:
-            kind = _FLOAT16 if array.dtype == "float16" else _FLOAT32
-            values = array.astype("<f2" if kind == _FLOAT16 else "<f4").tobytes()
+            kind = FLOAT16 if array.dtype == "float16" else FLOAT32
+            if array.size > 1 and (array == array.flat[0]).all():
+                kind = CONSTANT
+            stored = array.ravel()[:1] if kind == CONSTANT else array
+            values = stored.astype("<f2" if kind == FLOAT16 else "<f4").tobytes()
             sizes["floats"] += len(values)
             records += [struct.pack("<BI", kind, array.size), values]
     states, words = encode(sequences)
     coded = states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
     description = _describe(content)
     body = b"".join([description, *records, coded])
-    length = _HEADER.size + len(body) + 4
-    data = _HEADER.pack(MAGIC, VERSION, len(keys), length, len(description), len(words)) + body
+    length = HEADER.size + len(body) + 4
+    data = HEADER.pack(MAGIC, VERSION, len(keys), length, len(description), len(words)) + body
     data += struct.pack("<I", zlib.crc32(data))
     sizes["indices"] = len(coded)
     sizes["header"] = len(data) - sum(sizes.values())
@@ -228,7 +230,7 @@ def write(content: Content) -> tuple[bytes, dict[str, int]]:
 
 
 def _table(table: Table) -> bytes:
-    data = bytearray(_TABLE.pack(table.low, len(table.frequencies)))
+    data = bytearray(TABLE.pack(table.low, len(table.frequencies)))
     zeros = 0
     for value in (*table.frequencies.tolist(), -1):
         if zeros and (value != 0 or zeros == 256):
@@ -246,176 +248,3 @@ def _describe(content: Content) -> bytes:
     lines += [(f"preprocess.{k}", v) for k, v in (content.preprocess or {}).items()]
     lines += [("class", name) for name in content.names or ()]
     return "".join(f"{k} {json.dumps(v, ensure_ascii=False)}\n" for k, v in lines).encode()
-
-
-def read(data: bytes, source: str) -> Content:
-    """The contents of a file.
-
-    Args:
-        data: the file.
-        source: its name, for errors.
-
-    Raises:
-        InputError: it is damaged, of another version, or no .sqz file.
-    """
-    try:
-        return _read(data)
-    except DamagedError as error:
-        raise InputError(f"{source}: {error}.") from error
-
-
-def _read(data: bytes) -> Content:
-    if not data.startswith(MAGIC):
-        raise DamagedError("a .sqz file was expected, which starts with other bytes")
-    head = _Reader(data)
-    _, version, count, length, described, words = head.unpack(_HEADER)
-    if version != VERSION:
-        raise DamagedError(f"version {VERSION} of the format .sqz was expected, found {version}")
-    if length != len(data):
-        raise DamagedError(f"this .sqz file should have {length:,} bytes, it has {len(data):,}")
-    [checksum] = struct.unpack("<I", data[-4:])
-    if checksum != zlib.crc32(data[:-4]):
-        raise DamagedError("this .sqz file is damaged: its checksum is wrong")
-    network, preprocess, names = _read_description(head.take(described))
-    # A layer's bias is at least 2 bytes for each output, which bounds the shapes that follow.
-    if 2 * network.num_classes > len(data):
-        raise DamagedError(f"it is too short for {network.num_classes:,} classes")
-    shapes = caffe_shapes(network)
-    if count != len(shapes):
-        raise DamagedError(f"{len(shapes)} arrays were expected, found {count}")
-    if (total := sum(map(math.prod, shapes.values()))) > _VALUES_PER_BYTE * len(data):
-        raise DamagedError(f"it is too short for {total:,} values")
-    tables = _read_pairs(head)
-    arrays: dict[str, Any] = {key: _read_array(head, key, shape) for key, shape in shapes.items()}
-    states = np.frombuffer(head.take(4 * LANES), "<u4")
-    coded = np.frombuffer(head.take(2 * words), "<u2")
-    if head.left != 4:
-        raise DamagedError(f"{head.left - 4:,} bytes more than expected are before its checksum")
-    if (states < TOTAL).any():
-        raise DamagedError("a state of its coder is too small")
-    decoder, slots = Decoder(states, coded), Slots(tables)
-    for key, each in arrays.items():
-        if not isinstance(each, np.ndarray):
-            arrays[key] = _decode(decoder, slots, key, shapes[key], *each)
-    decoder.end()
-    return Content(network, arrays, preprocess, names)
-
-
-def _decode(
-    decoder: Decoder,
-    slots: Slots,
-    key: str,
-    shape: tuple[int, ...],
-    unit: np.float32,
-    scale: Table,
-    choice: Table,
-) -> Indices:
-    columns = math.prod(shape[1:])
-    scales, choices = (decoder.symbols(columns, Slots([each])) for each in (scale, choice))
-    if scales.max() >= SCALES:
-        raise DamagedError(f"{key}: scales of 0 to {SCALES - 1} were expected")
-    if choices.max() >= len(slots.symbol) // 2:
-        raise DamagedError(f"{key}: a pair of tables is chosen that is not there")
-    values = np.empty((columns, shape[0]), "int16")
-    state = np.full(shape[0], START, "uint8")
-    for column, pair in zip(values, choices):
-        column[:] = decoder.symbols(shape[0], slots, 2 * int(pair) + QUANTISER[state])
-        state = NEXT[state, column & 1]
-    return Indices(np.ascontiguousarray(values.T).reshape(shape), unit, scales.astype("uint8"))
-
-
-class _Reader:
-    """Takes bytes from a file, from the start on, without its checksum."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = memoryview(data), 0
-
-    @property
-    def left(self) -> int:
-        return len(self._data) - self._at
-
-    def take(self, count: int) -> bytes:
-        if count > self.left - 4:
-            raise DamagedError("this .sqz file ends early")
-        self._at += count
-        return bytes(self._data[self._at - count : self._at])
-
-    def unpack(self, form: struct.Struct) -> tuple[Any, ...]:
-        return form.unpack(self.take(form.size))
-
-
-def _read_description(
-    data: bytes,
-) -> tuple[ModelConfig, dict[str, Any] | None, list[str] | None]:
-    groups: dict[str, dict[str, Any]] = {"network": {}, "preprocess": {}}
-    names: list[Any] = []
-    if data and not data.endswith(b"\n"):
-        raise DamagedError("the last line of its description is cut off")
-    try:
-        for line in data.decode("utf-8").split("\n")[:-1]:
-            key, _, value = line.partition(" ")
-            group, _, name = key.partition(".")
-            if key == "class":
-                names.append(json.loads(value))
-            elif name in groups[group]:
-                raise ValueError(f"{key} stands there twice")
-            else:
-                groups[group][name] = json.loads(value)
-        network = ModelConfig(**groups["network"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(f"its description is damaged ({error})") from error
-    if set(groups["network"]) != {field.name for field in dataclasses.fields(ModelConfig)}:
-        raise DamagedError("its description does not have all of the network's fields")
-    if names and (len(names) != network.num_classes or not all(isinstance(n, str) for n in names)):
-        raise DamagedError("its class names are not a text for each class")
-    return network, groups["preprocess"] or None, names or None
-
-
-_ARRAY, _UNIT, _TABLE = struct.Struct("<BI"), struct.Struct("<f"), struct.Struct("<hH")
-
-
-def _read_array(data: _Reader, key: str, shape: tuple[int, ...]) -> Any:
-    """A float array; or unit and the tables of scales and choices of an array of indices."""
-    kind, count = data.unpack(_ARRAY)
-    if count != math.prod(shape):
-        raise DamagedError(f"{key}: {math.prod(shape):,} values were expected, found {count:,}")
-    if kind in (_FLOAT32, _FLOAT16):
-        form = "<f4" if kind == _FLOAT32 else "<f2"
-        values = np.frombuffer(data.take(count * int(form[-1])), form)
-        return values.astype(form[1:]).reshape(shape)
-    if kind != _INDICES or len(shape) < 2:
-        raise DamagedError(
-            f"{key}: an array of floats or of indices was expected, found kind {kind}"
-        )
-    [unit] = data.unpack(_UNIT)
-    return np.float32(unit), *(_read_table(data, f"{key}: its", 0, 255) for _ in range(2))
-
-
-def _read_pairs(data: _Reader) -> list[Table]:
-    [count] = data.take(1)
-    if count > PAIRS:
-        raise DamagedError(f"at most {PAIRS} pairs of tables were expected, found {count}")
-    return [_read_table(data, f"its {i}.", -INDICES, INDICES) for i in range(2 * count)]
-
-
-def _read_table(data: _Reader, whose: str, least: int, most: int) -> Table:
-    low, length = data.unpack(_TABLE)
-    if length == 0 or low < least or low + length - 1 > most:
-        raise DamagedError(f"{whose} table has {length} symbols from {low} on")
-    frequencies = np.zeros(length, "uint32")
-    at = 0
-    while at < length:
-        [value] = data.take(1)
-        if value == 0:
-            at += data.take(1)[0]
-        else:
-            high = data.take(1)[0] if value >= 128 else 1
-            if not high:
-                raise DamagedError(f"{whose} table has a number of two bytes that fits one")
-            frequencies[at] = value if value < 128 else value - 128 + 128 * high
-        at += 1
-    if at > length:
-        raise DamagedError(f"{whose} table has more frequencies than symbols")
-    if frequencies.sum(dtype="int64") != TOTAL:
-        raise DamagedError(f"{whose} table's frequencies do not add up")
-    return Table(low, frequencies)

@@ -15,8 +15,8 @@ from squeezenet_paddle.compression.distil import (
     Settings,
     batch_of,
     distil,
-    newest_checkpoint,
 )
+from squeezenet_paddle.compression.memory import newest_checkpoint
 from squeezenet_paddle.compression.walk import Walk
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network.config import ModelConfig
@@ -62,7 +62,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_file(start: tuple, tmp_path: Pa
     assert run(start, tmp_path, threads=2) == expected  # whatever the number of threads
     assert run(start, tmp_path / "fresh", threads=2) == expected
     assert checkpoint.read_bytes() == before
-    with pytest.raises(InputError, match="checkpoints of another distillation"):
+    with pytest.raises(InputError, match="checkpoints of another compression"):
         run(start, tmp_path, threads=1, name="y")
 
 

@@ -187,3 +187,16 @@ def test_with_a_step_for_each_output_the_error_of_the_outputs_is_smaller() -> No
         return np.square((q * steps[:, None] - weight) @ (x - x.mean(axis=1)[:, None])).sum(axis=1)
 
     assert (errors(q) < 0.5 * errors(np.rint(weight / steps[:, None]))).all()
+
+
+def test_errors_of_whole_images_are_kept_smaller_where_their_covariances_are_known() -> None:
+    """Inputs whose average over an image varies little, and inputs whose average does."""
+    rng = np.random.default_rng(4)
+    weight = rng.normal(size=(200, 40))
+    steady, varying = np.diag(np.repeat([0.01, 1.0], 20)), np.eye(40)
+    steps = {}
+    for name, of_images in (("places alone", None), ("images too", steady)):
+        steps[name] = Problem(weight, varying, varying, of_images).tolerance
+    ratio = steps["images too"] / steps["places alone"]
+    assert ratio[:20].min() > 1.3 > 1 > ratio[20:].max()
+    np.testing.assert_allclose(Problem(weight, varying, varying, steady).target, weight)

@@ -68,7 +68,9 @@ def compressed(model_dir: Path, interpolation: str) -> tuple[ModelInfo, bytes]:
     arrays: dict[str, object] = {}
     for key, shape in sqz.caffe_shapes(config).items():
         if len(shape) == 1:
-            arrays[key] = np.zeros(shape, "float16")
+            arrays[key] = rng.normal(0, 0.1, shape).astype("float16")
+            if "expand" in key:  # one number for all
+                arrays[key][:] = 0
             continue
         values = (rng.integers(-3, 4, shape) * (rng.uniform(size=shape) < 1e-3)).astype("int16")
         scales = rng.integers(0, 9, values[0].size).astype("uint8")

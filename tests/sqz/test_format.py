@@ -19,7 +19,8 @@ from squeezenet_paddle.data.preprocess import Preprocess
 from squeezenet_paddle.errors import InputError
 from squeezenet_paddle.network.config import ModelConfig
 from squeezenet_paddle.sqz import rans
-from squeezenet_paddle.sqz.format import Content, Indices, caffe_shapes, read, write
+from squeezenet_paddle.sqz.format import Content, Indices, caffe_shapes, write
+from squeezenet_paddle.sqz.reader import read
 
 CONFIGS = [
     ModelConfig("1.1", 3),
@@ -42,6 +43,8 @@ def content(config: ModelConfig, seed: int = 0) -> Content:
             arrays[key] = Indices(values, np.float32(rng.uniform(1e-4, 1e-2)), scales)
         else:
             arrays[key] = rng.normal(size=shape).astype(rng.choice(["float16", "float32"]))
+            if len(arrays) % 5 == 0:
+                arrays[key][:] = 0.3
     names = [f"cläss {i}" for i in range(config.num_classes)]
     return Content(config, arrays, Preprocess().record(), names)
 

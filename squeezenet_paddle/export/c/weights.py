@@ -11,6 +11,7 @@ import numpy as np
 from ...files import read_bytes
 from ...model_dir import COMPRESSED, ModelInfo, read_weights, weights_file
 from ...sqz import format as sqz
+from ...sqz import reader
 
 
 def weights_of(model_dir: Path, info: ModelInfo) -> tuple[bytes, dict[str, np.ndarray]]:
@@ -23,7 +24,7 @@ def weights_of(model_dir: Path, info: ModelInfo) -> tuple[bytes, dict[str, np.nd
     file = weights_file(model_dir)
     if file.name == COMPRESSED:
         data = read_bytes(file, "file of weights")
-        content = sqz.read(data, str(file))
+        content = reader.read(data, str(file))
         if json.dumps(content.preprocess) not in ("null", json.dumps(info.preprocess.record())):
             data, _ = sqz.write(replace(content, preprocess=info.preprocess.record()))
         return data, state

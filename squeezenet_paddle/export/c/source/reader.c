@@ -63,7 +63,7 @@ static int describes_this(const char *text, size_t bytes)
 
 /* An array of the file: where its numbers or its tables are. */
 typedef struct {
-    int kind; /* 0 f32, 1 f16, 2 indices */
+    int kind; /* 0 f32, 1 f16, 2 indices, 3 one f32 for all */
     float unit;
     const unsigned char *data; /* numbers; or the tables of the scales and of the choices */
 } record;
@@ -135,11 +135,11 @@ static const unsigned char *read_record(size_t i, const unsigned char *p, const 
                                         record *array, decoder *d)
 {
     const size_t count = arrays[i].outputs * window_of(i);
-    if (end - p < 5 || p[0] > 2 || u32(p + 1) != count) return NULL;
+    if (end - p < 5 || p[0] > 3 || u32(p + 1) != count) return NULL;
     array->kind = p[0];
     array->data = p += 5;
-    if (array->kind < 2) {
-        const size_t bytes = count * (array->kind ? 2 : 4);
+    if (array->kind != 2) {
+        const size_t bytes = array->kind == 3 ? 4 : count * (array->kind ? 2 : 4);
         return (size_t)(end - p) < bytes ? NULL : p + bytes;
     }
     if (!arrays[i].kernel || end - p < 4) return NULL;
@@ -238,8 +238,9 @@ static int read_arrays(const unsigned char *p, const unsigned char *end, size_t 
         }
         for (size_t o = 0, n = 0; o < arrays[i].outputs; o++) {
             for (size_t k = 0; k < window; k++, n++) {
-                const float value =
-                    array->kind ? f16(array->data + 2 * n) : f32(array->data + 4 * n);
+                const float value = array->kind == 1
+                                        ? f16(array->data + 2 * n)
+                                        : f32(array->data + (array->kind ? 0 : 4 * n));
                 if (!isfinite(value)) return SQZ_DAMAGED;
                 weights[place_of(i, o, k)] = value;
             }
