@@ -38,6 +38,7 @@ _STEP = 0.55
 _LEAST_SENSITIVITY = 1e-20
 _SAVED = 0.5  # bits of an index that plain rounding takes more
 _UNUSED = 0.001  # share of `max_bytes` that the fitted layer may leave
+_RESERVE = 0.25  # of the bytes of a classifier that comes after the fitted layer
 _TOO_SMALL = 0.03  # share of `max_bytes` left, above which the first pass is made again
 _SPREAD = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)  # times mu, where the pilot measures sizes
 LEAST_BITS = 1  # a weight, of the smallest file that is made
@@ -81,6 +82,7 @@ class Compressor:
         self._fitting = self._layers[-2 if self._is_small(self._layers[-1]) else -1]
         self._is_full = False  # whether more bytes would change nothing
         self._shared = 0.0  # bytes of tables, and what else a file has beside its layers' own
+        self._before: dict[str, Rounded] = {}  # what the pilot or the pass before has made
         self._sizes: dict[str, np.ndarray] = {}  # log(bytes) of each layer at each of `_grid`
         self._grid = np.zeros(0)  # log(mu)
 
@@ -113,19 +115,19 @@ class Compressor:
             )
         if not self._sizes:
             self._pilot(max_bytes)
-        budget: float = max_bytes - self.smallest - self._shared
         self._is_full = False
+        limit = float(max_bytes)
         is_first = True
         while True:
-            rounded = self._pass(budget, max_bytes)
+            rounded = self._pass(limit)
             content, size = self._file(rounded)
             excess = size - max_bytes
             # Where the pilot was wrong, which is now put right, the first pass is made again.
             is_final = self._is_full or not is_first or excess > -_TOO_SMALL * max_bytes
             if excess <= 0 and is_final:
                 return content, list(rounded.values())
-            if not is_first or 0 < excess < max_bytes // 100:
-                budget -= max(1.2 * excess, 64)
+            if not is_first:
+                limit -= max(1.2 * excess, 64)
             is_first = False
 
     def _file(self, rounded: Mapping[str, Rounded]) -> tuple[Content, int]:
@@ -171,34 +173,38 @@ class Compressor:
             return best
 
         self._run(self._inputs[:_PILOT_IMAGES], at, "trying out sizes")
-        self._sizes = sizes
+        self._sizes, self._before = sizes, rounded
         own = sum(each.bytes for each in rounded.values())
         self._shared = self._file(rounded)[1] - self.smallest - own
 
-    def _pass(self, budget: float, max_bytes: int) -> dict[str, Rounded]:
-        """All layers; one of the last is fitted so that the file has about `max_bytes`."""
+    def _pass(self, limit: float) -> dict[str, Rounded]:
+        """All layers; one of the last is fitted so that the file has about `limit` bytes."""
+        budget = limit - self.smallest - self._shared
         rounded: dict[str, Rounded] = {}
         foreseen = 0.0  # bytes of what is in `rounded`
+        mu = 0.0
 
         def at(layer: Layer, problem: _LayerProblem) -> Rounded:
-            nonlocal foreseen
+            nonlocal foreseen, mu
             taken = sum(each.bytes for each in rounded.values())
             left = budget - taken
             # Layers to come will be larger or smaller than foreseen, as those before.
             ratio = taken / foreseen if foreseen else 1.0
             after = self._layers[len(rounded) + 1 :]
-            mu = self._mu([layer, *after], left / ratio)
+            if not self._is_small(layer):  # which takes what the fitted layer has left for it
+                mu = self._mu([layer, *after], left / ratio)
             foreseen += self._foreseen(layer, math.log(mu))
             best = problem.rounded(mu)
             if layer is self._fitting:
-                later = sum(self._foreseen(each, math.log(mu)) for each in after)
+                later = {each.name: self._before[each.name] for each in after}
+                reserve = _RESERVE * sum(each.bytes for each in later.values())
                 for _ in range(8):
-                    size = self._file({**rounded, layer.name: best})[1] + 1.05 * later
-                    excess = size - max_bytes
-                    if -_UNUSED * max_bytes < excess <= 0:
+                    size = self._file({**rounded, layer.name: best, **later})[1] + reserve
+                    excess = size - limit
+                    if -_UNUSED * limit < excess <= 0:
                         break
                     # With half the step a weight takes a bit more, and a bit avoids a quarter.
-                    more_bits = -8 * (excess + _UNUSED / 2 * max_bytes) / best.indices.values.size
+                    more_bits = -8 * (excess + _UNUSED / 2 * limit) / best.indices.values.size
                     mu *= 4 ** min(max(-more_bits, -4.0), 4.0)
                     before, best = best, problem.rounded(mu)
                     if more_bits > 0.5 and best.bytes < 1.02 * before.bytes:
@@ -211,6 +217,7 @@ class Compressor:
             return best
 
         self._run(self._inputs, at, "compressing")
+        self._before = rounded
         return rounded
 
     def _run(self, inputs: Sequence[np.ndarray], at: Round, what: str) -> None:
@@ -286,10 +293,11 @@ class _LayerProblem:
     def _computed(self, mu: float, passes: int) -> Rounded:
         result = self._rounded(mu, passes)
         if self._compressor._is_small(self._layer):
-            for _ in range(100):
-                if (result.error or 0.0) <= _LARGEST_ERROR:
+            for _ in range(20):
+                error = result.error or 0.0
+                if error <= _LARGEST_ERROR:
                     break
-                mu /= 4
+                mu *= min((_LARGEST_ERROR / error) ** 2, 0.9)  # the error goes with the step
                 result = self._rounded(mu, passes)
         return result
 
