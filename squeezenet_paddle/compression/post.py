@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Callable
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..network.weights import key_of
 from ..progress import Progress
 from ..sqz.format import INDICES, SCALES, Array, Content, Indices, caffe_shapes, steps_of, write
 from .fisher import fisher_information
+from .fold import folded
 from .memory import Memory
 from .rounding import PASSES, Problem, Rounded, entropy
 from .walk import Moments, Walk, moments_of
@@ -44,6 +45,11 @@ _SPREAD = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)  # times mu, where the pilot measure
 LEAST_BITS = 1  # a weight, of the smallest file that is made
 # A classifier of few classes costs hardly a byte, and comes last: it must not pay, with all that
 # the network says, for what the layers before it took beyond the budget.
+# A layer of one vector an image errs more on other images than on the calibration images, whose few
+# vectors leave most directions free. Models of head `compact`, in 260 kB, diverge on validation
+# images by 0.042 at 1, 0.030 at 2, 0.026 at 4 and 0.027 at 8 (CIFAR-10), and by 0.018 at 1, 0.008
+# at 4 and 0.009 at 8 (ETH-80).
+_ONE_VECTOR = 4.0  # times its sensitivity
 _FEW = 0.02  # of the network's weights, below which a classifier is kept
 _LARGEST_ERROR = 0.015  # of its outputs; a bit more for each of its weights halves it
 _FLOAT16 = float(np.finfo("float16").max)
@@ -72,12 +78,16 @@ class Compressor:
         threads: int | None = None,
         memory: Memory | None = None,
     ) -> None:
+        state = folded(config, state)
         self._config, self._state, self._inputs = config, state, inputs
         self._threads, self._memory = threads, memory or Memory(None, "")
         self._extra = dict(extra or {})
         self._layers = [each for each in layers(config) if each.weight_shape]
         shown = [x.astype("float32") for x in inputs[:FISHER_IMAGES]]
         self._sensitivity = _sensitivity(fisher_information(config, state, shown, seed))
+        for layer in self._layers:
+            if layer.type == "InnerProduct":
+                self._sensitivity[layer.name] *= _ONE_VECTOR
         # A small classifier is kept, and cannot make up for what the pilot has not foreseen.
         self._fitting = self._layers[-2 if self._is_small(self._layers[-1]) else -1]
         self._is_full = False  # whether more bytes would change nothing
@@ -288,7 +298,8 @@ class _LayerProblem:
 
     def rounded(self, mu: float, passes: int = PASSES) -> Rounded:
         """The layer with steps and a price of bits for `mu`."""
-        return self._compressor._memory.next(lambda: self._computed(mu, passes))
+        compute = partial(self._computed, mu, passes)
+        return self._compressor._memory.next(self._layer.name, compute)
 
     def _computed(self, mu: float, passes: int) -> Rounded:
         result = self._rounded(mu, passes)
