@@ -17,12 +17,14 @@ the compressed network's. --test_list counts it, with the labels of a list:
     squeezenet compress --model_dir output/mine --image photos/ --max_loss 0.5 \\
         --test_list output/mine/val_list.txt --data_dir photos --output_dir output/mine_small
 
+The printed error of a layer is that of its outputs, as a share of their deviation: half of it that
+of single places, half that of averages over an image.
+
 Killed, the same command goes on; until its end, OUTPUT_DIR.checkpoints has its state.
 
-The printed error of a layer is that of its outputs, as a share of their deviation.
-
---method distil goes on from there: the biases and a scale for each layer are trained to say what
-the float network says of crops, mirror images and mixtures of the images; the file keeps its size.
+--method distil goes on from the rounded weights: the biases and a scale for each layer are trained
+to say what the float network says of crops, mirror images and mixtures of the images; the file
+keeps its size.
 
     squeezenet compress --model_dir pretrained/squeezenet_v1.1 --image photos/ --method distil \\
         --output_dir pretrained/squeezenet_v1.1_small
@@ -177,7 +179,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     small = dataclasses.replace(info, source=source, verification={}, scores={})
     net = deep_compression.encode(result.content.state) if args.to == "net" else None
     write_compressed(args.output_dir, small, result.data, net)
-    forget(checkpoints)
     if info.calibration is not None:
         common.note("the temperature and the threshold for none of these are those of `model_dir`.")
     print("\n".join(table(result)))
@@ -202,6 +203,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{name}: top-1 {scores['top1']:.2%}  top-{k} {scores['top5']:.2%}  "
                 f"loss {scores['loss']:.4f} on {scores['images']} images"
             )
+
+    forget(checkpoints)
 
 
 def inputs_of(

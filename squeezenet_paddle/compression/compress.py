@@ -17,10 +17,10 @@ from .. import __version__
 from ..errors import InputError, RunError
 from ..model_dir import ModelInfo
 from ..network.logits import log_softmax
+from ..network.weights import key_of
 from ..progress import say
 from ..sqz.format import Content, Indices, write
-from ..temporaries import clear_leftovers
-from .fold import folded
+from ..training.checkpoint import remove_all
 from .memory import Memory, newest_checkpoint
 from .post import LEAST_BITS, Compressor, State
 from .rounding import Rounded
@@ -156,7 +156,6 @@ def compress(
             small, or the checkpoints are damaged or those of another compression.
         RunError: no file was found that loses so little.
     """
-    state = folded(info.network, state)
     if len(inputs) < HELD_BACK:
         raise InputError(
             f"`image`: at least {HELD_BACK} images were expected, some hundred are better; found "
@@ -177,9 +176,7 @@ def compress(
     settings = [limit, max_loss, seed, extra, distilled and distilled.steps]
     more = distilled.images if distilled is not None else []
     fingerprint = _fingerprint(info, state, [*inputs, *more], settings)
-    newest = None
-    if checkpoints is not None and distilled is not None:
-        newest = newest_checkpoint(checkpoints, fingerprint)
+    newest = None if checkpoints is None else newest_checkpoint(checkpoints, fingerprint)
     memory = Memory(None if checkpoints is None else checkpoints / _ROUNDED, fingerprint)
     compressor = Compressor(info.network, state, fitted, seed, extra, threads, memory)
     expected = Walk(info.network, held, threads).logits(state)
@@ -233,7 +230,7 @@ def _trained(layers: Sequence[Rounded], content: Content) -> list[Rounded]:
     """The layers with what a distillation has made of them; their errors are not measured."""
     result = []
     for layer in layers:
-        key = layer.name.replace("/", ".")
+        key = key_of(layer.name)
         indices, bias = content.arrays[f"{key}.weight"], content.arrays[f"{key}.bias"]
         assert isinstance(indices, Indices)
         assert isinstance(bias, np.ndarray)
@@ -255,14 +252,12 @@ def _fingerprint(
 def forget(checkpoints: Path) -> None:
     """Removes the checkpoints of a compression, once its result is written.
 
-    What else is in the folder stays.
+    What else is in the folder stays, and so does one that is a link.
     """
     for folder in (checkpoints / _ROUNDED, checkpoints):
         if folder.is_dir():
-            clear_leftovers(folder)
-            for path in folder.glob("step_*.ckpt"):
-                path.unlink()
-            if not any(folder.iterdir()):
+            remove_all(folder)
+            if not folder.is_symlink() and not any(folder.iterdir()):
                 folder.rmdir()
 
 

@@ -38,16 +38,34 @@ class Memory:
             self._known = [_decoded(newest, i) for i in range(newest.step)]
         self._saved_at = time.monotonic()
 
-    def next(self, compute: Callable[[], Rounded]) -> Rounded:
-        """The next layer, computed where it is not known from the checkpoint."""
+    def next(self, name: str, compute: Callable[[], Rounded]) -> Rounded:
+        """The next layer, computed where it is not known from the checkpoint.
+
+        A run that is interrupted meanwhile writes what it knows.
+
+        Args:
+            name: the layer's.
+            compute: gives it.
+
+        Raises:
+            InputError: the checkpoint has another layer there.
+            RunError: a checkpoint cannot be written.
+        """
         if self._folder is None:
             return compute()
         if self._next == len(self._known):
-            self._known.append(compute())
+            try:
+                self._known.append(compute())
+            except KeyboardInterrupt:
+                self.save()
+                raise
             if time.monotonic() - self._saved_at >= SECONDS:
                 self.save()
         self._next += 1
-        return self._known[self._next - 1]
+        result = self._known[self._next - 1]
+        if result.name != name:
+            raise _of_another(self._folder)
+        return result
 
     def save(self) -> None:
         """Writes a checkpoint.
@@ -90,15 +108,21 @@ def newest_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
     """The newest checkpoint of a compression that is not damaged; None if there are none.
 
     Raises:
-        InputError: all are damaged, or they are those of another run.
+        InputError: all are damaged, they are those of another run, or `folder` is no folder.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a folder for checkpoints was expected, this is a file.")
     try:
         newest = load_newest(folder, say)
     except InputError as error:  # which ends with what the commands that train do about it
         problem = str(error).rpartition(";")[0]
         raise InputError(f"{problem}; remove that folder to start from scratch.") from error
     if newest is not None and newest.record.get("fingerprint") != fingerprint:
-        raise InputError(
-            f"{folder} holds checkpoints of another compression; remove it to start from scratch."
-        )
+        raise _of_another(folder)
     return newest
+
+
+def _of_another(folder: Path) -> InputError:
+    return InputError(
+        f"{folder} holds checkpoints of another compression; remove it to start from scratch."
+    )

@@ -26,8 +26,8 @@ class Rounded:
         name: the layer's.
         indices: its weight.
         bias: float32 [outputs].
-        error: root mean square error of its outputs, as a share of their deviation; None where it
-            was not measured.
+        error: root mean square error of its outputs, half of single places and half of averages
+            over an image, as a share of their deviation; None where it was not measured.
     """
 
     name: str

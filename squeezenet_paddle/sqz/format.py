@@ -32,7 +32,7 @@ width. Each array is
     u8          kind: 0 f32, 1 f16, 2 indices, 3 one f32
     u32         number of its values, N
 
-and then, for the kinds 0 and 1, N finite numbers, and for kind 3 a finite number that all of its
+and then, for the kinds 0 and 1, N finite numbers, and for kind 3 one finite f32 that all of its
 values are. Weights of convolutions and linear layers alone may be indices:
 
     f32         unit

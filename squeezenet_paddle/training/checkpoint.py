@@ -86,6 +86,13 @@ def remove_older(folder: Path, newest: int, keep: int) -> None:
             good += 1
 
 
+def remove_all(folder: Path) -> None:
+    """Removes all checkpoints, and what killed processes have left of theirs."""
+    clear_leftovers(folder)
+    for _, path in _files(folder):
+        path.unlink()
+
+
 def load_newest(folder: Path, warn: Callable[[str], object] = logger.warning) -> Checkpoint | None:
     """Reads the newest checkpoint that is not damaged; None if there are no checkpoints.
 

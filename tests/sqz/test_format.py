@@ -177,7 +177,7 @@ def with_pairs(count: int) -> bytes:
         (sealed(DATA[:-300] + DATA[-4:]), "ends early"),
         (sealed(DATA[:-4] + bytes(7) + DATA[-4:]), "7 bytes more than expected"),
         (described(num_classes=10**9), "num_classes must be a whole number of 1 to 100,000"),
-        (sealed(described(num_classes=10**5)[:100_000]), "too short for 100,000 classes"),
+        (sealed(described(num_classes=10**5)[:100_000]), "too short for 52,022,496 values"),
         (described(num_classes=4), "conv10.weight: 2,048 values were expected, found 1,536"),
         (described(head="conv_fc"), "54 arrays were expected, found 52"),
         (described(version="2.0"), "description is damaged .*version must be one of"),
