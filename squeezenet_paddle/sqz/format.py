@@ -198,7 +198,7 @@ def write(content: Content) -> tuple[bytes, dict[str, int]]:
     for key in keys:
         array = content.arrays[key]
         if isinstance(array, Indices):
-            records += [struct.pack("<BIf", INDEXED, array.values.size, array.unit)]
+            records += [ARRAY.pack(INDEXED, array.values.size), UNIT.pack(array.unit)]
             sizes["units"] += 4
             choices = pairs.choices[key]
             for symbols in (array.scales, choices):
@@ -216,7 +216,7 @@ def write(content: Content) -> tuple[bytes, dict[str, int]]:
             stored = array.ravel()[:1] if kind == CONSTANT else array
             values = stored.astype("<f2" if kind == FLOAT16 else "<f4").tobytes()
             sizes["floats"] += len(values)
-            records += [struct.pack("<BI", kind, array.size), values]
+            records += [ARRAY.pack(kind, array.size), values]
     states, words = encode(sequences)
     coded = states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
     description = _describe(content)

@@ -29,11 +29,9 @@ from squeezenet_paddle.sqz.format import Content, write
 from squeezenet_paddle.sqz.reader import read
 from squeezenet_paddle.training.checkpoint import Checkpoint, save
 
-# With so many classes that the classifier is not a small one and fits the file to its size, which
-# takes one pass over the layers; the network of `folder` takes several.
 CONFIGS = [
     ModelConfig("1.1", 5, bypass="complex", head="compact"),
-    ModelConfig("1.0", 40, bypass="simple", head="conv_bn", activation="elu", data_format="NHWC"),
+    ModelConfig("1.0", 5, bypass="simple", head="conv_bn", activation="elu", data_format="NHWC"),
 ]
 MAX_BYTES = 320_000
 DISTIL = ("--max_bytes", MAX_BYTES, "--with_names", "--method", "distil", "--steps", 2)

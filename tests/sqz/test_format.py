@@ -26,6 +26,7 @@ CONFIGS = [
     ModelConfig("1.1", 3),
     ModelConfig("1.0", 3, bypass="complex", head="conv_bn"),
     ModelConfig("1.1", 3, head="conv_fc", data_format="NHWC"),
+    ModelConfig("1.1", 3, head="multiscale"),
     ModelConfig("1.1", 3, head="compact"),
 ]
 TABLES = {"one": [5] * 700, "two": [0, -3] * 128, "few": [1], "none seen between": [-900, 900, 7]}

@@ -184,7 +184,7 @@ def test_more_classes_than_any_memory_holds(data: Path, tmp_path: Path, given: i
     [
         ({"classifier_bias": 0}, "`classifier_bias` 3"),
         ({}, "a lower `lr`"),  # it is 3 already
-        ({"head": "compact", "dropout": 0}, "a lower `lr`"),
+        ({"head": "multiscale", "dropout": 0}, "a lower `lr`"),
     ],
 )
 def test_a_short_list_whose_loss_does_not_move_gets_a_hint(
